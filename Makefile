@@ -1,0 +1,36 @@
+# quickstart: from nothing to a pruned network.  test: the tests.  check: style and types.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: quickstart test check clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/evoprune run experiments/quickstart.yaml --overwrite
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch and torchvision are chosen together first, so that the two fit each other.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV); the first time, this downloads PyTorch"
+	$(PIP) install torch torchvision
+	$(PIP) install --editable ".[digits]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --editable ".[dev]"
+	@touch $@

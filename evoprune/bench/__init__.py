@@ -1,0 +1,1 @@
+"""Measurements over many networks, and against other methods."""

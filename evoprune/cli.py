@@ -1,0 +1,185 @@
+"""The commands: parse, call, print.
+
+Nothing heavy is imported before a command has read its config, so that help and complaints are quick.
+"""
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from evoprune.config import load_config, parse_override
+from evoprune.display import frozen_lines, layers_table, survivors_table
+from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
+from evoprune.progress import make_progress
+
+if TYPE_CHECKING:
+    from evoprune.record.runs import Run
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+_PIPE_WIDTH = 1000
+
+
+class _Commands(TyperGroup):
+    """The one place where exceptions become exit statuses; what it does not name is a bug and exits 1."""
+
+    # The context is click's own or typer's copy of it, as typer's version has it.
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(EXIT_USER_ERROR) from error
+        except (Interrupted, KeyboardInterrupt) as error:
+            typer.echo(f"interrupted: {error}" if str(error) else "interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Evolutionary structured pruning of convolutional networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key, as search.population=16."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"evoprune {version('evoprune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _evoprune(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config_path: ConfigPath,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder. [default: results/NAME]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, search, retrain and measure: the whole experiment."""
+    config = load_config(config_path, _parsed(overrides))
+    folder = out or Path("results") / config.name
+    with _resumable(folder), make_progress(quiet, sys.stderr) as progress:
+        from evoprune import pipeline
+
+        result = pipeline.run(config, out=folder, overwrite=overwrite, progress=progress)
+    _print_survivors(result)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The run folder.")],
+    overrides: Overrides = None,
+    generation: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Branch off after this generation, into --out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="OTHER", help="The branch's run folder, with --generation.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run from where it stopped, or branch off from one of its generations."""
+    changes = _parsed(overrides)
+    if (generation is None) != (out is None):
+        raise ConfigError(
+            "--generation and --out go together: name the generation and the folder of the branch"
+        )
+    if not (folder / "config.yaml").is_file():
+        raise RunFolderError(
+            f"{folder}: is no run folder (it has no config.yaml); start one with evoprune run"
+        )
+    load_config(folder / "config.yaml", changes)
+    with _resumable(out or folder), make_progress(quiet, sys.stderr) as progress:
+        from evoprune import pipeline
+
+        result = pipeline.resume(folder, overrides=changes, generation=generation, out=out, progress=progress)
+    _print_survivors(result)
+
+
+@app.command()
+def inspect(config_path: ConfigPath, overrides: Overrides = None) -> None:
+    """Show what would be searched, without training anything."""
+    config = load_config(config_path, _parsed(overrides))
+    from evoprune import pipeline
+
+    report = pipeline.inspect(config)
+    console = _console()
+    console.print(report.network, markup=False)
+    console.print(layers_table(console, report.layers, report.genes, report.macs, report.params))
+    for line in frozen_lines(report.frozen):
+        console.print(line, markup=False)
+
+
+def main() -> None:
+    """The `evoprune` command."""
+    app()
+
+
+def _parsed(overrides: Sequence[str] | None) -> dict[str, object]:
+    return dict(parse_override(text) for text in overrides or ())
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Lets an interruption say how to go on with the run in `folder`."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        if (folder / "config.yaml").is_file():
+            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}"
+        else:
+            remedy = "nothing was written yet; run it again"
+        raise Interrupted(remedy) from error
+
+
+def _console() -> Console:
+    """Standard output; where it is no terminal, nothing is folded to a width."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def _print_survivors(result: "Run") -> None:
+    console = _console()
+    records = [{str(key): value for key, value in row.items()} for row in result.survivors.to_dict("records")]
+    if records:
+        console.print(survivors_table(console, records))
+    else:
+        console.print("no candidate stayed within search.tolerance; raise it or search for longer")
+    root = result.root
+    for what, place in (
+        ("survivors", root / "survivors.parquet"),
+        ("networks", root / "survivors"),
+        ("candidates", root / "candidates"),
+        ("config", root / "config.yaml"),
+    ):
+        console.print(f"{what:<10}  {place}", markup=False, soft_wrap=True)
+    console.print(f"read it     evoprune.load_run({str(root)!r})", markup=False, soft_wrap=True)

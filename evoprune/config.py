@@ -1,0 +1,336 @@
+"""The experiment's schema: YAML in, a validated and frozen object out.
+
+Every field carries its description, unit and rule; the rule is what a complaint about it says.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from evoprune.config_errors import complaints, known_keys, printable, unknown_key
+from evoprune.errors import ConfigError
+from evoprune.strict_yaml import read_yaml
+
+Algorithm = Literal["nsga2"]
+Augmentation = Literal["crop", "flip"]
+Backend = Literal["ray", "serial"]
+Compensation = Literal["gram", "none"]
+CostName = Literal["macs", "params", "bytes"]
+
+OVERRIDE_SOURCE = "--set"
+
+
+def _field(
+    default: Any,
+    description: str,
+    rule: str,
+    unit: str | None = None,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    min_length: int | None = None,
+    pattern: str | None = None,
+) -> Any:
+    """A pydantic field whose rule and unit can be read from the schema, to complain and to document."""
+    return Field(
+        default,
+        description=description,
+        json_schema_extra={"rule": rule, "unit": unit},
+        ge=ge,
+        gt=gt,
+        le=le,
+        lt=lt,
+        min_length=min_length,
+        pattern=pattern,
+    )
+
+
+def _flag(default: bool, description: str) -> Any:
+    return _field(default, description, "true or false")
+
+
+def _whole(default: int | None, description: str, unit: str, least: int = 1) -> Any:
+    rule = f"a whole number, {least} or more" + (", or null" if default is None else "")
+    return _field(default, description, rule, unit, ge=least)
+
+
+def _fraction(default: float, description: str, example: str) -> Any:
+    return _field(default, description, f"between 0 and 1 (a fraction: {example})", "fraction", ge=0, le=1)
+
+
+def _positive(default: float, description: str) -> Any:
+    return _field(default, description, "a number above 0", gt=0)
+
+
+def _choice(default: str, description: str, choices: Any) -> Any:
+    return _field(default, description, "one of " + ", ".join(get_args(choices)))
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """Which images, and how they are split."""
+
+    dataset: str = _field(
+        "mnist5k",
+        "data set: mnist5k, fashion-mnist, mnist, cifar10, cifar100, svhn, imagefolder or module:callable",
+        "the name of a data set",
+        min_length=1,
+    )
+    root: str | None = _field(
+        None,
+        "folder of the data set's files; null: the place usual for it",
+        "a folder, or null",
+        min_length=1,
+    )
+    validation: int = _whole(1000, "images the search scores on, held out of training", "images")
+    calibration: int = _whole(
+        256, "training images that batch-norm statistics and compensation are computed on", "images"
+    )
+    augment: tuple[Augmentation, ...] = _field(
+        (),
+        "what training images go through: crop (padded by 4 pixels), flip (left to right)",
+        "a list out of crop, flip",
+    )
+    image_size: int | None = _whole(
+        None, "side that images of an imagefolder are brought to; null: as they are", "pixels"
+    )
+
+
+class ModelConfig(_Section):
+    """Which network, and where its weights come from."""
+
+    network: str = _field(
+        "16C5-MP2-32C5-MP2-64FC-10",
+        "layer string, name of the zoo, torchvision:NAME or module:callable",
+        "a layer string such as 16C5-MP2-32C5-MP2-64FC-10, or a network's name",
+        min_length=1,
+    )
+    weights: str | None = _field(
+        None,
+        "safetensors or state dict file, or pretrained (torchvision:NAME); null: train",
+        "a file, pretrained, or null",
+        min_length=1,
+    )
+
+
+class TrainConfig(_Section):
+    """How the baseline is trained where no weights are given."""
+
+    epochs: int = _whole(5, "passes over the training split", "epochs")
+    batch_size: int = _whole(64, "images a step", "images")
+    learning_rate: float = _positive(0.05, "highest learning rate of the schedule")
+    momentum: float = _field(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
+    weight_decay: float = _field(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+
+
+class SpaceConfig(_Section):
+    """What may be removed."""
+
+    feature_maps: bool = _flag(True, "search over feature maps (and hidden linear units)")
+    kernels: bool = _flag(False, "search over kernels")
+    strides: bool = _flag(False, "search over kernel-stride masks")
+    keep_first_conv: bool = _flag(False, "the first convolution stays whole, as in the papers")
+    keep: tuple[str, ...] = _field(
+        (), "layers that stay whole: name patterns such as layer4.*", "a list of layer-name patterns"
+    )
+    min_maps: int = _whole(1, "least feature maps that stay in a group", "feature maps")
+    round_to: int = _whole(1, "widths are multiples of this", "feature maps")
+
+    @model_validator(mode="after")
+    def _something_to_search(self) -> Self:
+        if not (self.feature_maps or self.kernels or self.strides):
+            raise PydanticCustomError(
+                "nothing_to_search",
+                "must have feature_maps, kernels or strides true, not all three false: nothing to search",
+            )
+        return self
+
+
+class SearchConfig(_Section):
+    """How candidates are bred and judged."""
+
+    algorithm: Algorithm = _choice("nsga2", "search algorithm", Algorithm)
+    population: int = _whole(24, "candidates a generation", "candidates", least=4)
+    generations: int = _whole(8, "generations bred after the first population", "generations")
+    tolerance: float = _fraction(
+        0.02,
+        "absolute rise in MCR over the baseline that a candidate may have",
+        "0.02 is two percentage points",
+    )
+    cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
+    compensation: Compensation = _choice(
+        "gram", "how the weights that stay take over what was removed", Compensation
+    )
+    crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
+    mutation_rate: float = _fraction(
+        0.02, "chance that a gene of a child changes", "0.02 is one gene in fifty"
+    )
+
+
+class WorkersConfig(_Section):
+    """Who scores the candidates."""
+
+    backend: Backend = _choice("ray", "ray: one actor a worker; serial: this process alone, no Ray", Backend)
+    count: Annotated[int, Field(ge=1)] | Literal["auto"] = _field(
+        "auto", "workers; auto: one a core or GPU", "a whole number, 1 or more, or auto", "workers"
+    )
+    address: str | None = _field(
+        None,
+        "Ray cluster to join; null: start one here",
+        "a cluster's address such as ray://host:10001, or null",
+        min_length=1,
+    )
+    threads: int = _whole(1, "threads a worker computes with", "threads")
+
+
+class RetrainConfig(_Section):
+    """How survivors are chosen and retrained."""
+
+    survivors: int = _whole(3, "survivors that are retrained and kept, from the front", "survivors")
+    epochs: int = _whole(2, "passes over the training split; 0: no retraining", "epochs", least=0)
+    learning_rate: float = _positive(0.02, "highest learning rate of the schedule")
+    batch_size: int = _whole(64, "images a step", "images")
+    momentum: float = _field(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
+    weight_decay: float = _field(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+    distillation: float = _fraction(
+        0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
+    )
+    temperature: float = _positive(4.0, "temperature of the distillation's softened outputs")
+
+
+class Config(_Section):
+    """One experiment."""
+
+    name: str = _field(
+        ...,
+        "name of the run: its folder below results/",
+        "a folder's name (letters, digits, '.', '_' and '-', first a letter or digit)",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    )
+    seed: int = _field(
+        0, "seed of every random draw", "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1
+    )
+    device: str = _field(
+        "auto",
+        "where networks are computed; auto: the first GPU if there is one",
+        "auto, cpu, cuda or cuda:N",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+    )
+    data: DataConfig = Field(DataConfig(), description="images and their splits")
+    model: ModelConfig = Field(ModelConfig(), description="network and weights")
+    train: TrainConfig = Field(TrainConfig(), description="training of the baseline")
+    space: SpaceConfig = Field(SpaceConfig(), description="what may be removed")
+    search: SearchConfig = Field(SearchConfig(), description="search over candidates")
+    workers: WorkersConfig = Field(WorkersConfig(), description="scoring of candidates")
+    retrain: RetrainConfig = Field(RetrainConfig(), description="retraining of survivors")
+
+
+def load_config(path: Path | str, overrides: Mapping[str, object] | None = None) -> Config:
+    """Reads, overrides and validates an experiment's YAML file.
+
+    overrides: dotted key -> value, as {"search.population": 16}.
+    Raises ConfigError: one line with the first complaint and the number of others.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: there is no such config file; give the path of an experiment's YAML"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no text in UTF-8; give the path of an experiment's YAML") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give an experiment's YAML file"
+        ) from error
+    try:
+        data = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no valid YAML: {error}") from error
+    if not isinstance(data, Mapping):
+        found = "is empty" if data is None else f"is no mapping of keys but a {type(data).__name__}"
+        raise ConfigError(f"{path}: {found}; write `name: ...` and what differs from the defaults")
+    return config_from_dict(data, overrides, source=str(path))
+
+
+def config_from_dict(
+    data: Mapping[str, Any], overrides: Mapping[str, object] | None = None, source: str = "config"
+) -> Config:
+    """Validates an experiment given as nested mappings; `source` is the place that complaints name.
+
+    Raises ConfigError as load_config does.
+    """
+    overrides = overrides or {}
+    keys = known_keys(Config)
+    found = [f"{OVERRIDE_SOURCE}: {unknown_key(key, keys)}" for key in overrides if key not in keys]
+    merged = _plain(data, source)
+    for key, value in overrides.items():
+        if key in keys:
+            _put(merged, key.split("."), _plain(value, OVERRIDE_SOURCE))
+    try:
+        # Strict JSON, not strict Python: there a list may stand for a tuple and a mapping for a section.
+        config = Config.model_validate_json(json.dumps(merged))
+    except ValidationError as error:
+        found += complaints(error, merged, keys, lambda place: _source_of(place, overrides, source))
+    if found:
+        others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ConfigError(printable(found[0]) + others)
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The config as YAML with every key resolved; load_config reads it back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """`search.tolerance=0.01` -> ("search.tolerance", 0.01); the value is read as YAML.
+
+    Raises ConfigError where there is no key, no `=` or no valid YAML.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not key or not equals:
+        raise ConfigError(f"{OVERRIDE_SOURCE} must be KEY=VALUE, as search.population=16, not {text}")
+    try:
+        return key, read_yaml(value)
+    except ValueError as error:
+        raise ConfigError(f"{OVERRIDE_SOURCE}: {key} has a value that is no valid YAML: {error}") from error
+
+
+def _plain(value: Any, source: str) -> Any:
+    """A deep copy of JSON types alone, so that dates and paths are text and nothing is shared."""
+    try:
+        return json.loads(json.dumps(value, default=str))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{source}: must be plain keys and values ({error})") from error
+
+
+def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
+    """Puts a value at its place in nested dicts; a mapping is merged into the section that is there."""
+    head, *rest = path
+    section = data.setdefault(head, {}) if rest or isinstance(value, dict) else None
+    if rest:
+        # A section that is no mapping is the file's own mistake, which validation reports.
+        if isinstance(section, dict):
+            _put(section, rest, value)
+    elif isinstance(section, dict):
+        for key, inner in value.items():
+            _put(section, [key], inner)
+    else:
+        data[head] = value
+
+
+def _source_of(place: str, overrides: Mapping[str, object], source: str) -> str:
+    overridden = any(place == key or place.startswith(f"{key}.") for key in overrides)
+    return OVERRIDE_SOURCE if overridden else source

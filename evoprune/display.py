@@ -1,0 +1,152 @@
+"""Tables for people: survivors against the baseline, and a search space layer by layer."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+_SURVIVOR_HEADS = (
+    "network",
+    "MCR search",
+    "MCR retrained",
+    "MCR test",
+    "MACs",
+    "MACs ratio",
+    "params",
+    "params ratio",
+    "latency ms",
+)
+_LAYER_HEADS = ("layer", "kind", "maps", "genes", "MACs", "params")
+
+
+class _LayerRow(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def maps(self) -> int: ...
+    @property
+    def genes(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def params(self) -> int: ...
+
+
+class _FrozenPart(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+
+def survivor_rows(survivors: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The survivors' records as text, the baseline before them."""
+    if not survivors:
+        return []
+    return [_baseline_row(survivors[0]), *(_survivor_row(record) for record in survivors)]
+
+
+def survivors_table(console: Console, survivors: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Survivors against the baseline; survivors: one mapping of the survivors frame's columns each."""
+    return table(console, _SURVIVOR_HEADS, survivor_rows(survivors))
+
+
+def layers_table(
+    console: Console, layers: Iterable[_LayerRow], genes: int, macs: int, params: int
+) -> RenderableType:
+    """What would be searched, layer by layer, with the totals last."""
+    rows = [
+        (row.name, row.kind, f"{row.maps:,}", f"{row.genes:,}", count(row.macs), count(row.params))
+        for row in layers
+    ]
+    total = ("total", "", "", f"{genes:,}", count(macs), count(params))
+    return table(console, _LAYER_HEADS, [*rows, total])
+
+
+def frozen_lines(frozen: Iterable[_FrozenPart]) -> list[str]:
+    """One line for every part that stays whole, with the reason."""
+    return [f"{part.name} stays whole: {part.reason}" for part in frozen]
+
+
+def table(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """A table, set closer where the console needs it; one paragraph a row where it is too narrow for that."""
+    endless = console.options.update(width=10_000)
+    for gap in (1, 0):
+        grid = _grid(heads, rows, gap)
+        if Measurement.get(console, endless, grid).maximum <= console.width:
+            return grid
+    return Text("\n\n".join(_paragraph(heads, row) for row in rows))
+
+
+def count(number: float) -> str:
+    """950; 12.3 k; 4.56 M; 1.20 G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            scaled = number / size
+            return f"{scaled:.{2 if scaled < 10 else 1}f} {unit}"
+    return f"{number:.0f}"
+
+
+def share(value: float | None) -> str:
+    """0.0685 -> 6.85%; - where there is none."""
+    return "-" if _missing(value) else f"{value:.2%}"
+
+
+def _baseline_row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        "baseline",
+        share(record.get("baseline_mcr_validation")),
+        "-",
+        share(record["baseline_mcr_test"]),
+        count(record["macs"] / record["macs_ratio"]),
+        share(1.0),
+        count(record["params"] / record["params_ratio"]),
+        share(1.0),
+        _milliseconds(record["baseline_latency_ms"]),
+    )
+
+
+def _survivor_row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        record["key"],
+        share(record["mcr_search"]),
+        share(record["mcr_retrained"]),
+        share(record["mcr_test"]),
+        count(record["macs"]),
+        share(record["macs_ratio"]),
+        count(record["params"]),
+        share(record["params_ratio"]),
+        _milliseconds(record["latency_ms"]),
+    )
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if _missing(value) else f"{value:.2f}"
+
+
+def _missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], gap: int) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
+    for index, head in enumerate(heads):
+        # Heads break at their last space, so that columns are as narrow as their numbers.
+        grid.add_column("\n".join(head.rsplit(" ", 1)), justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    return grid
+
+
+def _paragraph(heads: Sequence[str], row: Sequence[str]) -> str:
+    width = max(len(head) for head in heads[1:])
+    title, *cells = row
+    lines = [f"  {head:<{width}}  {cell}" for head, cell in zip(heads[1:], cells, strict=True) if cell]
+    return "\n".join([title, *lines])

@@ -1,0 +1,41 @@
+"""The mistakes that evoprune names to its user.
+
+A `UserError`'s message is one line: the place, the value and the remedy. The command line prints it
+and leaves with exit status 2; nothing else does.
+"""
+
+
+class UserError(ValueError):
+    """A mistake of the user's: one line that names the place, the value and the remedy."""
+
+
+class ConfigError(UserError):
+    """The config file or an override does not say a valid experiment."""
+
+
+class DataError(UserError):
+    """A data set is not there, does not fit, or is too small for its splits."""
+
+
+class NetworkError(UserError):
+    """A layer string, a network's name or its weights cannot be used."""
+
+
+class SearchSpaceError(UserError):
+    """A network cannot be searched, or a genome belongs to another space."""
+
+
+class RunFolderError(UserError):
+    """A run folder is taken, is no run folder, is damaged, or cannot be written."""
+
+
+class WorkerError(UserError):
+    """Workers cannot be had as `workers.count` and `workers.address` ask."""
+
+
+class TrainingError(UserError):
+    """Training left the finite numbers: names the step and the learning rate."""
+
+
+class Interrupted(Exception):
+    """The user interrupted a run, and what was in flight has been written: it can be resumed."""

@@ -1,0 +1,1 @@
+"""A candidate's score, on this process or on many."""

@@ -1,0 +1,45 @@
+"""What scoring says of a genome: plain, immutable records that cross processes and go into tables."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was measured of one candidate.
+
+    errors: misclassified among the `images_seen` first of `images` validation images (in scoring order).
+    feasible: True only where every image was seen, False only where the errors passed the tolerance,
+    None where scoring stopped because a known candidate of no higher cost has fewer errors already.
+    exact: whether every image was seen. bytes: size of the weights and masks as stored.
+    """
+
+    errors: int
+    images_seen: int
+    images: int
+    feasible: bool | None
+    exact: bool
+    macs: int
+    params: int
+    bytes: int
+    eval_seconds: float
+
+    @property
+    def mcr(self) -> float | None:
+        """Misclassification rate in 0..1; None where scoring stopped early."""
+        return self.errors / self.images if self.exact else None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A genome (uint8 vector), the key of its phenotype, and its score in a generation.
+
+    cached: the phenotype had been scored before, and the score is that one's.
+    """
+
+    generation: int
+    key: str
+    genome: np.ndarray
+    score: Score
+    cached: bool

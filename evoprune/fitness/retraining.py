@@ -1,0 +1,76 @@
+"""A survivor trained on, one epoch a call, so that what trains it can stop and go on anywhere."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from evoprune.config import RetrainConfig, TrainConfig
+from evoprune.fitness.scoring import Problem, Scorer
+from evoprune.nets.splits import Split
+from evoprune.nets.training import EpochReport, FitState, fit
+from evoprune.space.plan import Genome
+from evoprune.surgery.compaction import compact
+
+
+@dataclass(frozen=True, eq=False)
+class Retraining:
+    """What retraining depends on besides the genome. split: what is trained on. seed: of every draw in it."""
+
+    config: RetrainConfig
+    split: Split
+    augment: tuple[str, ...]
+    seed: int
+
+    @property
+    def schedule(self) -> TrainConfig:
+        config = self.config
+        return TrainConfig(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+
+
+class Retrainer:
+    """Trains survivors of one problem, an epoch a call."""
+
+    def __init__(self, problem: Problem, retraining: Retraining, device: torch.device):
+        self._problem = problem
+        self._retraining = retraining
+        self._device = device
+        self._teacher = copy.deepcopy(problem.model) if retraining.config.distillation else None
+
+    def start(self, genome: Genome) -> FitState:
+        """The genome's network as the search scored it (compensated, recalibrated), before any training."""
+        return FitState.before(Scorer(self._problem, self._device).prepare(genome))
+
+    def epoch(self, genome: Genome, state: FitState) -> tuple[EpochReport, FitState]:
+        """One more epoch. Returns what it was like, and the state after it. Raises TrainingError."""
+        retraining = self._retraining
+        after: list[tuple[EpochReport, FitState]] = []
+        fit(
+            compact(self._problem.model, self._problem.space, genome),
+            retraining.split,
+            retraining.schedule,
+            retraining.seed,
+            self._device,
+            augment=retraining.augment,
+            teacher=self._teacher,
+            distillation=retraining.config.distillation,
+            temperature=retraining.config.temperature,
+            state=state,
+            until=state.epoch + 1,
+            on_epoch=lambda report, reached: after.append((report, reached)),
+        )
+        return after[0]
+
+
+def network_of(problem_model: nn.Module, problem: Problem, genome: Genome, state: FitState) -> nn.Module:
+    """The compacted network with the weights of a training state, in eval mode."""
+    network = compact(problem_model, problem.space, genome)
+    network.load_state_dict(state.weights)
+    return network.eval()

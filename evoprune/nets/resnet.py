@@ -1,0 +1,74 @@
+"""The residual networks of He et al. 2016 (section 4.2) for small images."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, and a shortcut around them.
+
+    Where the shapes differ the shortcut is a 1x1 convolution with batch norm (option B of the paper): a
+    shortcut padded with zeros (option A) ties every map to one of a narrower layer and cannot be pruned.
+    """
+
+    def __init__(self, in_maps: int, maps: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_maps, maps, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(maps)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(maps, maps, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(maps)
+        self.relu2 = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_maps != maps:
+            self.shortcut = nn.Sequential(
+                OrderedDict(
+                    conv=nn.Conv2d(in_maps, maps, 1, stride, bias=False),
+                    norm=nn.BatchNorm2d(maps),
+                )
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.relu1(self.norm1(self.conv1(images)))  # (batch, maps, h, w)
+        return self.relu2(self.norm2(self.conv2(inner)) + self.shortcut(images))
+
+
+def small_resnet(depth: int, channels: int, classes: int) -> nn.Sequential:
+    """ResNet of `depth` = 6n + 2 layers: a convolution, 3 stages of n blocks, a classifier.
+
+    The stages have 16, 32 and 64 maps, the later ones half the height and width each.
+    He initialisation, drawn from PyTorch's global generator.
+    He et al. 2016, section 4.2, with shortcuts of option B.
+    """
+    blocks = (depth - 2) // 6
+    modules: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=nn.Conv2d(channels, 16, 3, padding=1, bias=False),
+        norm1=nn.BatchNorm2d(16),
+        relu1=nn.ReLU(),
+    )
+    in_maps = 16
+    for stage, maps in enumerate((16, 32, 64), start=1):
+        names = [f"block{number}" for number in range(1, blocks + 1)]
+        strides = [2 if stage > 1 else 1] + [1] * (blocks - 1)
+        widths = [in_maps] + [maps] * (blocks - 1)
+        modules[f"stage{stage}"] = nn.Sequential(
+            OrderedDict(
+                (name, BasicBlock(width, maps, stride))
+                for name, width, stride in zip(names, widths, strides, strict=True)
+            )
+        )
+        in_maps = maps
+    modules["pool"] = nn.AdaptiveAvgPool2d(1)
+    modules["flatten"] = nn.Flatten()
+    modules["out"] = nn.Linear(in_maps, classes)
+    network = nn.Sequential(modules)
+    he_initialise(network)
+    return network
+
+
+def he_initialise(network: nn.Module) -> None:
+    """Convolutions drawn from a normal distribution of variance 2 / fan-out (He et al. 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

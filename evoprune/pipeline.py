@@ -1,0 +1,200 @@
+"""The whole way: config -> baseline -> search space -> generations -> survivors -> retrained -> tested -> tables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evoprune import stages
+from evoprune.config import Config, config_from_dict, dump_config, load_config
+from evoprune.errors import ConfigError, NetworkError, RunFolderError
+from evoprune.fitness.workers import open_crew
+from evoprune.nets.data import load_data
+from evoprune.nets.seeding import mixed_seed
+from evoprune.nets.training import resolve_device
+from evoprune.nets.weights import load_weights, read_weights
+from evoprune.nets.zoo import TORCHVISION, build_network, pretrained_weights
+from evoprune.progress import Progress, SilentProgress
+from evoprune.record import files
+from evoprune.record.checkpoint import read_snapshot
+from evoprune.record.folder import RunFolder
+from evoprune.record.runs import Run, flat_config, load_run
+from evoprune.space.plan import SearchSpace
+from evoprune.space.report import SpaceReport, space_report
+
+NETWORK_SEED = 0
+"""What is mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
+
+
+def run(
+    config: str | Path | Config,
+    overrides: Mapping[str, object] | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Runs an experiment from its config to its tables.
+
+    config: a YAML file or a validated config. overrides: {"search.population": 16}. out: the run folder,
+    results/<name> by default. overwrite: replaces a run that is there.
+    Raises UserError for mistakes of the user's, before anything is written. What is interrupted goes on with `resume`.
+    """
+    resolved = _resolved(config, overrides)
+    folder = RunFolder(Path(out) if out is not None else Path("results") / resolved.name)
+    if folder.holds_run() and not overwrite:
+        raise RunFolderError(
+            f"{folder.root} holds a run; go on with it by `evoprune resume {folder.root}`, or replace it by --overwrite"
+        )
+    return _proceed(resolved, folder, progress or SilentProgress(), fresh=True)
+
+
+def resume(
+    path: str | Path,
+    overrides: Mapping[str, object] | None = None,
+    generation: int | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Goes on with a run from where it stopped; a finished stage is not done again.
+
+    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on.
+    generation, out: branches off after that generation, into a folder of its own.
+    """
+    folder = RunFolder(load_run(path).root)
+    stored = load_config(folder.config)
+    config = load_config(folder.config, overrides)
+    _check_changes(flat_config(stored), flat_config(config))
+    if generation is not None:
+        if out is None:
+            raise ConfigError("a branch needs a folder of its own: give --out with --generation")
+        folder = _branch(folder, RunFolder(Path(out)), generation)
+    elif folder.survivors_table.is_file() and _results_of(stored) == _results_of(config):
+        return load_run(folder.root)
+    return _proceed(config, folder, progress or SilentProgress(), fresh=False)
+
+
+def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> SpaceReport:
+    """What would be searched: layers, groups, genes, MACs, parameters. Trains nothing."""
+    resolved = _resolved(config, overrides)
+    data = load_data(resolved.data, resolved.seed)
+    network = _fresh_network(resolved, data.image_shape, data.classes)
+    return space_report(resolved.model.network, _discover(resolved, network, data.image_shape))
+
+
+def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | None) -> Config:
+    if isinstance(config, Config):
+        return config_from_dict(config.model_dump(mode="json"), overrides) if overrides else config
+    return load_config(config, overrides)
+
+
+def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool) -> Run:
+    """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced."""
+    device = resolve_device(config.device)
+    progress.stage("data", config.data.dataset)
+    data = load_data(config.data, config.seed)
+    network = _fresh_network(config, data.image_shape, data.classes)
+    weights = _given_weights(config, network)
+    progress.stage("space", config.model.network)
+    space = _discover(config, network, data.image_shape)
+    with open_crew(config.workers, device) as crew:
+        _set_up(folder, config, fresh)
+        files.write_json(folder.space, space.to_dict())
+        setting = stages.Setting(config, folder, data, network, space, device, progress)
+        model = stages.baseline(setting, weights)
+        problem = stages.pose_problem(setting, model)
+        workers = crew.workers(problem)
+        survivors = stages.search(setting, problem, workers)
+        retrained = stages.retrain(setting, workers, survivors)
+    stages.test(setting, model, survivors, retrained)
+    progress.stage("done", str(folder.root))
+    return load_run(folder.root)
+
+
+def _fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network, initialised from the config's seed alone."""
+    generator = torch.Generator().manual_seed(mixed_seed(config.seed, NETWORK_SEED))
+    return build_network(config.model.network, image_shape, classes, generator)
+
+
+def _discover(config: Config, network: nn.Module, image_shape: tuple[int, int, int]) -> SearchSpace:
+    """The search space of the config's network; it does not depend on weights."""
+    options = config.space
+    return SearchSpace.from_model(
+        network,
+        torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0)),
+        options.feature_maps,
+        options.kernels,
+        options.strides,
+        keep=options.keep,
+        keep_first_conv=options.keep_first_conv,
+        min_maps=options.min_maps,
+        round_to=options.round_to,
+    )
+
+
+def _given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | None:
+    """The weights that the config names, once they fit the network; None where it is to be trained."""
+    source = config.model.weights
+    if source is None:
+        return None
+    if source == "pretrained":
+        name = config.model.network
+        if not name.startswith(TORCHVISION):
+            raise NetworkError(f"model.weights: pretrained goes with torchvision:NAME, not with {name}; give a file")
+        weights = pretrained_weights(name.removeprefix(TORCHVISION))
+    else:
+        weights = read_weights(Path(source))
+    load_weights(network, weights, source)
+    return weights
+
+
+def _set_up(folder: RunFolder, config: Config, fresh: bool) -> None:
+    """The folder as this run begins or goes on in it: nothing stale is left."""
+    if fresh and folder.holds_run():
+        folder.clear()
+    if not fresh:
+        if _retraining_of(load_config(folder.config)) != _retraining_of(config):
+            folder.drop_survivors()
+        files.remove([folder.survivors_table])
+    folder.create()
+    files.write_text(folder.config, dump_config(config))
+
+
+def _retraining_of(config: Config) -> dict[str, Any]:
+    """What a retrained survivor depends on, besides its genome."""
+    settings = config.retrain.model_dump(exclude={"survivors"})
+    return settings | {"threads": config.workers.threads, "device": config.device}
+
+
+def _results_of(config: Config) -> dict[str, Any]:
+    """What a run's results depend on."""
+    settings = flat_config(config)
+    return {key: value for key, value in settings.items() if key not in ("workers.count", "workers.backend", "workers.address")}
+
+
+def _check_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for key, value in after.items():
+        if before[key] != value and not key.startswith(stages.CHANGEABLE):
+            raise ConfigError(
+                f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
+                "start another run with `evoprune run` and --out"
+            )
+
+
+def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
+    """A new run folder that stands where another one stood after a generation."""
+    if target.holds_run():
+        raise RunFolderError(f"{target.root} holds a run; choose another folder with --out")
+    config = load_config(source.config)
+    space = SearchSpace.from_dict(files.read_json(source.space))
+    read_snapshot(source, generation, stages.search_fingerprint(config, space))
+    target.create()
+    for number in range(generation + 1):
+        for path in (source.candidates(number), source.snapshot(number)):
+            files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
+    for path in (source.baseline, source.space):
+        files.write_bytes(target.root / path.name, files.read_bytes(path))
+    files.write_text(target.config, dump_config(config))
+    return target

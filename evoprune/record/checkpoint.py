@@ -1,0 +1,104 @@
+"""Snapshots: the state of a search after each generation, from which it goes on as if never interrupted."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evoprune.errors import RunFolderError
+from evoprune.record import files
+from evoprune.record.folder import RunFolder
+
+LAYOUT = 1
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The search after `generation`.
+
+    algorithm: plain JSON data, whatever the algorithm goes on from (state of the generators, keys of the
+    population). fingerprint: what it was searched under, key by key: the config's entries that may not
+    change, the search space's hash.
+    """
+
+    generation: int
+    algorithm: dict[str, Any]
+    fingerprint: dict[str, Any]
+
+
+def write_snapshot(folder: RunFolder, snapshot: Snapshot) -> None:
+    """Put a snapshot into the run folder. Raises RunFolderError as `files.write_bytes`."""
+    content = {
+        "layout": LAYOUT,
+        "generation": snapshot.generation,
+        "fingerprint": snapshot.fingerprint,
+        "algorithm": snapshot.algorithm,
+    }
+    files.write_json(folder.snapshot(snapshot.generation), content)
+
+
+def read_snapshot(folder: RunFolder, generation: int, fingerprint: Mapping[str, Any]) -> Snapshot:
+    """The snapshot after `generation`, taken under the same fingerprint.
+
+    Raises RunFolderError where there is none, where it is damaged (DamagedFileError), or where it is of
+    another layout or fingerprint; names the key that differs.
+    """
+    path = folder.snapshot(generation)
+    if not path.is_file():
+        there = ", ".join(str(known) for known in folder.snapshot_generations()) or "none"
+        raise RunFolderError(f"{folder.root} has no snapshot of generation {generation}; there are: {there}")
+    content = files.read_json(path)
+    try:
+        layout = content["layout"]
+        snapshot = Snapshot(content["generation"], content["algorithm"], content["fingerprint"])
+        difference = _difference(snapshot.fingerprint, fingerprint)
+    except (KeyError, TypeError) as error:
+        raise files.DamagedFileError(f"{path} is damaged: it holds no snapshot; remove it") from error
+    if layout != LAYOUT:
+        raise RunFolderError(
+            f"{path} has layout {layout}, not {LAYOUT}; resume with the evoprune of {folder.environment.name}"
+        )
+    if difference:
+        raise RunFolderError(
+            f"{path} is of another search: {difference}; put that back, or start a new run with --out"
+        )
+    return snapshot
+
+
+def newest_snapshot(
+    folder: RunFolder, fingerprint: Mapping[str, Any], warn: Callable[[str], None]
+) -> Snapshot | None:
+    """The newest snapshot that is whole, or None; each damaged one passed over is told to `warn`.
+
+    Raises RunFolderError as `read_snapshot` where the newest whole one is of another search.
+    """
+    for generation in reversed(folder.snapshot_generations()):
+        try:
+            return read_snapshot(folder, generation, fingerprint)
+        except files.DamagedFileError as error:
+            warn(f"{error}; going on from the snapshot before it")
+    return None
+
+
+def drop_after(folder: RunFolder, generation: int) -> None:
+    """Remove the snapshots and candidates of later generations, the last one first.
+
+    What remains after an interruption is thus still a run without gaps.
+    """
+    snapshots = [folder.snapshot(g) for g in reversed(folder.snapshot_generations()) if g > generation]
+    candidates = [folder.candidates(g) for g in reversed(folder.candidate_generations()) if g > generation]
+    files.remove([*snapshots, *candidates])
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """The first key whose values differ, in words. Compared as JSON has them: a tuple is a list."""
+    for key in sorted({*there, *here}):
+        old, new = there.get(key, _MISSING), here.get(key, _MISSING)
+        if old is _MISSING or new is _MISSING or old != json.loads(json.dumps(new)):
+            return f"{key} was {_worded(old)} and is now {_worded(new)}"
+    return None
+
+
+def _worded(value: object) -> str:
+    return "absent" if value is _MISSING else json.dumps(value)

@@ -1,0 +1,226 @@
+"""Files that are whole or not there: written beside their place, synced, renamed into it; checked when read.
+
+Whoever reads a path sees the old content or the new one, whatever kills the writer and whenever. Each
+format carries a checksum, so that a file damaged later is named and not believed. Nothing is a pickle.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from evoprune.errors import RunFolderError
+
+if TYPE_CHECKING:
+    import torch
+
+TEMPORARY_SUFFIX = ".evoprune-tmp"
+_CHECKSUM = "sha256"
+_ARROW_DTYPES = {pa.binary(): pd.ArrowDtype(pa.binary()), pa.bool_(): pd.BooleanDtype()}
+
+
+class DamagedFileError(RunFolderError):
+    """A file is truncated, altered, or not of the format that its name says."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, all of it or nothing; makes the folder where it is missing.
+
+    Raises RunFolderError with the remedy where the disk is full or the place cannot be written; the old
+    file is then intact and nothing is left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunFolderError(_cannot("written", path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text` at `path` as UTF-8. Raises as `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Put plain JSON data at `path` with a checksum: `{"sha256": ..., "content": value}`.
+
+    Raises as `write_bytes`, and ValueError or TypeError for what is not JSON: NaN, infinity, numpy numbers.
+    """
+    content = _json_text(value)
+    write_text(path, f'{{"{_CHECKSUM}":"{_sha256(content.encode())}","content":{content}}}\n')
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Put a frame (without its index) at `path`, a checksum on each page. Raises as `write_bytes`."""
+    buffer = io.BytesIO()
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str]) -> None:
+    """Put named tensors and their metadata at `path` as safetensors, with a checksum over both.
+
+    Tensors are stored contiguous and on the CPU. Raises as `write_bytes`.
+    """
+    import torch
+    from safetensors.torch import save
+
+    # copies, because safetensors refuses tensors that share memory
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    checksum = {_CHECKSUM: _tensors_sha256(copies, metadata)}
+    write_bytes(path, save(copies, metadata={**metadata, **checksum}))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes at `path`. Raises RunFolderError where there are none to be had."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunFolderError(_cannot("read", path, error)) from error
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` put at `path`. Raises DamagedFileError where it is not that any more."""
+    try:
+        stored = json.loads(read_bytes(path).decode())
+        content = stored["content"]
+        sound = stored[_CHECKSUM] == _sha256(_json_text(content).encode())
+    except RunFolderError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DamagedFileError(_damaged(path, "no JSON with a checksum")) from error
+    if not sound:
+        raise DamagedFileError(_damaged(path, "its checksum differs"))
+    return content
+
+
+def read_parquet(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows of parquet files of one schema, in the order of `paths`; of all columns or the named ones.
+
+    Binary columns come as Arrow's binary, booleans as nullable; at least one path.
+    Raises DamagedFileError that names the first file that cannot be read.
+    """
+    try:
+        table = _scan(paths, columns)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        for path in paths:
+            _check_parquet(path, columns)
+        raise DamagedFileError(_damaged(paths[0].parent, "its tables do not fit each other")) from error
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_ARROW_DTYPES.get, ignore_metadata=True)
+    return frame
+
+
+def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:
+    """The tensors (on the CPU) and metadata that `write_tensors` put at `path`.
+
+    Raises DamagedFileError where it is no safetensors file or its checksum differs.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except OSError as error:
+        raise RunFolderError(_cannot("read", path, error)) from error
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise DamagedFileError(_damaged(path, "no safetensors")) from error
+    if metadata.pop(_CHECKSUM, None) != _tensors_sha256(tensors, metadata):
+        raise DamagedFileError(_damaged(path, "its checksum differs"))
+    return tensors, metadata
+
+
+def remove(paths: Sequence[Path]) -> None:
+    """Remove files, in order, for good; those that are gone already do not matter.
+
+    Raises RunFolderError where one cannot be removed.
+    """
+    folders = dict.fromkeys(path.parent for path in paths)
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFolderError(_cannot("removed", path, error)) from error
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _scan(paths: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
+    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    parquet = ds.ParquetFileFormat(default_fragment_scan_options=checked)
+    dataset = ds.dataset([os.fspath(path) for path in paths], format=parquet)
+    return dataset.to_table(columns=None if columns is None else list(columns))
+
+
+def _check_parquet(path: Path, columns: Sequence[str] | None) -> None:
+    if not path.is_file():
+        raise RunFolderError(f"{path} cannot be read: there is no such file")
+    try:
+        _scan([path], columns)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedFileError(_damaged(path, "no parquet table that can be read")) from error
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _tensors_sha256(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str]) -> str:
+    import torch
+
+    digest = hashlib.sha256(_json_text(dict(sorted(metadata.items()))).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(_json_text([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, how: str) -> str:
+    return f"{path} is damaged: {how}; put it back from a copy, or remove it"
+
+
+def _cannot(done: str, path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "make space on its disk, then go on with `evoprune resume` and the run's folder"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "give yourself the right to, or choose another folder with --out"
+    else:
+        remedy = "see that the folder is there and its disk in order"
+    return f"{path} cannot be {done}: {error.strerror or error}; {remedy}"

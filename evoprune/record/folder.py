@@ -1,0 +1,219 @@
+"""The run folder: what lies where in it, and whether it is one."""
+
+import os
+import platform
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from evoprune.errors import RunFolderError
+from evoprune.record import files
+
+_VERSIONS_OF = (
+    "evoprune",
+    "torch",
+    "torchvision",
+    "numpy",
+    "ray",
+    "deap",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+)
+_OWN_FILES = (
+    "config.yaml",
+    "environment.json",
+    "baseline.safetensors",
+    "space.json",
+    "survivors.parquet",
+)
+_OWN_FOLDERS = {
+    "training": re.compile(r"[\w-]+\.safetensors"),
+    "candidates": re.compile(r"gen-\d{4,}\.parquet"),
+    "checkpoints": re.compile(r"gen-\d{4,}\.json"),
+    "survivors": re.compile(r"[0-9a-f]+\.safetensors"),
+}
+_NAME = re.compile(r"[\w-]+")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run, all below `root`. Knows names only; reads and writes nothing by itself."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The config as resolved. Written last of the set-up: with it, the folder holds a run."""
+        return self.root / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and machine, as `environment()` gives them."""
+        return self.root / "environment.json"
+
+    @property
+    def baseline(self) -> Path:
+        """The trained baseline's weights."""
+        return self.root / "baseline.safetensors"
+
+    @property
+    def space(self) -> Path:
+        """The search space as plain data."""
+        return self.root / "space.json"
+
+    @property
+    def survivors_table(self) -> Path:
+        """The survivors frame. Written at the end."""
+        return self.root / "survivors.parquet"
+
+    def training(self, network: str) -> Path:
+        """The state in the middle of training a network: `baseline`, or a survivor's key."""
+        return self._named("training", network)
+
+    def candidates(self, generation: int) -> Path:
+        """The candidates frame of one generation."""
+        return self.root / "candidates" / f"gen-{generation:04d}.parquet"
+
+    def snapshot(self, generation: int) -> Path:
+        """The search's state after one generation."""
+        return self.root / "checkpoints" / f"gen-{generation:04d}.json"
+
+    def survivor(self, key: str) -> Path:
+        """A survivor's retrained, compacted weights."""
+        return self._named("survivors", key)
+
+    def candidate_generations(self) -> list[int]:
+        """The generations whose candidates are on disk, ascending."""
+        return self._generations("candidates")
+
+    def snapshot_generations(self) -> list[int]:
+        """The generations whose snapshots are on disk, ascending."""
+        return self._generations("checkpoints")
+
+    def holds_run(self) -> bool:
+        """Whether a run was set up here, finished or not.
+
+        Both files must be there: a folder with somebody's own config.yaml is no run.
+        """
+        return self.config.is_file() and self.environment.is_file()
+
+    def create(self) -> None:
+        """Make the folders, note the environment, and sweep up what a killed process left half-written.
+
+        Harmless on a folder that holds a run. Raises RunFolderError where the folder cannot be made or
+        written, or where it has a config.yaml that no run put there.
+        """
+        if self.config.is_file() and not self.environment.is_file():
+            raise RunFolderError(
+                f"{self.root} holds a {self.config.name} that no run wrote; choose another folder with --out"
+            )
+        try:
+            for name in _OWN_FOLDERS:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+                # writing is tried, because permission bits do not tell of read-only disks
+                with tempfile.TemporaryFile(dir=self.root / name):
+                    pass
+        except OSError as error:
+            raise RunFolderError(
+                f"run folder {self.root} cannot be written: {error.strerror}; choose another with --out"
+            ) from error
+        files.remove(self._temporaries())
+        if not self.environment.is_file():
+            files.write_json(self.environment, environment())
+
+    def drop_survivors(self) -> None:
+        """Remove what retraining has made, finished or not, for it to be made anew."""
+        finished = _listing(self.root / "survivors")
+        halfway = [path for path in _listing(self.root / "training") if path.stem != "baseline"]
+        files.remove([path for path in (*finished, *halfway) if path.suffix == ".safetensors"])
+
+    def clear(self) -> None:
+        """Remove the run's own files, by name, and its folders where that leaves them empty.
+
+        Whatever else lies there stays. Raises RunFolderError where there is no run, a file cannot be
+        removed, or one of the run's folders is a link that leads elsewhere.
+        """
+        if not self.holds_run():
+            raise RunFolderError(f"{self.root} holds no run to overwrite; choose another folder with --out")
+        for name in _OWN_FOLDERS:
+            if (self.root / name).is_symlink():
+                raise RunFolderError(
+                    f"{self.root / name} is a link, which is not cleared; remove it yourself"
+                )
+        # the two files that make this a run go last, so that an interrupted clearing can be repeated
+        content = [path for path in self._own_paths() if path not in (self.config, self.environment)]
+        files.remove([*content, *self._temporaries(), self.config, self.environment])
+        for name in _OWN_FOLDERS:
+            folder = self.root / name
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _own_paths(self) -> list[Path]:
+        return [self.root / name for name in _OWN_FILES] + [
+            path
+            for name, pattern in _OWN_FOLDERS.items()
+            for path in _listing(self.root / name)
+            if pattern.fullmatch(path.name)
+        ]
+
+    def _temporaries(self) -> list[Path]:
+        folders = [self.root, *(self.root / name for name in _OWN_FOLDERS)]
+        return [
+            path
+            for folder in folders
+            for path in _listing(folder)
+            if path.name.endswith(files.TEMPORARY_SUFFIX)
+        ]
+
+    def _generations(self, folder: str) -> list[int]:
+        pattern = _OWN_FOLDERS[folder]
+        names = [path.name for path in _listing(self.root / folder) if pattern.fullmatch(path.name)]
+        return sorted(int(name.removeprefix("gen-").split(".")[0]) for name in names)
+
+    def _named(self, folder: str, name: str) -> Path:
+        # a name may come from somebody else's table: it must not lead out of the folder
+        if not _NAME.fullmatch(name):
+            raise RunFolderError(f"{self.root}: {name!r} names no network; letters, digits, _ and - only")
+        return self.root / folder / f"{name}.safetensors"
+
+
+def environment() -> dict[str, str | int | float | None]:
+    """What a result may depend on besides its config: versions, machine, date (UTC). Missing: None."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in _VERSIONS_OF},
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+    }
+
+
+def _listing(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor() or None
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

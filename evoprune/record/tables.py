@@ -1,0 +1,209 @@
+"""The tables of a run as pandas frames, every column typed; nullable where a value may be missing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from evoprune.errors import RunFolderError
+from evoprune.fitness.candidate import Candidate, Score
+from evoprune.record import files
+from evoprune.record.folder import RunFolder
+
+CANDIDATE_DTYPES: Mapping[str, Any] = {
+    "generation": "int64",
+    "key": "str",
+    "genome": pd.ArrowDtype(pa.binary()),  # the bytes of the uint8 vector
+    "mcr": "Float64",  # missing where scoring stopped early
+    "errors": "int64",
+    "images_seen": "int64",
+    "images": "int64",
+    "feasible": "boolean",  # missing where scoring stopped before it was known
+    "exact": "bool",
+    "macs": "int64",
+    "params": "int64",
+    "bytes": "int64",
+    "eval_seconds": "float64",
+    "cached": "bool",
+}
+GENERATION_DTYPES: Mapping[str, Any] = {
+    "generation": "int64",
+    "evaluated": "int64",
+    "cached": "int64",
+    "feasible_share": "float64",
+    "best_feasible_macs": "Int64",
+    "best_feasible_mcr": "Float64",
+    "median_mcr": "Float64",
+    "eval_seconds": "float64",
+}
+SURVIVOR_DTYPES: Mapping[str, Any] = {
+    "key": "str",
+    "mcr_search": "float64",
+    "mcr_retrained": "float64",
+    "mcr_test": "float64",
+    "baseline_mcr_test": "float64",
+    "macs": "int64",
+    "macs_ratio": "float64",
+    "params": "int64",
+    "params_ratio": "float64",
+    "latency_ms": "Float64",
+    "baseline_latency_ms": "Float64",
+    "weights": "str",
+    "baseline_mcr_validation": "float64",
+    "bytes": "int64",
+    "bytes_ratio": "float64",
+}
+
+
+@dataclass(frozen=True)
+class SurvivorRow:
+    """One survivor as measured. Each `mcr` is a fraction, each `ratio` this network over the baseline.
+
+    mcr_search: on the validation set, as scored in the search; mcr_retrained: on the same after retraining;
+    mcr_test: on the test set, after retraining. baseline_*: the unpruned network, same images.
+    latency_ms: milliseconds a forward pass of one image, missing where it was not measured.
+    weights: path of the safetensors file, relative to the run folder.
+    """
+
+    key: str
+    mcr_search: float
+    mcr_retrained: float
+    mcr_test: float
+    baseline_mcr_test: float
+    macs: int
+    macs_ratio: float
+    params: int
+    params_ratio: float
+    latency_ms: float | None
+    baseline_latency_ms: float | None
+    weights: str
+    baseline_mcr_validation: float
+    bytes: int
+    bytes_ratio: float
+
+
+def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """One row a candidate, in their order; the columns of CANDIDATE_DTYPES."""
+    scores = [candidate.score for candidate in candidates]
+    columns: dict[str, list[Any]] = {
+        "generation": [candidate.generation for candidate in candidates],
+        "key": [candidate.key for candidate in candidates],
+        "genome": [candidate.genome.astype(np.uint8, casting="safe").tobytes() for candidate in candidates],
+        "mcr": [score.mcr for score in scores],
+        "errors": [score.errors for score in scores],
+        "images_seen": [score.images_seen for score in scores],
+        "images": [score.images for score in scores],
+        "feasible": [score.feasible for score in scores],
+        "exact": [score.exact for score in scores],
+        "macs": [score.macs for score in scores],
+        "params": [score.params for score in scores],
+        "bytes": [score.bytes for score in scores],
+        "eval_seconds": [score.eval_seconds for score in scores],
+        "cached": [candidate.cached for candidate in candidates],
+    }
+    return _typed(columns, CANDIDATE_DTYPES)
+
+
+def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
+    """The candidates that `candidates_frame` made the frame of, exactly and in their order."""
+    rows: Iterable[Any] = frame.itertuples(index=False)
+    return [
+        Candidate(
+            generation=row.generation,
+            key=row.key,
+            genome=np.frombuffer(row.genome, dtype=np.uint8).copy(),
+            score=Score(
+                errors=row.errors,
+                images_seen=row.images_seen,
+                images=row.images,
+                feasible=None if row.feasible is pd.NA else bool(row.feasible),
+                exact=row.exact,
+                macs=row.macs,
+                params=row.params,
+                bytes=row.bytes,
+                eval_seconds=row.eval_seconds,
+            ),
+            cached=row.cached,
+        )
+        for row in rows
+    ]
+
+
+def read_candidates(folder: RunFolder) -> pd.DataFrame:
+    """The candidates of all generations on disk, in order. Raises DamagedFileError that names the file."""
+    paths = [folder.candidates(generation) for generation in folder.candidate_generations()]
+    if not paths:
+        return candidates_frame([])
+    return _with_dtypes(files.read_parquet(paths), CANDIDATE_DTYPES, source=str(paths[0].parent))
+
+
+def generations_frame(candidates: pd.DataFrame) -> pd.DataFrame:
+    """One row a generation out of the candidates' frame, ascending.
+
+    generation
+    evaluated            candidates that were scored in it
+    cached               candidates whose score was known already
+    feasible_share       of all its candidates, those known to be within the tolerance (0..1)
+    best_feasible_macs   fewest MACs of a feasible candidate of it; missing where there is none
+    best_feasible_mcr    lowest MCR of a feasible candidate of it (not always the same one); likewise
+    median_mcr           over those scored on all images; missing where there is none
+    eval_seconds         spent on its evaluations, summed over workers
+    """
+    feasible = candidates["feasible"].fillna(False).astype(bool)
+    evaluated = ~candidates["cached"]
+    prepared = pd.DataFrame(
+        {
+            "generation": candidates["generation"],
+            "evaluated": evaluated,
+            "cached": candidates["cached"],
+            "feasible_share": feasible,
+            "best_feasible_macs": candidates["macs"].astype("Int64").where(feasible),
+            "best_feasible_mcr": candidates["mcr"].where(feasible),
+            "median_mcr": candidates["mcr"],
+            "eval_seconds": candidates["eval_seconds"].where(evaluated, 0.0),
+        }
+    )
+    frame = prepared.groupby("generation", as_index=False).agg(
+        {
+            "evaluated": "sum",
+            "cached": "sum",
+            "feasible_share": "mean",
+            "best_feasible_macs": "min",
+            "best_feasible_mcr": "min",
+            "median_mcr": "median",
+            "eval_seconds": "sum",
+        }
+    )
+    return frame.astype(dict(GENERATION_DTYPES))
+
+
+def survivors_frame(rows: Sequence[SurvivorRow]) -> pd.DataFrame:
+    """One row a survivor, in their order; the columns of SURVIVOR_DTYPES."""
+    records = [asdict(row) for row in rows]
+    return _typed({name: [record[name] for record in records] for name in SURVIVOR_DTYPES}, SURVIVOR_DTYPES)
+
+
+def read_survivors(folder: RunFolder) -> pd.DataFrame:
+    """The survivors; none before the run is done. Raises DamagedFileError that names the file."""
+    path = folder.survivors_table
+    if not path.exists():
+        return survivors_frame([])
+    return _with_dtypes(files.read_parquet([path]), SURVIVOR_DTYPES, source=str(path))
+
+
+def _typed(columns: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in dtypes.items()})
+
+
+def _with_dtypes(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: str) -> pd.DataFrame:
+    """The frame with its known columns as they were written; columns added later stay behind them."""
+    missing = [name for name in dtypes if name not in frame]
+    if missing:
+        raise RunFolderError(f"{source} lacks the column {missing[0]}; was it written by another version?")
+    try:
+        return frame.astype(dict(dtypes))
+    except (TypeError, ValueError) as error:
+        raise files.DamagedFileError(f"{source} is damaged: a column has the wrong type: {error}") from error

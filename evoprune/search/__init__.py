@@ -1,0 +1,1 @@
+"""Which genomes to try next."""

@@ -1,0 +1,37 @@
+"""Which candidates of the front are worth retraining."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evoprune.config import CostName
+from evoprune.fitness.candidate import Candidate
+from evoprune.search.fitness import candidate_cost
+
+
+def choose_survivors(front: Sequence[Candidate], count: int, cost: CostName) -> list[Candidate]:
+    """`count` different candidates of a front (cheapest first): the cheapest, the knee, the most accurate, then between.
+
+    The knee is farthest from the line between the two ends, both objectives scaled to 0..1.
+    """
+    if len(front) <= count:
+        return list(front)
+    chosen = [0]
+    if count > 1:
+        chosen.append(_knee(np.array([[candidate_cost(c, cost), c.score.errors] for c in front], dtype=float)))
+    if count > 2:
+        chosen.append(len(front) - 1)
+    chosen = list(dict.fromkeys(chosen))
+    while len(chosen) < count:  # where the largest gap is, its middle
+        ordered = sorted(chosen)
+        gaps = [(b - a, a) for a, b in zip(ordered, [*ordered[1:], len(front)], strict=True) if b - a > 1]
+        gap, start = max(gaps, key=lambda gap: gap[0])
+        chosen.append(start + gap // 2)
+    return [front[index] for index in sorted(chosen)]
+
+
+def _knee(points: np.ndarray) -> int:
+    """Index of the point below the line between the ends that is farthest from it. points: (n, 2), sorted."""
+    scaled = (points - points.min(0)) / np.maximum(np.ptp(points, axis=0), 1e-12)
+    below = 1 - scaled.sum(1)  # the ends lie on x + y = 1
+    return int(below[1:-1].argmax()) + 1 if len(points) > 2 else 0

@@ -1,0 +1,1 @@
+"""What may go: genes, groups, and what is left under a genome."""

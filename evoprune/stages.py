@@ -1,0 +1,224 @@
+"""The stages of a run, each one function: baseline, search, retrain, test. A finished stage is not done again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evoprune.config import Config
+from evoprune.errors import ConfigError
+from evoprune.fitness.candidate import Candidate
+from evoprune.fitness.latency import latencies_ms
+from evoprune.fitness.problem import make_problem
+from evoprune.fitness.retraining import Retraining
+from evoprune.fitness.scoring import Problem
+from evoprune.fitness.workers import Workers
+from evoprune.nets.data import Data
+from evoprune.nets.seeding import mixed_seed
+from evoprune.nets.training import EpochReport, FitState, count_errors, fit
+from evoprune.nets.weights import load_weights
+from evoprune.progress import Progress
+from evoprune.record import files
+from evoprune.record.checkpoint import Snapshot, drop_after, newest_snapshot, write_snapshot
+from evoprune.record.folder import RunFolder
+from evoprune.record.interrupts import uninterrupted
+from evoprune.record.runs import flat_config
+from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
+from evoprune.record.tables import SurvivorRow, candidates_frame, candidates_of, survivors_frame
+from evoprune.record.training import drop_training_state, read_training_state, write_training_state
+from evoprune.search.criteria import filter_l1, group_ranks
+from evoprune.search.loop import evolve
+from evoprune.search.nsga2 import NSGA2
+from evoprune.search.survivors import choose_survivors
+from evoprune.space.cost import cost
+from evoprune.space.plan import SearchSpace
+from evoprune.surgery.compaction import compact
+from evoprune.surgery.compensation import uncompensated
+
+CHANGEABLE = ("search.generations", "workers.", "retrain.", "device")
+"""Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
+
+BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED = 1, 2, 3
+"""What is mixed with the config's seed, so that no two stages draw the same."""
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What every stage of a run reads. network: freshly initialised."""
+
+    config: Config
+    folder: RunFolder
+    data: Data
+    network: nn.Module
+    space: SearchSpace
+    device: torch.device
+    progress: Progress
+
+
+def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Module:
+    """The unpruned network in eval mode: trained before, given by `weights`, or trained now."""
+    config, folder, model = setting.config, setting.folder, setting.network
+    if folder.baseline.is_file():
+        load_weights(model, files.read_tensors(folder.baseline)[0], str(folder.baseline))
+        return model.eval()
+    if weights is not None:
+        load_weights(model, weights, str(config.model.weights))
+    else:
+        setting.progress.stage(BASELINE, f"{config.train.epochs} epochs on {len(setting.data.train)} images")
+        fit(
+            model,
+            setting.data.train,
+            config.train,
+            mixed_seed(config.seed, BASELINE_SEED),
+            setting.device,
+            augment=config.data.augment,
+            state=read_training_state(folder, BASELINE),
+            on_epoch=_keeping_state(setting, BASELINE),
+        )
+    with uninterrupted():
+        files.write_tensors(folder.baseline, FitState.before(model).weights, {})
+        drop_training_state(folder, BASELINE)
+    return model.cpu().eval()
+
+
+def pose_problem(setting: Setting, model: nn.Module) -> Problem:
+    """What candidates of the baseline are scored against."""
+    config, data = setting.config, setting.data
+    compensate = config.search.compensation == "gram"
+    images, labels = data.validation.tensors()
+    problem = make_problem(
+        model,
+        setting.space,
+        data.calibration.tensors()[0],
+        images,
+        labels,
+        tolerance=config.search.tolerance,
+        compensate=compensate,
+        device=setting.device,
+    )
+    if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
+        setting.progress.note(f"without compensation: {', '.join(left_out)}")
+    return problem
+
+
+def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candidate]:
+    """Runs what is left of the search. Returns the survivors, cheapest first."""
+    config, folder, space = setting.config, setting.folder, setting.space
+    rng = np.random.default_rng([config.seed, SEARCH_SEED])
+    algorithm = NSGA2(space, config.search, group_ranks(space, filter_l1(problem.model, space)), rng)
+    fingerprint = search_fingerprint(config, space)
+    snapshot = newest_snapshot(folder, fingerprint, setting.progress.note)
+    last = snapshot.generation if snapshot is not None else -1
+    if last > config.search.generations:
+        raise ConfigError(
+            f"search.generations must be at least {last}, which this run has reached, not {config.search.generations}"
+        )
+    drop_after(folder, last)
+    told = [c for g in range(last + 1) for c in candidates_of(files.read_parquet([folder.candidates(g)]))]
+    if snapshot is not None:
+        algorithm.restore(snapshot.algorithm, {candidate.key: candidate for candidate in reversed(told)})
+
+    def keep(generation: int, candidates: Sequence[Candidate]) -> None:
+        with uninterrupted():
+            files.write_parquet(folder.candidates(generation), candidates_frame(candidates))
+            write_snapshot(folder, Snapshot(generation, algorithm.state(), fingerprint))
+
+    setting.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
+    known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
+    evolve(algorithm, space, workers, config.search, last + 1, known, setting.progress, keep)
+    whole = space.key(space.full())
+    front = [candidate for candidate in algorithm.front if candidate.key != whole]
+    return choose_survivors(front, config.retrain.survivors, config.search.cost)
+
+
+def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
+    """What a search was made under: the config but for what may change, and the search space."""
+    fixed = {
+        key: value
+        for key, value in flat_config(config).items()
+        if key != "name" and not key.startswith(CHANGEABLE)
+    }
+    return fixed | {"workers.threads": config.workers.threads, "search space": space.fingerprint}
+
+
+def retrain(
+    setting: Setting, workers: Workers, survivors: Sequence[Candidate]
+) -> dict[str, Mapping[str, Tensor]]:
+    """Retrains the survivors that are not retrained yet. Returns every one's weights by key."""
+    config, folder, data = setting.config, setting.folder, setting.data
+    left = [survivor for survivor in survivors if not folder.survivor(survivor.key).is_file()]
+    if left:
+        setting.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")
+        states = workers.retrain(
+            [survivor.genome for survivor in left],
+            [read_training_state(folder, survivor.key) for survivor in left],
+            Retraining(config.retrain, data.train, config.data.augment, mixed_seed(config.seed, RETRAIN_SEED)),
+            lambda index, report, state: _keeping_state(setting, left[index].key)(report, state),
+        )
+        for survivor, state in zip(left, states, strict=True):
+            with uninterrupted():
+                saved = SavedSurvivor(state.weights, survivor.genome, data.image_shape, data.classes)
+                write_survivor(folder.survivor(survivor.key), saved)
+                drop_training_state(folder, survivor.key)
+    return {survivor.key: read_survivor(folder.survivor(survivor.key)).tensors for survivor in survivors}
+
+
+def test(
+    setting: Setting,
+    model: nn.Module,
+    survivors: Sequence[Candidate],
+    weights: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Reads the test set once for the baseline and all survivors, times them, and writes the survivors' table."""
+    folder, data, device = setting.folder, setting.data, setting.device
+    setting.progress.stage("test", f"{len(data.test)} images")
+    networks = {BASELINE: model.to(device)}
+    for survivor in survivors:
+        network = compact(model, setting.space, survivor.genome)
+        load_weights(network, weights[survivor.key], str(folder.survivor(survivor.key)))
+        networks[survivor.key] = network.to(device).eval()
+    mcr_test, mcr_validation = (
+        {name: count_errors(network, split, device) / len(split) for name, network in networks.items()}
+        for split in (data.test, data.validation)
+    )
+    image, _ = data.test.batch(torch.arange(1))
+    latency_ms = latencies_ms(networks, image.to(device))
+    whole = cost(setting.space, setting.space.full())
+    rows = [
+        SurvivorRow(
+            key=survivor.key,
+            mcr_search=survivor.score.errors / survivor.score.images,
+            mcr_retrained=mcr_validation[survivor.key],
+            mcr_test=mcr_test[survivor.key],
+            baseline_mcr_test=mcr_test[BASELINE],
+            macs=survivor.score.macs,
+            macs_ratio=survivor.score.macs / whole.macs,
+            params=survivor.score.params,
+            params_ratio=survivor.score.params / whole.params,
+            latency_ms=latency_ms[survivor.key],
+            baseline_latency_ms=latency_ms[BASELINE],
+            weights=folder.survivor(survivor.key).relative_to(folder.root).as_posix(),
+            baseline_mcr_validation=mcr_validation[BASELINE],
+            bytes=survivor.score.bytes,
+            bytes_ratio=survivor.score.bytes / whole.bytes,
+        )
+        for survivor in survivors
+    ]
+    with uninterrupted():
+        files.write_parquet(folder.survivors_table, survivors_frame(rows))
+
+
+def _keeping_state(setting: Setting, network: str) -> Callable[[EpochReport, FitState], None]:
+    """What keeps a network's training after every epoch, and reports it."""
+
+    def keep(report: EpochReport, state: FitState) -> None:
+        with uninterrupted():
+            write_training_state(setting.folder, network, state)
+        setting.progress.epoch(network, report.epoch, report.epochs, report.loss)
+
+    return keep

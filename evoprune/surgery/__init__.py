@@ -1,0 +1,1 @@
+"""A genome applied to a network: masked, made smaller, compensated."""

@@ -1,0 +1,218 @@
+"""Compensation: the weights that stay take over, in closed form, what was carried by those that go.
+
+For a layer with weight W (outputs x columns, the columns being its unfolded inputs) and the Gram matrix G of those
+columns in the unpruned network, the kept columns S get W'_S = ((G_SS + lambda I)^-1 G_S,: W^T)^T, which minimises the
+change of the layer's output over the calibration set. Statistics are taken once a run; a candidate costs milliseconds.
+Least squares for pruned layers: He, Zhang and Sun 2017, eq. 2 (there by the pruned network's own activations).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evoprune.space.plan import Genome, Layer, SearchSpace
+
+RIDGE = 1e-4
+"""lambda, as a share of the mean of G's diagonal."""
+
+BATCH_SIZE = 16
+"""Images unfolded at once: unfolding multiplies their size by the kernel's."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStatistics:
+    """The unfolded inputs of one layer over the calibration set, group by group.
+
+    gram: float (groups, columns, columns), per example, centred where the layer can take the mean into its bias or a
+    batch norm will. mean: float (groups, columns). bias: the name of the bias that takes the mean, None without one.
+    """
+
+    gram: Tensor
+    mean: Tensor
+    bias: str | None
+
+
+Statistics = Mapping[str, LayerStatistics]
+"""Weight name -> statistics of its layer."""
+
+
+@torch.no_grad()
+def gram_statistics(model: nn.Module, space: SearchSpace, images: Tensor) -> dict[str, LayerStatistics]:
+    """Statistics of every layer that reads maps which may go, on the unpruned network.
+
+    images: float (n, channels, h, w), on the network's device. Layers that are no Conv or Linear modules, and
+    transposed convolutions, have none and are left uncompensated.
+    """
+    model.eval()
+    sums: dict[str, _Sums] = {}
+    handles = []
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    for layer in compensated_layers(model, space):
+        module = model.get_submodule(layer.name)
+        sums[layer.weight] = _Sums(module)
+        handles.append(module.register_forward_pre_hook(sums[layer.weight].add))
+    try:
+        for batch in images.split(BATCH_SIZE):
+            model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {weight: total.statistics(weight, normed) for weight, total in sums.items()}
+
+
+def compensated_layers(model: nn.Module, space: SearchSpace) -> list[Layer]:
+    """Layers whose inputs may go and whose kept weights can be solved for."""
+    modules = dict(model.named_modules())
+    places = {(axis.tensor, axis.dim) for axis in space.axes}
+    return [
+        layer
+        for layer in space.layers
+        if (layer.weight, layer.in_dim) in places
+        and not layer.channels_per_group
+        and layer.weight == f"{layer.name}.weight"
+        and isinstance(modules.get(layer.name), nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    ]
+
+
+@torch.no_grad()
+def compensated(
+    tensors: Mapping[str, Tensor], space: SearchSpace, genome: Genome, statistics: Statistics
+) -> dict[str, Tensor]:
+    """New weights (and biases) of the layers that lose inputs, in their full shapes, zero where columns go.
+
+    tensors: the unpruned network's, by name. Rows that go are left as they were: masking and cutting take them.
+    """
+    kept = space.kept(genome)
+    result = {}
+    for layer in space.layers:
+        columns = kept.get((layer.weight, layer.in_dim))
+        if columns is None or layer.weight not in statistics:
+            continue
+        layer_statistics = statistics[layer.weight]
+        weight = tensors[layer.weight]
+        rows = kept.get((layer.weight, layer.out_dim), np.arange(weight.shape[layer.out_dim]))
+        new, shift = solve(weight, columns, rows, layer_statistics)
+        result[layer.weight] = new
+        if layer_statistics.bias is not None:
+            result[layer_statistics.bias] = tensors[layer_statistics.bias] + shift
+    return result
+
+
+def solve(
+    weight: Tensor, columns: np.ndarray, rows: np.ndarray, statistics: LayerStatistics
+) -> tuple[Tensor, Tensor]:
+    """The least-squares weights on the columns that stay, and what the bias takes on.
+
+    weight: float (outputs, inputs a group, ...taps). columns: input maps that stay, int (kept,). rows: outputs that
+    are wanted; the others keep their weights and a shift of 0.
+    Returns float of weight's shape, zero at the columns that go, and float (outputs,).
+    """
+    groups, width, _ = statistics.gram.shape
+    taps = width // weight.shape[1]
+    flat = weight.reshape(groups, -1, width)  # (groups, outputs a group, columns)
+    outputs = flat.shape[1]
+    stay = torch.from_numpy((columns[:, None] * taps + np.arange(taps)).reshape(-1)).to(weight.device)
+    new, shift = weight.clone().reshape(groups, -1, width), weight.new_zeros(groups, outputs)
+    for group in range(groups):
+        wanted = rows[(rows >= group * outputs) & (rows < (group + 1) * outputs)] - group * outputs
+        if not len(wanted):
+            continue
+        wanted = torch.from_numpy(wanted).to(weight.device)
+        old = flat[group, wanted]  # (wanted, columns)
+        gram, mean = statistics.gram[group], statistics.mean[group]
+        solved = _ridge_solve(gram[stay][:, stay], gram[stay] @ old.T)
+        if solved is None:
+            solved = old[:, stay].T
+        full = torch.zeros_like(old)
+        full[:, stay] = solved.T
+        new[group, wanted] = full
+        shift[group, wanted] = (old - full) @ mean
+    return new.reshape(weight.shape), shift.reshape(-1)
+
+
+def _ridge_solve(gram: Tensor, right: Tensor) -> Tensor | None:
+    """(G + lambda I)^-1 right; None where G is no Gram matrix of finite numbers."""
+    ridge = RIDGE * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    factor, info = torch.linalg.cholesky_ex(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    if int(info) != 0:
+        return None
+    solved = torch.cholesky_solve(right, factor)
+    return solved if bool(solved.isfinite().all()) else None
+
+
+class _Sums:
+    """Sums of a layer's unfolded inputs and of their products, over forward passes."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self._groups = int(getattr(module, "groups", 1))
+        self._count = 0
+        self._sum: Tensor | None = None
+        self._products: Tensor | None = None
+
+    def add(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """A forward pre-hook. args[0]: the layer's input."""
+        columns = unfolded(module, args[0])  # (columns, examples)
+        columns = columns.reshape(self._groups, -1, columns.shape[1])
+        products, total = columns @ columns.mT, columns.sum(2)
+        self._products = products if self._products is None else self._products.add_(products)
+        self._sum = total if self._sum is None else self._sum.add_(total)
+        self._count += columns.shape[2]
+
+    def statistics(self, weight: str, normed: bool) -> LayerStatistics:
+        assert self._products is not None
+        assert self._sum is not None
+        gram, mean = self._products / self._count, self._sum / self._count
+        bias = self._module.bias is not None
+        if bias or normed:  # without either, nothing takes the mean: it has to be carried by the weights
+            gram = gram - mean[:, :, None] * mean[:, None, :]
+        name = f"{weight.rpartition('.')[0]}.bias" if bias else None
+        return LayerStatistics(gram, mean, name)
+
+
+def unfolded(module: nn.Module, inputs: Tensor) -> Tensor:
+    """What a layer multiplies its weight with: (columns, examples), columns in the order of the flattened weight.
+
+    inputs: (batch, ..., features) of a linear layer, (batch, maps, *pixels) of a convolution.
+    """
+    if isinstance(module, nn.Linear):
+        return inputs.reshape(-1, inputs.shape[-1]).T
+    assert isinstance(module, nn.modules.conv._ConvNd)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    values = F.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    for dim, (size, step, spread) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True)):
+        values = _windows(values, dim + 2, size, step, spread)
+    pixels = len(module.kernel_size)
+    # (batch, maps, *pixels, *taps) -> (maps, *taps, batch, *pixels)
+    order = (1, *range(2 + pixels, 2 + 2 * pixels), 0, *range(2, 2 + pixels))
+    values = values.permute(order)
+    return values.reshape(int(np.prod(values.shape[: 1 + pixels])), -1)
+
+
+def _windows(values: Tensor, dim: int, size: int, step: int, spread: int) -> Tensor:
+    windows = values.unfold(dim, spread * (size - 1) + 1, step)
+    return windows[..., ::spread]
+
+
+def uncompensated(space: SearchSpace, statistics: Statistics) -> tuple[str, ...]:
+    """Layers that lose inputs under some genome but have no statistics."""
+    places = {(axis.tensor, axis.dim) for axis in space.axes}
+    return tuple(
+        layer.name
+        for layer in space.layers
+        if (layer.weight, layer.in_dim) in places
+        and not layer.channels_per_group
+        and layer.weight not in statistics
+    )
+
+
+def on_device(statistics: Statistics, device: torch.device) -> dict[str, LayerStatistics]:
+    """The same statistics on another device."""
+    return {
+        weight: LayerStatistics(layer.gram.to(device), layer.mean.to(device), layer.bias)
+        for weight, layer in statistics.items()
+    }

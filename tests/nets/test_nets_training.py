@@ -1,0 +1,216 @@
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from evoprune.config import DataConfig, TrainConfig
+from evoprune.errors import ConfigError, TrainingError
+from evoprune.nets.augmentation import random_crop, random_flip
+from evoprune.nets.data import Data, Split, load_data
+from evoprune.nets.images import ImageArray
+from evoprune.nets.training import (
+    EpochReport,
+    FitState,
+    count_errors,
+    distillation_loss,
+    fit,
+    learning_rate_at,
+    resolve_device,
+)
+from evoprune.nets.zoo import build_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data(DataConfig(dataset="mnist5k", validation=500, calibration=100), seed=0)
+
+
+@pytest.fixture
+def few() -> Split:
+    """65 images of 8x8 in 3 classes."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (65, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return Split(ImageArray(pixels), torch.arange(65) % 3, torch.tensor([0.5]), torch.tensor([0.3]))
+
+
+def tiny_network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(144, 3),
+        )
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_an_epoch_on_real_digits_lowers_the_errors(digits: Data) -> None:
+    model = build_network("6C5-MP4-10", digits.image_shape, digits.classes, torch.Generator().manual_seed(0))
+    before = count_errors(model, digits.validation, CPU)
+    fit(model, digits.train, TrainConfig(epochs=1), 0, CPU)
+    after = count_errors(model, digits.validation, CPU)
+    assert before > 350  # of 500: near chance
+    assert after < 100
+    assert not model.training
+
+
+@pytest.mark.parametrize("augment", [(), ("crop", "flip")])
+def test_resuming_is_exact(few: Split, tmp_path: Path, augment: tuple[str, ...]) -> None:
+    train = TrainConfig(epochs=3, batch_size=16)
+    whole, resumed = tiny_network(), tiny_network()
+    states: list[FitState] = []
+    fit(whole, few, train, 7, CPU, augment=augment, on_epoch=lambda report, state: states.append(state))
+    save_file(states[0].tensors, tmp_path / "state.safetensors")
+    nn.init.zeros_(resumed[0].weight)  # type: ignore[index]
+    fit(
+        resumed,
+        few,
+        train,
+        7,
+        CPU,
+        augment=augment,
+        state=FitState(1, load_file(tmp_path / "state.safetensors")),
+    )
+    expected = weights(whole)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.state_dict().items())
+    assert [state.epoch for state in states] == [1, 2, 3]
+
+
+def test_weights_depend_on_the_seed_alone(few: Split) -> None:
+    results = []
+    for seed, global_seed in ((1, 0), (1, 5), (2, 0)):
+        model = tiny_network()
+        with torch.random.fork_rng():
+            torch.manual_seed(global_seed)
+            before = torch.get_rng_state()
+            fit(model, few, TrainConfig(epochs=1), seed, CPU)
+            assert torch.equal(torch.get_rng_state(), before)
+        results.append(weights(model)["0.weight"])
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_masked_weights_stay_at_zero_and_epochs_are_reported(few: Split) -> None:
+    model = tiny_network()
+    masked = model.get_parameter("0.weight")
+    reports: list[EpochReport] = []
+
+    def mask() -> None:
+        masked.data[0] = 0
+
+    fit(
+        model,
+        few,
+        TrainConfig(epochs=2),
+        0,
+        CPU,
+        after_step=mask,
+        on_epoch=lambda report, _: reports.append(report),
+    )
+    assert not masked[0].any()
+    assert masked[1].any()
+    assert [(report.epoch, report.epochs) for report in reports] == [(1, 2), (2, 2)]
+    assert all(math.isfinite(report.loss) for report in reports)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_learning_rate(few: Split) -> None:
+    with pytest.raises(
+        TrainingError, match=r"loss is (nan|inf) at step \d+ with learning rate .* below 1e\+30"
+    ):
+        fit(tiny_network(), few, TrainConfig(epochs=5, learning_rate=1e30), 0, CPU)
+
+
+def test_distillation_alone_reaches_the_teacher(few: Split) -> None:
+    teacher = tiny_network().eval()
+    nn.init.normal_(teacher[5].weight, generator=torch.Generator().manual_seed(1))  # type: ignore[index]
+    student, images = tiny_network(), few.tensors()[0]
+    train = TrainConfig(epochs=5, batch_size=16, learning_rate=0.01)
+
+    def distance(model: nn.Module) -> float:
+        with torch.no_grad():
+            return float(distillation_loss(model.eval()(images), teacher(images), 4.0))
+
+    before = distance(student)
+    fit(student, few, train, 0, CPU, teacher=teacher, distillation=1.0)
+    assert distance(student) < 0.5 * before
+    assert not teacher.training
+
+
+def test_distillation_loss_by_hand() -> None:
+    # T = 1: teacher (1/4, 3/4), student (1/2, 1/2): 1/4 ln(1/2) + 3/4 ln(3/2)
+    wanted = torch.tensor([[1.0, 3.0]]).log()
+    expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert float(distillation_loss(torch.zeros(1, 2), wanted, 1.0)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate_at(step, 100, 0.5) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
+    assert all(later < earlier for earlier, later in pairwise(rates[9:]))
+    assert 0 < rates[-1] < 1e-3
+    assert learning_rate_at(0, 1, 0.5) == 0.5
+
+
+class Fixed(nn.Module):
+    """Gives the logits of a table, whatever the images."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+        self.inner = nn.Dropout()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return self.logits[: len(images)]
+
+
+def test_logits_that_are_not_finite_are_errors(few: Split) -> None:
+    logits = nn.functional.one_hot(few.labels, 3).float()
+    logits[3, few.labels[3]] = math.inf
+    logits[4, (few.labels[4] + 1) % 3] = math.nan
+    logits[5] = logits[5].roll(1)
+    model = Fixed(logits)
+    model.inner.eval()
+    assert count_errors(model, few, CPU) == 3
+    assert model.training
+    assert not model.inner.training
+
+
+def test_crop_shifts_by_at_most_the_padding() -> None:
+    images = torch.zeros(200, 1, 28, 28)
+    images[:, 0, 14, 14] = 1
+    cropped = random_crop(images, torch.Generator().manual_seed(0))
+    where = cropped[:, 0].nonzero()[:, 1:].numpy() - 14
+    assert cropped.shape == images.shape
+    assert len(where) == 200
+    assert set(np.unique(where)) == {-2, -1, 0, 1, 2}
+
+
+def test_flip_mirrors_about_half_of_the_images() -> None:
+    images = torch.arange(4.0).expand(400, 1, 1, 4)
+    flipped = random_flip(images, torch.Generator().manual_seed(0))[:, 0, 0]
+    mirrored = (flipped == torch.tensor([3.0, 2, 1, 0])).all(dim=1)
+    assert 160 < int(mirrored.sum()) < 240
+    assert ((flipped == torch.arange(4.0)).all(dim=1) | mirrored).all()
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert resolve_device("cpu") == resolve_device("auto") == CPU
+    with pytest.raises(ConfigError, match="device: 'cuda:1' is not there"):
+        resolve_device("cuda:1")
+    with pytest.raises(ConfigError, match="device: 'gpu' is no device"):
+        resolve_device("gpu")

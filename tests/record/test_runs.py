@@ -1,0 +1,195 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evoprune.config import config_from_dict, dump_config
+from evoprune.errors import RunFolderError, UserError
+from evoprune.record import files
+from evoprune.record.folder import RunFolder
+from evoprune.record.runs import flat_config, load_run, load_runs
+from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
+from evoprune.record.tables import SurvivorRow, survivors_frame
+
+MakeRun = Callable[..., RunFolder]
+MakeSurvivor = Callable[..., SurvivorRow]
+
+
+class TestLoadRun:
+    def test_frames(self, make_run: MakeRun, survivor: MakeSurvivor) -> None:
+        run = load_run(make_run("run", [survivor("bb22", 600, 0.12)]).root)
+        assert run.config.search.tolerance == 0.02
+        assert run.candidates["key"].tolist() == ["aa00", "ab11", "aa00", "bb22"]
+        assert run.generations["best_feasible_macs"].tolist() == [1000, 600]
+        assert run.survivors["key"].tolist() == ["bb22"]
+
+    def test_only_reads(self, make_run: MakeRun) -> None:
+        folder = make_run("run", [])
+        before = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*")}
+        run = load_run(str(folder.root))
+        assert len(run.candidates) + len(run.generations) + len(run.survivors) == 6
+        assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*")} == before
+
+    @pytest.mark.parametrize("name", ["missing", "empty", "config_alone"])
+    def test_a_folder_without_a_run_is_refused_in_one_line(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "config_alone").mkdir()
+        (tmp_path / "config_alone" / "config.yaml").write_text("name: x\n")
+        with pytest.raises(RunFolderError, match=f"{name} holds no run") as caught:
+            load_run(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+class TestGenome:
+    @pytest.mark.parametrize("key", ["bb22", "b"])
+    def test_by_key_or_its_beginning(self, make_run: MakeRun, key: str) -> None:
+        genome = load_run(make_run("run", []).root).genome(key)
+        assert genome.dtype == np.uint8
+        assert genome.tolist() == [0, 0, 0, 0]  # "bb22" in ASCII: 98, 98, 50, 50; modulo 2
+        genome[0] = 1  # the caller's own
+
+    @pytest.mark.parametrize(
+        ("key", "message"),
+        [
+            ("a", "'a' begins several keys \\(aa00, ab11, ...\\)"),
+            ("", "begins several keys"),
+            ("ab12", "no candidate has the key 'ab12'; the nearest: ab11, bb22"),
+            ("cc", "the nearest: bb22"),
+        ],
+    )
+    def test_an_unknown_one_names_the_nearest(self, make_run: MakeRun, key: str, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            load_run(make_run("run", []).root).genome(key)
+
+    def test_a_whole_key_that_begins_another_is_meant(self, tmp_path: Path, make_run: MakeRun) -> None:
+        folder = make_run("run", [])
+        frame = load_run(folder.root).candidates
+        files.write_parquet(folder.candidates(2), frame.iloc[:1].assign(key="aa001", generation=2))
+        assert len(load_run(folder.root).genome("aa00")) == 4
+
+
+class TestLoadSurvivor:
+    NETWORK = "4C3-MP2-6FC-3"
+
+    @pytest.fixture
+    def run(self, tmp_path: Path, survivor: MakeSurvivor) -> tuple[RunFolder, torch.nn.Module]:
+        """A run whose one survivor keeps half of every group, and that survivor."""
+        from evoprune.nets.zoo import build_network
+        from evoprune.space.plan import SearchSpace
+        from evoprune.surgery.compaction import compact
+
+        model = build_network(self.NETWORK, (1, 8, 8), 3, torch.Generator().manual_seed(1)).eval()
+        space = SearchSpace.from_model(model, torch.zeros(1, 1, 8, 8))
+        genome = space.random(np.random.default_rng(0), keep=0.5)
+        small = compact(model, space, genome)
+        folder = RunFolder(tmp_path / "run")
+        folder.create()
+        config = config_from_dict({"name": "run", "model": {"network": self.NETWORK}})
+        files.write_text(folder.config, dump_config(config))
+        files.write_json(folder.space, space.to_dict())
+        saved = SavedSurvivor(small.state_dict(), genome, (1, 8, 8), 3)
+        write_survivor(folder.survivor("ab"), saved)
+        files.write_parquet(folder.survivors_table, survivors_frame([survivor("ab", 100, 0.1)]))
+        return folder, small.eval()
+
+    def test_gives_the_same_network(self, run: tuple[RunFolder, torch.nn.Module]) -> None:
+        folder, small = run
+        images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+        loaded = load_run(folder.root).load_survivor("a")
+        assert not loaded.training
+        with torch.no_grad():
+            assert torch.equal(loaded(images), small(images))
+
+    def test_code_is_not_imported_for_a_run_folder(self, run: tuple[RunFolder, torch.nn.Module]) -> None:
+        from evoprune.nets.zoo import build_network
+
+        folder, _ = run
+        config = config_from_dict({"name": "run", "model": {"network": "antigravity:make"}})
+        files.write_text(folder.config, dump_config(config))
+        with pytest.raises(RunFolderError, match=r"antigravity:make is code.*network="):
+            load_run(folder.root).load_survivor("ab")
+        own = build_network(self.NETWORK, (1, 8, 8), 3, torch.Generator())
+        assert load_run(folder.root).load_survivor("ab", network=own) is not None
+
+    def test_weights_of_other_shapes_are_refused(self, run: tuple[RunFolder, torch.nn.Module]) -> None:
+        folder, _ = run
+        saved = read_survivor(folder.survivor("ab"))
+        full = np.ones_like(saved.genome)
+        write_survivor(
+            folder.survivor("ab"), SavedSurvivor(saved.tensors, full, saved.image_shape, saved.classes)
+        )
+        with pytest.raises(UserError, match=r"ab\.safetensors.*shape"):
+            load_run(folder.root).load_survivor("ab")
+
+    def test_an_unknown_key_is_refused(self, run: tuple[RunFolder, torch.nn.Module]) -> None:
+        with pytest.raises(RunFolderError, match="no survivor has the key 'ff'; the nearest: ab"):
+            load_run(run[0].root).load_survivor("ff")
+
+
+@pytest.mark.parametrize("name", ["genome", "image_shape", "classes"])
+def test_a_survivors_metadata_are_checked(tmp_path: Path, name: str) -> None:
+    metadata = {"genome": "[1, 0]", "image_shape": "[1, 8, 8]", "classes": "10"}
+    for bad in (None, "", "[256, -1]", '"a"', "{}", "null"):
+        changed = {key: json.dumps(value) if value is None else value for key, value in metadata.items()}
+        changed = {key: value for key, value in {**changed, name: bad}.items() if value is not None}
+        files.write_tensors(tmp_path / "a", {"weight": torch.ones(1)}, changed)
+        with pytest.raises(files.DamagedFileError, match="metadata"):
+            read_survivor(tmp_path / "a")
+
+
+class TestLoadRuns:
+    def test_one_row_a_survivor_with_the_config_beside_it(
+        self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor
+    ) -> None:
+        make_run("one", [survivor("a1", 400, 0.12), survivor("a2", 600, 0.11)], tolerance=0.05)
+        make_run("deep/two", [survivor("b1", 500, 0.13)], tolerance=0.01)
+        make_run("unfinished", [])
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "config.yaml").write_text("not ours")
+        runs = load_runs(tmp_path)
+        assert runs[["run", "key", "macs", "search.tolerance"]].to_dict("split")["data"] == [
+            ["deep/two", "b1", 500, 0.01],
+            ["one", "a1", 400, 0.05],
+            ["one", "a2", 600, 0.05],
+        ]
+        assert runs.index.tolist() == [0, 1, 2]
+
+    def test_an_empty_folder_has_the_same_columns_and_types(
+        self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor
+    ) -> None:
+        empty = load_runs(tmp_path)
+        make_run("one", [survivor("a1", 400, 0.12)])
+        full = load_runs(tmp_path)
+        assert len(empty) == 0
+        assert dict(empty.dtypes) == dict(full.dtypes)
+        assert object not in set(full.dtypes)
+
+    def test_types_come_from_the_schema(self, tmp_path: Path) -> None:
+        dtypes = {name: str(dtype) for name, dtype in load_runs(tmp_path).dtypes.items()}
+        assert dtypes["seed"] == "Int64"
+        assert dtypes["search.tolerance"] == "Float64"
+        assert dtypes["space.kernels"] == "boolean"
+        assert dtypes["model.weights"] == dtypes["workers.count"] == dtypes["space.keep"] == "str"
+        assert dtypes["data.image_size"] == "Int64"
+
+    def test_a_run_itself_counts(self, make_run: MakeRun, survivor: MakeSurvivor) -> None:
+        assert load_runs(make_run("one", [survivor("a1", 400, 0.12)]).root)["run"].tolist() == ["."]
+
+    def test_a_damaged_table_is_named(self, tmp_path: Path, make_run: MakeRun) -> None:
+        make_run("one", []).survivors_table.write_bytes(b"PAR1")
+        with pytest.raises(RunFolderError, match=r"survivors\.parquet is damaged"):
+            load_runs(tmp_path)
+
+    def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(RunFolderError, match="nowhere is no folder"):
+            load_runs(tmp_path / "nowhere")
+
+
+def test_flat_config_has_dotted_keys_and_plain_values() -> None:
+    flat = flat_config(config_from_dict({"name": "x", "space": {"keep": ["fc", "conv1"]}}))
+    assert flat["space.keep"] == "fc,conv1"
+    assert flat["search.tolerance"] == 0.02
+    assert flat["data.root"] is None

@@ -1,0 +1,106 @@
+"""Floors: imports point down only, and heavy libraries stay in their rooms."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import evoprune
+
+PACKAGE = Path(evoprune.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Rooms on one floor may import each other; a floor may import those before it.
+FLOORS = (
+    {"errors"},
+    {"strict_yaml", "config_errors", "progress"},
+    {"config"},
+    {"nets", "space"},
+    {"surgery"},
+    {"fitness"},
+    {"search"},
+    {"record"},
+    {"bench"},
+    {"pipeline"},
+    {"display"},
+    {"cli"},
+    {"__main__"},
+)
+LEVELS = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+ROOMS_OF_LIBRARIES = {
+    "ray": ("fitness/workers.py",),
+    "deap": ("search/",),
+    "pandas": ("record/", "bench/"),
+}
+HEAVY = ("torch", "torchvision", "ray", "pandas", "deap", "pyarrow")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at any depth; `from a import b` gives a and a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return  # The public face names rooms of every floor.
+    assert room(path) in LEVELS, f"give {room(path)} a floor"
+    for module in imported_modules(path):
+        package, _, inside = module.partition(".")
+        other = inside.split(".")[0]
+        if package == "evoprune" and other in LEVELS:
+            assert LEVELS[other] <= LEVELS[room(path)], f"{room(path)} imports {module}, which is above it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    place = path.relative_to(PACKAGE).as_posix()
+    for module in imported_modules(path):
+        rooms = ROOMS_OF_LIBRARIES.get(module.partition(".")[0])
+        assert rooms is None or place.startswith(rooms), f"{place} imports {module}, which belongs in {rooms}"
+
+
+def loaded_after(code: str) -> set[str]:
+    """The heavy libraries that a fresh interpreter has loaded when the code has run."""
+    report = f"\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
+    return set(ast.literal_eval(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("module", ["evoprune", "evoprune.config", "evoprune.errors", "evoprune.cli"])
+def test_light_modules_load_no_heavy_library(module: str) -> None:
+    assert loaded_after(f"import {module}") == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "nowhere.yaml"]])
+def test_help_and_complaints_load_no_heavy_library(arguments: list[str]) -> None:
+    code = (
+        "from typer.testing import CliRunner\n"
+        "from evoprune.cli import app\n"
+        f"CliRunner().invoke(app, {arguments})"
+    )
+    assert loaded_after(code) == set()
+
+
+def test_public_names_are_listed_and_found() -> None:
+    assert set(evoprune.__all__) <= set(dir(evoprune))
+    assert [name for name in evoprune.__all__ if not hasattr(evoprune, name)] == []
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'evoprune' has no attribute 'prune'"):
+        _ = evoprune.prune  # type: ignore[attr-defined]
