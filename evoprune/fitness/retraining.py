@@ -32,6 +32,7 @@ class Retraining:
             learning_rate=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            precision=config.precision,
         )
 
 

@@ -3,6 +3,7 @@
 Both give the same answers in the same order: results are put by the index of what was asked for, never by arrival.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -276,7 +277,7 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
         _check_answers(config.address)
     try:
         ray.init(address=config.address or "local", include_dashboard=False if config.address is None else None,
-                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
+                 log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         if config.address is None:
             raise

@@ -1,8 +1,10 @@
 """The data of an experiment: a data set by name, cut into its splits."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,6 +21,18 @@ __all__ = ["Data", "Split", "load_data"]
 
 IMAGE_FOLDER = "imagefolder"
 MNIST5K_TEST_IMAGES = 1000
+
+KNOWN_SHAPES: Mapping[str, tuple[tuple[int, int, int], int]] = MappingProxyType(
+    {
+        "mnist5k": ((1, 28, 28), 10),
+        "mnist": ((1, 28, 28), 10),
+        "fashion-mnist": ((1, 28, 28), 10),
+        "cifar10": ((3, 32, 32), 10),
+        "cifar100": ((3, 32, 32), 100),
+        "svhn": ((3, 32, 32), 10),
+    }
+)
+"""Image shape (c, h, w) and classes of the data sets that are the same everywhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +78,18 @@ def load_data(config: DataConfig, seed: int) -> Data:
         for part in (train, calibration, validation, test)
     )
     return Data(train_split, calibration_split, validation_split, test_split, raw.classes, train.images.shape)
+
+
+def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], int]:
+    """What a network for this data set reads and tells apart; the usual data sets need not be there for it.
+
+    Returns (c, h, w) and the number of classes. Raises DataError where other data cannot be read.
+    """
+    if config.dataset in KNOWN_SHAPES:
+        return KNOWN_SHAPES[config.dataset]
+    raw = _read(config)
+    _check(config.dataset, raw)
+    return raw.train.images.shape, raw.classes
 
 
 def _read(config: DataConfig) -> RawData:

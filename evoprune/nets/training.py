@@ -212,7 +212,8 @@ def _train_step(job: _Job, images: Tensor, labels: Tensor, rate: float, step: in
         group["lr"] = rate
     job.optimiser.zero_grad()
     images = images.to(job.device, memory_format=torch.channels_last)
-    loss = _loss(job.model, images, labels.to(job.device), job.guide)
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.train.precision == "bfloat16"):
+        loss = _loss(job.model, images, labels.to(job.device), job.guide)
     value = loss.item()
     if not math.isfinite(value):
         raise TrainingError(
@@ -227,12 +228,12 @@ def _train_step(job: _Job, images: Tensor, labels: Tensor, rate: float, step: in
 
 
 def _loss(model: nn.Module, images: Tensor, labels: Tensor, guide: _Distillation | None) -> Tensor:
-    logits = model(images)  # (b, classes)
+    logits = model(images).float()  # (b, classes)
     loss = functional.cross_entropy(logits, labels)
     if guide is None:
         return loss
     with torch.no_grad(), eval_mode(guide.teacher):
-        wanted = guide.teacher(images)
+        wanted = guide.teacher(images).float()
     return (1 - guide.weight) * loss + guide.weight * distillation_loss(logits, wanted, guide.temperature)
 
 

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run, finished or not, as its folder has it. Reads each part when first asked for, and only reads."""
+    """A run, finished or not, as its folder has it. Reads each part when first asked for, and only reads.
+
+    network: the unpruned network, where it was given as an object and no config can build it.
+    """
 
     root: Path
+    network: "nn.Module | None" = None
 
     @cached_property
     def config(self) -> Config:
@@ -61,8 +65,8 @@ class Run:
     def load_survivor(self, key: str, network: "nn.Module | None" = None) -> "nn.Module":
         """A survivor's retrained, compacted network, on the CPU, in eval mode; `key` as in `genome`.
 
-        network: the unpruned network with whatever weights, which is needed where `model.network` is
-        `module:callable`: reading a run never imports code that its folder names.
+        network: the unpruned network with whatever weights, which is needed where the run has none and
+        `model.network` is `module:callable`: reading a run never imports code that its folder names.
         Raises UserError where there is no such survivor, or its files are damaged or do not fit each other.
         """
         from evoprune.nets.weights import load_weights
@@ -72,6 +76,7 @@ class Run:
         path = self._folder.survivor(self._full_key(key, sorted(self.survivors["key"]), "survivor"))
         survivor = read_survivor(path)
         space = SearchSpace.from_dict(files.read_json(self._folder.space))
+        network = network or self.network
         if network is None:
             network = self._fresh_network(survivor.image_shape, survivor.classes)
         small = compact(network, space, survivor.genome)
@@ -88,9 +93,9 @@ class Run:
         from evoprune.nets.zoo import build_network
 
         name = self.config.model.network
-        if ":" in name and not name.startswith("torchvision:"):
+        if name == "given" or (":" in name and not name.startswith("torchvision:")):
             raise RunFolderError(
-                f"{self.root}: its network {name} is code, which reading a run does not import; "
+                f"{self.root}: its network ({name}) is code, which reading a run does not import; "
                 "build it yourself and give it as load_survivor(key, network=...)"
             )
         return build_network(name, image_shape, classes, torch.Generator().manual_seed(0))

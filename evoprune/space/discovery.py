@@ -224,19 +224,21 @@ def _open_attention() -> Iterator[None]:
 
 
 def _keep_layers(labels: Labels, layers: Sequence[Layer], options: Options) -> None:
-    """Freezes what the user wants whole."""
+    """Freezes what the user wants whole. Raises SearchSpaceError where a pattern names no layer."""
+    for pattern in options.keep:
+        if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
+            names = ", ".join(layer.name for layer in layers[:6])
+            raise SearchSpaceError(f"space.keep: {pattern} names no layer; there are {names} ...")
     first = next((layer.name for layer in layers if "convolution" in layer.kind), None)
     for layer in layers:
-        rows = (
-            labels.axes[layer.weight, layer.out_dim] if (layer.weight, layer.out_dim) in labels.axes else None
-        )
+        rows = labels.axes.get((layer.weight, layer.out_dim))
         if rows is None:
             continue
         if not options.feature_maps:
             labels.freeze(rows, "space.feature_maps is false")
         elif options.keep_first_conv and layer.name == first:
             labels.freeze(rows, "space.keep_first_conv keeps it")
-        elif pattern := next((p for p in options.keep if fnmatch.fnmatch(layer.name, p)), None):
+        elif pattern := next((p for p in options.keep if fnmatch.fnmatchcase(layer.name, p)), None):
             labels.freeze(rows, f"space.keep names it ({pattern})")
 
 

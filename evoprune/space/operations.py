@@ -42,7 +42,10 @@ def unknown(tracer: Tracer, call: Call) -> Shadow:
 
 
 def convolution(tracer: Tracer, call: Call) -> Shadow:
-    """Reads maps along dimension 1, writes fresh ones; grouped, the groups keep equal widths or go whole."""
+    """Reads maps along dimension 1, writes fresh ones.
+
+    A grouped convolution's groups go whole, or keep equal widths, whichever leaves more genes to choose.
+    """
     images, weight, groups = call.inputs["input"], call.inputs["weight"], call.inputs["groups"]
     transposed = call.inputs["transposed"]
     columns = tracer.along(images, 1)
@@ -53,7 +56,8 @@ def convolution(tracer: Tracer, call: Call) -> Shadow:
         return None
     outputs = call.output.shape[1]
     owned = isinstance(tracer.owner(name), nn.modules.conv._ConvNd)
-    whole_groups = owned and groups > 1 and groups >= weight.shape[0] // groups
+    widths = columns.numel() // groups, outputs // groups
+    whole_groups = owned and groups > 1 and groups >= sum(width for width in widths if width > 1)
     rows = _grouped_labels(tracer, name, weight, columns, groups, outputs, transposed, whole_groups)
     tracer.attach(call.inputs.get("bias"), rows)
     pixels = images if transposed else call.output
@@ -307,9 +311,23 @@ def _tie_pieces(tracer: Tracer, shadow: Tensor, dim: int, piece: int, operation:
 
 
 def copy_into(tracer: Tracer, call: Call) -> Shadow:
-    """Writes into (a view of) another tensor, whose own labels it cannot reach: all stay."""
-    tracer.freeze_all(call, "it is written into another tensor")
-    return tracer.shadow(call.inputs["self"])
+    """Writes into another tensor or a part of it: what lies around what was written belongs to the same maps."""
+    target = call.inputs["self"]
+    source = tracer.shadow(call.inputs["src"]).expand(target.shape)
+    base, maps = target._base, varying_dims(source)
+    if base is None or not maps:
+        return [source]
+    if not base.is_contiguous() or base.ndim != target.ndim:
+        tracer.freeze_all(call, "it is written into a part of another tensor")
+        return [tracer.shadow(target)]
+    labels = tracer.shadow(base).clone(memory_format=torch.contiguous_format)
+    offset = target.storage_offset() - base.storage_offset()
+    labels.as_strided(target.shape, target.stride(), offset).copy_(source)
+    others = [dim for dim in range(base.ndim) if dim != maps[0]]
+    written = labels.amax(others, keepdim=True)  # one label a map, CONSTANT where none was written
+    tracer.labels.merge(torch.where(labels == CONSTANT, written, labels), written, "")
+    tracer.set_shadow(base, tracer.labels.resolve(written).expand(base.shape))
+    return [tracer.labels.resolve(source)]
 
 
 def move(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
@@ -353,6 +371,11 @@ def channel_shuffle(tracer: Tracer, call: Call) -> Shadow:
     return maps.expand(call.output.shape)
 
 
+def fresh(tracer: Tracer, call: Call) -> Shadow:
+    """A tensor that takes nothing but its type or shape from another."""
+    return None
+
+
 def duplicate(tracer: Tracer, call: Call) -> Shadow:
     """A copy in another type, device or layout."""
     return tracer.shadow(call.inputs["self"]).clone()
@@ -382,7 +405,7 @@ def _line_up(tracer: Tracer, shadow: Tensor) -> Tensor:
     return shadow
 
 
-POINTWISE = frozenset("hardswish hardsigmoid hardtanh silu mish relu6 native_dropout bernoulli".split())
+POINTWISE = frozenset("hardswish hardsigmoid hardtanh silu mish relu6 native_dropout bernoulli _prelu_kernel".split())
 """Operations on single elements that torch does not tag as such (in place forms included)."""
 
 DATA_MOVES = frozenset(
@@ -426,6 +449,7 @@ OPERATIONS = _table(
     (pixel_shuffle, "pixel_shuffle"),
     (channel_shuffle, "channel_shuffle native_channel_shuffle"),
     (unfolding, "im2col"),
+    (fresh, "new_empty new_zeros new_ones new_full empty_like zeros_like ones_like full_like"),
     (copy_into, "copy"),
     (duplicate, "clone _to_copy contiguous"),
 )  # fmt: skip

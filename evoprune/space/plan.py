@@ -253,7 +253,8 @@ class SearchSpace:
             moved.append(replace(group, start=start))
             start += group.size
         axes = (Axis(axis.tensor, axis.dim, renumber[axis.gene]) for axis in self.axes)
-        frozen = tuple(Frozen(group.name, reason) for group in self.groups if group.name in groups)
+        gone = (group for group in self.groups if group.name in groups)
+        frozen = tuple(Frozen(layer, reason) for group in gone for layer in group.layers)
         return replace(
             self,
             groups=tuple(moved),

@@ -24,11 +24,10 @@ Forward = Callable[[nn.Module], Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """The proved space, the largest relative difference that was met in proving it, and groups taken out by it."""
+    """The proved space, and the largest relative difference that was met in proving it."""
 
     space: SearchSpace
     max_difference: float
-    taken_out: tuple[str, ...] = ()
 
 
 def prove(
@@ -46,7 +45,6 @@ def prove(
     """
     rng = np.random.default_rng(seed)
     probes = _Probes(model, tuple(forwards), tolerance, rng)
-    known = {group.name for group in space.groups}
     space = _without(space, probes.failing(space, half))
     if failed := probes.failing(space, least):
         space = space.with_minimum(frozenset(failed), 2)
@@ -54,8 +52,7 @@ def prove(
     difference, reason = probes.difference(space, probe(space, space.groups, anything, rng))
     if reason is not None:
         space = _without(space, {group.name: reason for group in space.groups})
-    taken_out = known - {group.name for group in space.groups}
-    return Proof(space, max(difference if reason is None else 0.0, probes.worst), tuple(sorted(taken_out)))
+    return Proof(space, max(difference if reason is None else 0.0, probes.worst))
 
 
 def _without(space: SearchSpace, failed: Mapping[str, str]) -> SearchSpace:

@@ -1,8 +1,10 @@
 """Compensation: the weights that stay take over, in closed form, what was carried by those that go.
 
 For a layer with weight W (outputs x columns, the columns being its unfolded inputs) and the Gram matrix G of those
-columns in the unpruned network, the kept columns S get W'_S = ((G_SS + lambda I)^-1 G_S,: W^T)^T, which minimises the
-change of the layer's output over the calibration set. Statistics are taken once a run; a candidate costs milliseconds.
+columns in the unpruned network, the kept columns S take on what the removed ones R carried:
+W'_S = W_S + ((G_SS + lambda I)^-1 G_SR W_R^T)^T, which minimises the change of the layer's output over the calibration
+set. The ridge holds back the change alone: no weight shrinks for it, and the output never comes out worse than by
+cutting. Statistics are taken once a run; a candidate costs milliseconds.
 Least squares for pruned layers: He, Zhang and Sun 2017, eq. 2 (there by the pruned network's own activations).
 """
 
@@ -115,20 +117,21 @@ def solve(
     taps = width // weight.shape[1]
     flat = weight.reshape(groups, -1, width)  # (groups, outputs a group, columns)
     outputs = flat.shape[1]
-    stay = torch.from_numpy((columns[:, None] * taps + np.arange(taps)).reshape(-1)).to(weight.device)
+    stays = (columns[:, None] * taps + np.arange(taps)).reshape(-1)
+    stay = torch.from_numpy(stays).to(weight.device)
+    gone = torch.from_numpy(np.setdiff1d(np.arange(width), stays)).to(weight.device)
     new, shift = weight.clone().reshape(groups, -1, width), weight.new_zeros(groups, outputs)
     for group in range(groups):
-        wanted = rows[(rows >= group * outputs) & (rows < (group + 1) * outputs)] - group * outputs
-        if not len(wanted):
+        own = rows[(rows >= group * outputs) & (rows < (group + 1) * outputs)] - group * outputs
+        if not len(own):
             continue
-        wanted = torch.from_numpy(wanted).to(weight.device)
+        wanted = torch.from_numpy(own).to(weight.device)
         old = flat[group, wanted]  # (wanted, columns)
         gram, mean = statistics.gram[group], statistics.mean[group]
-        solved = _ridge_solve(gram[stay][:, stay], gram[stay] @ old.T)
-        if solved is None:
-            solved = old[:, stay].T
-        full = torch.zeros_like(old)
-        full[:, stay] = solved.T
+        full = old.index_fill(1, gone, 0)
+        taken_over = _ridge_solve(gram[stay][:, stay], gram[stay][:, gone] @ old[:, gone].T)
+        if taken_over is not None:
+            full[:, stay] += taken_over.T
         new[group, wanted] = full
         shift[group, wanted] = (old - full) @ mean
     return new.reshape(weight.shape), shift.reshape(-1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 BATCH_SIZE = 256
-"""Images a forward pass; the statistics of several passes are averaged."""
+"""Most images a forward pass; the statistics of several passes, which are of even sizes, are averaged."""
 
 
 def recalibrate(model: nn.Module, images: Tensor) -> None:
@@ -27,7 +27,8 @@ def recalibrate(model: nn.Module, images: Tensor) -> None:
         norm.train()
     try:
         with torch.no_grad():
-            for batch in images.split(BATCH_SIZE):
+            # Of even sizes: a last pass of a single image would have no statistics.
+            for batch in images.tensor_split(-(-len(images) // BATCH_SIZE)):
                 model(batch)
     finally:
         for norm, training, momentum in before:

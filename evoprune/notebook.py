@@ -1,0 +1,158 @@
+"""The search without a config file: a network and tensors in, a run out."""
+
+import copy
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evoprune.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    RetrainConfig,
+    SearchConfig,
+    SpaceConfig,
+    TrainConfig,
+    WorkersConfig,
+)
+from evoprune.errors import DataError
+from evoprune.fitness.workers import open_crew
+from evoprune.nets.data import Data
+from evoprune.nets.images import ImageArray
+from evoprune.nets.modes import eval_mode
+from evoprune.nets.splits import Split
+from evoprune.nets.training import FitState, resolve_device
+from evoprune.pipeline import carry_out, discover, go_on_in
+from evoprune.progress import Progress, SilentProgress
+from evoprune.record.folder import RunFolder
+from evoprune.record.runs import Run
+from evoprune.stages import Setting
+
+GIVEN = "given"
+"""What a run's config says for a network and for data that were given as objects."""
+
+Labelled = tuple[Tensor, Tensor] | Iterable[Any]
+"""Images (n, c, h, w) and labels (n,), or what yields batches of them, such as a DataLoader."""
+
+
+def evolve(
+    model: nn.Module,
+    example_input: Tensor,
+    validation: Labelled,
+    calibration: Tensor | Iterable[Any],
+    tolerance: float = 0.02,
+    *,
+    train: Labelled | None = None,
+    space: SpaceConfig | None = None,
+    search: SearchConfig | None = None,
+    retrain: RetrainConfig | None = None,
+    workers: WorkersConfig | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Searches a trained classification network for smaller ones, and retrains the survivors where it can.
+
+    model: trained; copied, never changed. example_input: as the network reads it, (1, c, h, w).
+    validation: images as the network reads them, and labels: what candidates are scored on. calibration: images for
+    batch-norm statistics and compensation, out of the training images. train: what survivors are retrained on;
+    None: they stay as the search scored them. Each may be a DataLoader.
+    tolerance: a fraction (0.02 is two percentage points), in the place of `search.tolerance`.
+    space, search, retrain, workers: as in a config file. out: the run folder, a new temporary one if None; where it
+    holds an unfinished run of the same call, that one goes on.
+    Returns the run; `run.load_survivor(key)` is a compacted network. There is no test set: `mcr_test` is missing.
+    Raises SearchSpaceError, DataError, WorkerError, RunFolderError: ValueErrors of one line.
+    """
+    images, labels = _labelled(validation, "validation")
+    calibration_images = _images(calibration)
+    training = _labelled(train, "train") if train is not None else (images[:0], labels[:0])
+    settings = (retrain or RetrainConfig()).model_dump() | ({} if train is not None else {"epochs": 0})
+    config = Config(
+        name="evolve",
+        seed=seed,
+        device=device,
+        data=DataConfig(dataset=GIVEN, validation=len(images), calibration=len(calibration_images)),
+        model=ModelConfig(network=GIVEN),
+        space=space or SpaceConfig(),
+        search=SearchConfig.model_validate((search or SearchConfig()).model_dump() | {"tolerance": tolerance}),
+        train=TrainConfig(),
+        workers=workers or WorkersConfig(),
+        retrain=RetrainConfig.model_validate(settings),
+    )
+    network = copy.deepcopy(model).cpu().eval()
+    classes = _count_classes(network, images, labels)
+    plan = discover(config.space, model, example_input)
+    no_labels = torch.zeros(len(calibration_images), dtype=torch.int64)
+    channels, height, width = images.shape[1:]
+    data = Data(
+        train=_split(*training),
+        calibration=_split(calibration_images, no_labels),
+        validation=_split(images, labels),
+        test=_split(images[:0], labels[:0]),
+        classes=classes,
+        image_shape=(channels, height, width),
+    )
+    folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="evoprune-")))
+    computing = resolve_device(device)
+    with open_crew(config.workers, computing) as crew:
+        go_on_in(folder, config)
+        setting = Setting(config, folder, data, network, plan, computing, progress or SilentProgress())
+        carry_out(setting, FitState.before(model).weights, crew)
+    return Run(folder.root, network=copy.deepcopy(model))
+
+
+def _labelled(source: Labelled, what: str) -> tuple[Tensor, Tensor]:
+    """All images (n, c, h, w) and labels (n,) of a pair of tensors or of batches."""
+    batches: list[Any] = [source] if _is_pair(source) else list(source)
+    if not batches or not all(_is_pair(batch) for batch in batches):
+        raise DataError(f"{what} must be a pair of tensors (images, labels), or a DataLoader of such pairs")
+    images = torch.cat([batch[0] for batch in batches]).detach().cpu()
+    labels = torch.cat([batch[1] for batch in batches]).detach().cpu()
+    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or labels.is_floating_point():
+        raise DataError(
+            f"{what} must be images (n, channels, h, w) and whole labels (n,), not shapes {tuple(images.shape)} "
+            f"and {tuple(labels.shape)} of {labels.dtype}"
+        )
+    return images, labels.long()
+
+
+def _images(source: Tensor | Iterable[Any]) -> Tensor:
+    """All images of a tensor, or of batches with or without labels."""
+    batches = [source] if isinstance(source, Tensor) else list(source)
+    tensors = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
+    if not tensors or any(not isinstance(tensor, Tensor) or tensor.ndim != 4 for tensor in tensors):
+        raise DataError("calibration must be images (n, channels, h, w), or a DataLoader of them")
+    return torch.cat(tensors).detach().cpu()
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)
+
+
+def _split(images: Tensor, labels: Tensor) -> Split:
+    """Images as they are, without normalisation: the network reads them so."""
+    channels = images.shape[1]
+    return Split(ImageArray(images.float()), labels, torch.zeros(channels), torch.ones(channels))
+
+
+def _count_classes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Runs the network on one image. Raises DataError where it cannot read it or has no logit for a label."""
+    try:
+        with torch.no_grad(), eval_mode(network):
+            logits = network(images[:1].float())
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise DataError(f"the network cannot read validation images of shape {tuple(images.shape[1:])}: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise DataError("the network must give logits (n, classes) for images; wrap it where it gives anything else")
+    if int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0:
+        raise DataError(
+            f"validation labels must be 0..{logits.shape[1] - 1}, one of the network's logits each, "
+            f"not {int(labels.min())}..{int(labels.max())}"
+        )
+    return logits.shape[1]
