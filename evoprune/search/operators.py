@@ -67,6 +67,8 @@ def _change(genes: Genome, group: Group, count: int, ranks: np.ndarray, rng: np.
     """Changes `count` genes of a group in place."""
     noisy = ranks + RANK_NOISE * rng.standard_normal(group.size)
     kind = rng.random()
+    if kind < 0.5:  # fewer would come back at once, for widths are multiples
+        count = -(-count // group.round_to) * group.round_to
     if kind < 0.75:
         stays = np.flatnonzero(genes)
         gone = stays[np.argsort(noisy[stays], kind="stable")[: min(count, len(stays) - 1)]]
