@@ -51,9 +51,7 @@ class FitState:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The model's state dict."""
-        return {
-            name.removeprefix(_MODEL): tensor for name, tensor in self.tensors.items() if name.startswith(_MODEL)
-        }
+        return {name.removeprefix(_MODEL): tensor for name, tensor in self.tensors.items() if name.startswith(_MODEL)}
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,8 @@ def fit(
     (1 - distillation) * cross entropy + distillation * `distillation_loss` to the teacher.
     Epoch k draws from generators seeded by (seed, k), so it is the same whether resumed or not.
     augment: names of `AUGMENTATIONS`. after_step: called after every step, as to keep masked weights at zero.
-    state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None. on_epoch: called after every epoch with what can be resumed from.
+    state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None.
+    on_epoch: called after every epoch with what can be resumed from.
     Raises TrainingError where the loss is not finite; NetworkError where `state` is another network's.
     """
     model.to(device)
@@ -182,9 +181,7 @@ def resolve_device(text: str) -> torch.device:
     if not known:
         raise ConfigError(f"device: {text!r} is no device; write auto, cpu, cuda or cuda:1")
     if kind == "cuda" and int(number or 0) >= gpus:
-        raise ConfigError(
-            f"device: {text!r} is not there, for PyTorch finds {gpus} CUDA devices; write auto or cpu"
-        )
+        raise ConfigError(f"device: {text!r} is not there, for PyTorch finds {gpus} CUDA devices; write auto or cpu")
     return torch.device(text)
 
 
@@ -244,8 +241,7 @@ def _capture(model: nn.Module, optimiser: torch.optim.SGD, epoch: int) -> FitSta
         if momentum is not None:
             tensors[_MOMENTUM + name] = momentum
     copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     return FitState(epoch, copies)
 

@@ -12,9 +12,7 @@ RANK_NOISE = 0.3
 """Standard deviation of what is added to a map's rank (0..1) when one is chosen to go or to come back."""
 
 
-def first_population(
-    space: SearchSpace, size: int, ranks: np.ndarray, rng: np.random.Generator
-) -> list[Genome]:
+def first_population(space: SearchSpace, size: int, ranks: np.ndarray, rng: np.random.Generator) -> list[Genome]:
     """The whole network, then in turn genomes ranked by importance and random ones, at several ratios.
 
     ranks: float (genes,), importance within the group in 0..1. Returns `size` genomes.
@@ -34,9 +32,7 @@ def first_population(
     return genomes
 
 
-def crossover(
-    space: SearchSpace, one: Genome, other: Genome, ranks: np.ndarray, rng: np.random.Generator
-) -> Genome:
+def crossover(space: SearchSpace, one: Genome, other: Genome, ranks: np.ndarray, rng: np.random.Generator) -> Genome:
     """A child that takes each group whole from one of two parents, so that maps which work together stay together."""
     child = one.copy()
     for group, swap in zip(space.groups, rng.random(len(space.groups)) < 0.5, strict=True):

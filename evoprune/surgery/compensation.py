@@ -104,9 +104,7 @@ def compensated(
     return result
 
 
-def solve(
-    weight: Tensor, columns: np.ndarray, rows: np.ndarray, statistics: LayerStatistics
-) -> tuple[Tensor, Tensor]:
+def solve(weight: Tensor, columns: np.ndarray, rows: np.ndarray, statistics: LayerStatistics) -> tuple[Tensor, Tensor]:
     """The least-squares weights on the columns that stay, and what the bias takes on.
 
     weight: float (outputs, inputs a group, ...taps). columns: input maps that stay, int (kept,). rows: outputs that
@@ -207,9 +205,7 @@ def uncompensated(space: SearchSpace, statistics: Statistics) -> tuple[str, ...]
     return tuple(
         layer.name
         for layer in space.layers
-        if (layer.weight, layer.in_dim) in places
-        and not layer.channels_per_group
-        and layer.weight not in statistics
+        if (layer.weight, layer.in_dim) in places and not layer.channels_per_group and layer.weight not in statistics
     )
 
 
