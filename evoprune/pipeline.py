@@ -15,7 +15,7 @@ from evoprune.nets.data import image_shape_and_classes, load_data
 from evoprune.nets.seeding import mixed_seed
 from evoprune.nets.training import resolve_device
 from evoprune.nets.weights import load_weights, read_weights
-from evoprune.nets.zoo import TORCHVISION, build_network, pretrained_weights
+from evoprune.nets.zoo import TORCHVISION, GreyToColour, build_network, pretrained_weights
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
@@ -164,6 +164,8 @@ def _given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | No
         if not name.startswith(TORCHVISION):
             raise NetworkError(f"model.weights: pretrained goes with torchvision:NAME, not with {name}; give a file")
         weights = pretrained_weights(name.removeprefix(TORCHVISION))
+        if isinstance(getattr(network, "colour", None), GreyToColour):
+            weights = {f"network.{tensor}": value for tensor, value in weights.items()}
     else:
         weights = read_weights(Path(source))
     load_weights(network, weights, source)

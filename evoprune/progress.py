@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=20)),
+            BarColumn(bar_width=12, table_column=Column(min_width=12)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.fields[state]}", table_column=Column(ratio=1)),  # what is long folds here alone
             console=console,
+            expand=True,
         )
         self._stage: TaskID | None = None
         self._stage_name = ""

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import evoprune as ep
+from tests import tiny_runs
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
@@ -13,3 +16,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
+    """A finished run of three generations, which is only read."""
+    return tiny_runs.run(tmp_path_factory.mktemp("runs") / "tiny")

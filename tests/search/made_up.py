@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evoprune.fitness.candidate import Candidate, Score
-from evoprune.fitness.workers import OnScore
+from evoprune.fitness.retraining import Retraining
+from evoprune.fitness.workers import OnEpoch, OnScore
+from evoprune.nets.training import FitState
 from evoprune.space.cost import cost
 from evoprune.space.plan import Axis, Genome, Group, Layer, SearchSpace, TensorInfo
 
@@ -76,5 +78,7 @@ class Counting:
             on_score(len(scores))
         return scores
 
-    def retrain(self, *_: object) -> list[object]:
-        raise NotImplementedError
+    def retrain(
+        self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
+    ) -> list[FitState]:
+        raise AssertionError("a search retrains nothing")

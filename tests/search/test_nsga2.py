@@ -176,7 +176,7 @@ def test_candidates_come_in_the_order_of_the_genomes() -> None:
     space = space_of(4)
     workers = Counting(space, np.ones(4, bool), allowed=1)
     genomes = [np.array(bits, np.uint8) for bits in ([1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1])]
-    watching, known = Watching(), {}
+    watching = Watching()
     known = {space.key(genomes[3]): workers.score(genomes[3:], lambda done: None)[0]}
     candidates = evaluate(genomes, 7, space, workers, known, 9, watching)
     assert [candidate.genome.tolist() for candidate in candidates] == [genome.tolist() for genome in genomes]
