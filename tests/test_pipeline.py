@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
 import evoprune as ep
-from evoprune import pipeline
+from evoprune import pipeline, stages
+from evoprune.cli import app
 from evoprune.errors import RunFolderError
 from evoprune.fitness import latency
 from evoprune.nets.training import count_errors
@@ -224,6 +226,19 @@ def test_a_run_that_is_there_is_refused_or_replaced(tiny_run: ep.Run, tmp_path: 
     assert len(replaced.candidates) == 12
     assert (out / "notes.txt").read_text() == "my own"
     assert len(list((out / "survivors").iterdir())) == len(replaced.survivors)
+
+
+def test_a_run_may_end_without_survivors(tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the table is empty, and the command says what to do about it."""
+    monkeypatch.setattr(stages, "choose_survivors", lambda front, count, cost: [])
+    monkeypatch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
+    weights = str(RunFolder(tiny_run.root).baseline)
+    config = tiny_runs.config_file(tmp_path, {"model.weights": weights, "search.generations": 1})
+    result = CliRunner().invoke(app, ["run", str(config), "--out", str(tmp_path / "run"), "--quiet"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("no candidate stayed within search.tolerance; raise it or search for longer\n")
+    survivors = ep.load_run(tmp_path / "run").survivors
+    assert (len(survivors), list(survivors)) == (0, list(SURVIVOR_DTYPES))
 
 
 def test_ray_gives_the_same_tables(tiny_run: ep.Run, tmp_path: Path) -> None:

@@ -194,11 +194,14 @@ def test_no_genomes_no_scores(serial: Any, ray_workers: RayWorkers) -> None:
     assert serial.score([], nothing) == ray_workers.score([], nothing) == []
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_retraining_is_the_same_bit_for_bit(
-    serial: Any, ray_workers: RayWorkers, posed: Problem, retraining: Retraining
+    precision: Any, serial: Any, ray_workers: RayWorkers, posed: Problem, retraining: Retraining
 ) -> None:
     """Three networks on two workers; one of them goes on from after its first epoch, another one is done."""
     asked = genomes(posed.space, 3)
+    config = RetrainConfig(epochs=2, distillation=0.5, precision=precision)
+    retraining = dataclasses.replace(retraining, config=config)
     epochs: dict[str, list[tuple[int, int]]] = {"serial": [], "ray": []}
     states: dict[int, list[FitState]] = {0: [], 1: [], 2: []}
 
@@ -250,7 +253,7 @@ def test_killed_actors_make_no_difference(
     serial: Any, ray_workers: RayWorkers, posed: Problem, retraining: Retraining
 ) -> None:
     """One is killed in the middle of scoring, another one in the middle of retraining."""
-    doomed = [process_of(ray_workers, 0), process_of(ray_workers, -1)]
+    doomed = list({process_of(ray_workers, place) for place in (0, -1)})  # of one core, one
     killed: list[int] = []
 
     def kill(*_: object) -> None:
