@@ -95,7 +95,7 @@ class DataConfig(_Section):
     )
     validation: int = _whole(1000, "images the search scores on, held out of training", "images")
     calibration: int = _whole(
-        256, "training images that batch-norm statistics and compensation are computed on", "images"
+        256, "training images that batch-norm statistics and compensation are computed on", "images", least=2
     )
     augment: tuple[Augmentation, ...] = _field(
         (),
@@ -189,7 +189,7 @@ class WorkersConfig(_Section):
     address: str | None = _field(
         None,
         "Ray cluster to join; null: start one here",
-        "a cluster's address such as ray://host:10001, or null",
+        "a cluster's address such as auto or host:6379, or null",
         min_length=1,
     )
     threads: int = _whole(1, "threads a worker computes with", "threads")

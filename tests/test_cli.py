@@ -69,6 +69,7 @@ class Report:
     network: str = "16C5-10"
     layers: tuple[Row, ...] = (Row("0", "conv 5x5", 16, 16, 230_400, 416),)
     genes: int = 16
+    groups: int = 1
     macs: int = 253_440
     params: int = 23_466
     frozen: tuple[Part, ...] = (Part("3", "it gives the classes"),)
@@ -172,6 +173,7 @@ def test_inspect_prints_layers_totals_and_what_stays_whole(pipeline: Pipeline, c
     assert "0 conv 5x5 16 16 230.4 k 416" in rows
     assert "total 16 253.4 k 23.5 k" in rows
     assert "3 stays whole: it gives the classes" in result.stdout
+    assert "16C5-10: 16 genes in 1 groups" in result.stdout
 
 
 BAD_CALLS = {

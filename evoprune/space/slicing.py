@@ -91,11 +91,6 @@ def replace_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 setattr(module, attribute, new[name])
 
 
-def replace_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Puts one tensor in the place of a parameter or buffer: see `replace_tensors`."""
-    replace_tensors(model, {name: tensor})
-
-
 def mend(model: nn.Module, space: SearchSpace) -> None:
     """Makes modules' own numbers (channels, features, groups) agree with their tensors."""
     for layer in space.layers:

@@ -109,7 +109,7 @@ class TestLoadSurvivor:
         folder, _ = run
         config = config_from_dict({"name": "run", "model": {"network": "antigravity:make"}})
         files.write_text(folder.config, dump_config(config))
-        with pytest.raises(RunFolderError, match=r"antigravity:make is code.*network="):
+        with pytest.raises(RunFolderError, match=r"antigravity:make\) is code.*network="):
             load_run(folder.root).load_survivor("ab")
         own = build_network(self.NETWORK, (1, 8, 8), 3, torch.Generator())
         assert load_run(folder.root).load_survivor("ab", network=own) is not None
