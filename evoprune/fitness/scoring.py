@@ -85,11 +85,11 @@ class Scorer:
     def prepare(self, genome: Genome) -> nn.Module:
         """The genome's network as it is scored: cut, compensated, recalibrated. Valid until the next call."""
         problem = self._problem
-        kept = problem.space.kept(problem.space.check(genome))
+        phenotype = problem.space.check(genome)
         tensors = dict(self._tensors)
         if self._statistics is not None:
-            tensors |= compensated(self._tensors, problem.space, genome, self._statistics)
-        small = cut_tensors(tensors, kept)
+            tensors |= compensated(self._tensors, problem.space, phenotype, self._statistics)
+        small = cut_tensors(tensors, problem.space, phenotype)
         small |= {name: tensors[name] for name in tensors if tensors[name] is not self._tensors[name] and name not in small}
         for name in self._changed - small.keys():
             replace_tensor(self._network, name, self._tensors[name])
