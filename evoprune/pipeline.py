@@ -65,10 +65,10 @@ def resume(
     folder = RunFolder(load_run(path).root)
     stored = load_config(folder.config)
     config = load_config(folder.config, overrides)
-    _check_changes(flat_config(stored), flat_config(config))
-    if generation is not None:
-        if out is None:
-            raise ConfigError("a branch needs a folder of its own: give --out with --generation")
+    _check_changes(stored, config, _reached(folder) if generation is None else generation)
+    if (generation is None) != (out is None):
+        raise ConfigError("generation and out go together: name the generation and the folder of the branch")
+    if generation is not None and out is not None:
         folder = _branch(folder, RunFolder(Path(out)), generation)
     elif folder.survivors_table.is_file() and _results_of(stored) == _results_of(config):
         return load_run(folder.root)
@@ -101,7 +101,8 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
     progress.stage("data", config.data.dataset)
     data = load_data(config.data, config.seed)
     network = _fresh_network(config, data.image_shape, data.classes)
-    weights = _given_weights(config, network)
+    trained = not fresh and folder.baseline.is_file()
+    weights = None if trained else _given_weights(config, network)
     progress.stage("space", config.model.network)
     space = discover(config.space, network, _probe_image(data.image_shape))
     with open_crew(config.workers, device) as crew:
@@ -176,7 +177,7 @@ def go_on_in(folder: RunFolder, config: Config) -> None:
     """Makes the folder, or makes one that holds a run ready to go on: what the config has made stale is removed."""
     if folder.holds_run():
         stored = load_config(folder.config)
-        _check_changes(flat_config(stored), flat_config(config))
+        _check_changes(stored, config, _reached(folder))
         if _retraining_of(stored) != _retraining_of(config):
             folder.drop_survivors()
         files.remove([folder.survivors_table])
@@ -196,13 +197,25 @@ def _results_of(config: Config) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in ("workers.count", "workers.backend", "workers.address")}
 
 
-def _check_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def _reached(folder: RunFolder) -> int:
+    """The last generation that the run in the folder has finished; 0 before there is one."""
+    return max(folder.snapshot_generations(), default=0)
+
+
+def _check_changes(stored: Config, config: Config, reached: int) -> None:
+    """Raises ConfigError where the config makes another search of the stored one, or one that ends too early."""
+    before, after = flat_config(stored), flat_config(config)
     for key, value in after.items():
         if before[key] != value and not key.startswith(stages.CHANGEABLE):
             raise ConfigError(
                 f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
                 "start another run with `evoprune run` and --out"
             )
+    if config.search.generations < reached:
+        raise ConfigError(
+            f"search.generations must be at least {reached}, which this run has reached, not "
+            f"{config.search.generations}; branch off from an earlier generation with --generation and --out"
+        )
 
 
 def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
@@ -213,10 +226,10 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
     space = SearchSpace.from_dict(files.read_json(source.space))
     read_snapshot(source, generation, stages.search_fingerprint(config, space))
     target.create()
+    files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
     for number in range(generation + 1):
         for path in (source.candidates(number), source.snapshot(number)):
             files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     for path in (source.baseline, source.space):
         files.write_bytes(target.root / path.name, files.read_bytes(path))
-    files.write_text(target.config, dump_config(config))
     return target

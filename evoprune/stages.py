@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config import Config
-from evoprune.errors import ConfigError
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.latency import latencies_ms
 from evoprune.fitness.problem import make_problem
@@ -40,7 +39,7 @@ from evoprune.space.plan import SearchSpace
 from evoprune.surgery.compaction import compact
 from evoprune.surgery.compensation import uncompensated
 
-CHANGEABLE = ("search.generations", "workers.", "retrain.", "device")
+CHANGEABLE = ("search.generations", "workers.count", "workers.backend", "workers.address", "retrain.", "device")
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
 BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED = 1, 2, 3
@@ -116,10 +115,6 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     fingerprint = search_fingerprint(config, space)
     snapshot = newest_snapshot(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
-    if last > config.search.generations:
-        raise ConfigError(
-            f"search.generations must be at least {last}, which this run has reached, not {config.search.generations}"
-        )
     drop_after(folder, last)
     told = [c for g in range(last + 1) for c in candidates_of(files.read_parquet([folder.candidates(g)]))]
     if snapshot is not None:
@@ -145,7 +140,7 @@ def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
         for key, value in flat_config(config).items()
         if key != "name" and not key.startswith(CHANGEABLE)
     }
-    return fixed | {"workers.threads": config.workers.threads, "search space": space.fingerprint}
+    return fixed | {"search space": space.fingerprint}
 
 
 def retrain(
@@ -153,6 +148,7 @@ def retrain(
 ) -> dict[str, Mapping[str, Tensor]]:
     """Retrains the survivors that are not retrained yet. Returns every one's weights by key."""
     config, folder, data = setting.config, setting.folder, setting.data
+    folder.drop_survivors(keep={survivor.key for survivor in survivors})
     left = [survivor for survivor in survivors if not folder.survivor(survivor.key).is_file()]
     if left:
         setting.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")

@@ -26,8 +26,8 @@ class SpaceRow:
     """One network's search space.
 
     prunable_macs_share: share (0..1) of the network's MACs in layers that read or write maps that may go.
-    proved: something may go, and with all of it masked and cut outputs agree. max_difference: largest difference of masked
-    and cut outputs in the proof, relative to their scale. stays_whole: what stays whole besides the outputs, why.
+    proved: something may go, and with all of it masked and cut outputs agree. max_difference: largest difference
+    of those outputs in the proof, relative to their scale. stays_whole: what does besides the outputs, and why.
     """
 
     name: str
@@ -94,8 +94,7 @@ def _stays_whole(space: SearchSpace) -> str:
         if not part.reason.startswith("it is an output"):
             layers.setdefault(part.reason.partition(" (in ")[0], []).append(part.name)
     return "; ".join(
-        f"{len(parts)} ({parts[0]}{' ...' if len(parts) > 1 else ''}): {reason}"
-        for reason, parts in layers.items()
+        f"{len(parts)} ({parts[0]}{' ...' if len(parts) > 1 else ''}): {reason}" for reason, parts in layers.items()
     )
 
 

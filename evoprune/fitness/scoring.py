@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from evoprune.fitness.candidate import Score
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome, SearchSpace
-from evoprune.space.slicing import cut_tensors, mend, named_tensors, replace_tensor
+from evoprune.space.slicing import cut_tensors, mend, named_tensors, replace_tensors
 from evoprune.surgery.compensation import Statistics, compensated, on_device
 from evoprune.surgery.recalibration import recalibrate
 
@@ -48,7 +49,7 @@ class Scorer:
         self._images = _laid_out(problem.images, device)
         self._labels = problem.labels.to(device)
         self._statistics = None if problem.statistics is None else on_device(problem.statistics, device)
-        self._changed: set[str] = set()
+        self._changed: Set[str] = frozenset()
 
     def score(self, genome: Genome) -> Score:
         """Cuts the genome's network out of the baseline's weights and counts its errors.
@@ -86,17 +87,12 @@ class Scorer:
         """The genome's network as it is scored: cut, compensated, recalibrated. Valid until the next call."""
         problem = self._problem
         phenotype = problem.space.check(genome)
-        tensors = dict(self._tensors)
-        if self._statistics is not None:
-            tensors |= compensated(self._tensors, problem.space, phenotype, self._statistics)
-        small = cut_tensors(tensors, problem.space, phenotype)
-        small |= {name: tensors[name] for name in tensors if tensors[name] is not self._tensors[name] and name not in small}
-        for name in self._changed - small.keys():
-            replace_tensor(self._network, name, self._tensors[name])
-        for name, tensor in small.items():
-            replace_tensor(self._network, name, _channels_last(tensor))
+        solved = compensated(self._tensors, problem.space, phenotype, self._statistics) if self._statistics else {}
+        changed = solved | cut_tensors(self._tensors | solved, problem.space, phenotype)
+        put_back = {name: self._tensors[name] for name in self._changed - changed.keys()}
+        replace_tensors(self._network, put_back | {name: _channels_last(tensor) for name, tensor in changed.items()})
         mend(self._network, problem.space)
-        self._changed = set(small)
+        self._changed = changed.keys()
         self._forget_statistics()
         recalibrate(self._network, self._calibration)
         return self._network

@@ -6,6 +6,7 @@ Both give the same answers in the same order: results are put by the index of wh
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,12 @@ OnEpoch = Callable[[int, EpochReport, FitState], None]
 """Told a network's index, what its epoch was like, and the state after it."""
 
 CONNECT_SECONDS = 10
-"""How long a cluster has to answer."""
+"""How long somebody has to listen at the address of a cluster."""
+
+ANSWER_SECONDS = 25
+"""How long a cluster has to answer, the start of a Python that asks included."""
+
+_QUESTION = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 
 class Workers(Protocol):
@@ -256,7 +262,7 @@ def how_many(config: WorkersConfig, device: torch.device, cores: int, gpus: int)
     if device.type != "cuda":
         return (most if config.count == "auto" else config.count), 0.0
     count = min(gpus, most) if config.count == "auto" else config.count
-    return count, min(1.0, gpus / count)
+    return count, 1 / -(-count // gpus)  # the same share for all, so that no worker lies across two GPUs
 
 
 @contextmanager
@@ -289,14 +295,21 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
 
 
 def _check_answers(address: str) -> None:
-    """Raises WorkerError where nobody listens at host:port. `auto` and names are left to Ray."""
+    """Raises WorkerError where nobody listens at host:port, or it is no Ray cluster that does."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise WorkerError(_no_answer(address, error.strerror or str(error))) from None
+    if separator and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise WorkerError(_no_answer(address, error.strerror or str(error))) from None
+    ask = [sys.executable, "-c", _QUESTION, address]
+    try:  # in another process, because Ray itself waits for minutes and cannot be told to stop
+        subprocess.run(ask, timeout=ANSWER_SECONDS, capture_output=True, text=True, check=True)
+    except subprocess.TimeoutExpired:
+        raise WorkerError(_no_answer(address, f"nothing of Ray's within {ANSWER_SECONDS} seconds")) from None
+    except subprocess.CalledProcessError as error:
+        reasons = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+        raise WorkerError(_no_answer(address, reasons[-1])) from None
 
 
 def _no_answer(address: str, reason: str) -> str:

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -105,11 +106,12 @@ class RunFolder:
         """Make the folders, note the environment, and sweep up what a killed process left half-written.
 
         Harmless on a folder that holds a run. Raises RunFolderError where the folder cannot be made or
-        written, or where it has a config.yaml that no run put there.
+        written, or where it has a file of a run's name that no run put there.
         """
-        if self.config.is_file() and not self.environment.is_file():
+        strangers = [name for name in _OWN_FILES if (self.root / name).is_file()]
+        if strangers and not self.environment.is_file():
             raise RunFolderError(
-                f"{self.root} holds a {self.config.name} that no run wrote; choose another folder with --out"
+                f"{self.root} holds a {strangers[0]} that no run wrote; choose another folder with --out"
             )
         try:
             for name in _OWN_FOLDERS:
@@ -125,11 +127,12 @@ class RunFolder:
         if not self.environment.is_file():
             files.write_json(self.environment, environment())
 
-    def drop_survivors(self) -> None:
-        """Remove what retraining has made, finished or not, for it to be made anew."""
+    def drop_survivors(self, keep: Collection[str] = ()) -> None:
+        """Remove what retraining has made, finished or not, of all networks but those with the keys to keep."""
         finished = _listing(self.root / "survivors")
         halfway = [path for path in _listing(self.root / "training") if path.stem != "baseline"]
-        files.remove([path for path in (*finished, *halfway) if path.suffix == ".safetensors"])
+        made = [path for path in (*finished, *halfway) if path.suffix == ".safetensors"]
+        files.remove([path for path in made if path.stem not in keep])
 
     def clear(self) -> None:
         """Remove the run's own files, by name, and its folders where that leaves them empty.

@@ -7,7 +7,7 @@ import numpy as np
 from evoprune.config import SearchConfig
 from evoprune.search.criteria import Preferences
 from evoprune.space.kernel_genes import StrideGenes
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome, Group, SearchSpace
 
 RANDOM_KEPT_FRACTIONS = (0.9, 0.75, 0.6, 0.45, 0.3)
 RANKED_KEPT_FRACTIONS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
@@ -72,6 +72,8 @@ class Operators:
             counts[rng.integers(len(counts))] = 1
         genome = genome.copy()
         for (part, ranks), count in zip(binary, counts, strict=False):
+            if kind < NARROWER and isinstance(part, Group):  # fewer would come back at once, for widths are multiples
+                count = -(-count // part.round_to) * part.round_to
             if count:
                 _change_bits(genome[part.genes], int(count), ranks, kind, rng)
         for strides, kept, count in zip(

@@ -52,9 +52,7 @@ def discover(model: nn.Module, example_input: Any, options: Options) -> SearchSp
     space = with_kernel_genes(explore(model, example_input, options).space, options)
     if not space.genes:
         why = "; ".join(f"{part.name}: {part.reason}" for part in space.frozen[:3])
-        raise SearchSpaceError(
-            f"the network has no part that may go ({why or 'no convolution or hidden layer'})"
-        )
+        raise SearchSpaceError(f"the network has no part that may go ({why or 'no convolution or hidden layer'})")
     return space
 
 
@@ -197,9 +195,7 @@ def _check_outputs(first: Any, second: Any) -> None:
     if not all(bool(tensor.isfinite().all()) for tensor in tensors_of(first)):
         raise SearchSpaceError("the network's outputs are not finite on the example input; give another one")
     if relative_difference(first, second) > TOLERANCE_SINGLE:
-        raise SearchSpaceError(
-            "the network gives other outputs for the same input in eval mode; make it deterministic"
-        )
+        raise SearchSpaceError("the network gives other outputs for the same input in eval mode; make it deterministic")
 
 
 @contextmanager
@@ -234,9 +230,7 @@ def _has_branches(tracer: Tracer, branches: Tracer, network: nn.Module, inputs: 
         again = _branch_outputs(network, inputs)
     except Exception:  # a network that cannot run its training branches is proved without them
         return False
-    return (
-        branches.operations != tracer.operations and relative_difference(outputs, again) <= TOLERANCE_SINGLE
-    )
+    return relative_difference(outputs, again) <= TOLERANCE_SINGLE
 
 
 def _layers(tracer: Tracer, branches: Tracer) -> tuple[Layer, ...]:
@@ -272,8 +266,8 @@ def _keep_layers(labels: Labels, layers: Sequence[Layer], options: Options) -> N
             labels.freeze(rows, "space.feature_maps is false")
         elif options.keep_first_conv and layer.name == first:
             labels.freeze(rows, "space.keep_first_conv keeps it")
-        elif pattern := next((p for p in options.keep if fnmatch.fnmatchcase(layer.name, p)), None):
-            labels.freeze(rows, f"space.keep names it ({pattern})")
+        elif named := [pattern for pattern in options.keep if fnmatch.fnmatchcase(layer.name, pattern)]:
+            labels.freeze(rows, f"space.keep names it ({named[0]})")
 
 
 def _group(
@@ -296,26 +290,16 @@ def _group(
             else:
                 frozen.setdefault(producers[place], reason)
     gene_of: dict[int, int] = {}
-    groups = []
-    for places, classes in members.items():
+    groups: list[Group] = []
+    for places, together in members.items():
         names = tuple(dict.fromkeys(producers[place] for place in places if place in producers))
-        reason = _indivisible(len(classes), options)
+        reason = _indivisible(len(together), options)
         if reason is not None:
-            for name in names:
-                frozen.setdefault(name, reason)
+            frozen = dict.fromkeys(names, reason) | frozen
             continue
-        start = len(gene_of)
-        gene_of |= {root: start + place for place, root in enumerate(classes)}
-        groups.append(
-            Group(
-                _unique_name(names, groups),
-                start,
-                len(classes),
-                names,
-                max(options.min_maps, 1),
-                options.round_to,
-            )
-        )
+        name, start = _unique_name(names, groups), len(gene_of)
+        groups.append(Group(name, start, len(together), names, max(options.min_maps, 1), options.round_to))
+        gene_of |= {root: start + place for place, root in enumerate(together)}
     axes = []
     for (tensor, dim), classes in roots.items():
         gene = np.array([gene_of.get(root, -1) for root in classes.tolist()], dtype=np.int32)

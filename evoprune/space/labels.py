@@ -116,7 +116,5 @@ def varying_dims(labels: Tensor) -> list[int]:
     """Dimensions along which labels differ. labels: int64, resolved, any shape."""
     labels = essence(labels)
     return [
-        dim
-        for dim, size in enumerate(labels.shape)
-        if size > 1 and bool((labels != labels.narrow(dim, 0, 1)).any())
+        dim for dim, size in enumerate(labels.shape) if size > 1 and bool((labels != labels.narrow(dim, 0, 1)).any())
     ]

@@ -1,7 +1,6 @@
 """What a genome means for a module's tensors: positions zeroed (the meaning), or cut out (the speed)."""
 
 import copy
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +22,7 @@ def copied(model: nn.Module, share_tensors: bool = False) -> nn.Module:
     """
     computed = (value for module in model.modules() for value in vars(module).values())
     memo: dict[int, Any] = {
-        id(value): value.detach().clone()
-        for value in computed
-        if isinstance(value, Tensor) and not value.is_leaf
+        id(value): value.detach().clone() for value in computed if isinstance(value, Tensor) and not value.is_leaf
     }
     if share_tensors:
         memo |= {id(tensor): tensor for _, tensor in named_tensors(model)}
@@ -129,8 +126,8 @@ def mend(model: nn.Module, space: SearchSpace) -> None:
             module.groups = getattr(module, attribute).shape[0] // layer.channels_per_group
     for norm in space.norms:
         if norm.channels_per_group:
-            group_norm = model.get_submodule(norm.module)
-            group_norm.num_groups = group_norm.weight.shape[0] // norm.channels_per_group  # type: ignore[union-attr,operator,assignment]
+            module, attribute = _owner(model, norm.weight)
+            module.num_groups = getattr(module, attribute).shape[0] // norm.channels_per_group
     for module in model.modules():
         _mend_module(module)
 
@@ -166,7 +163,7 @@ class NormOverKept:
     kept: Tensor
     dim: int
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def __call__(self, module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
         kept = self.kept.to(output.device)
         values = args[0].index_select(self.dim, kept)
         scale, shift = (None if v is None else v.index_select(0, kept) for v in (module.weight, module.bias))
@@ -174,8 +171,7 @@ class NormOverKept:
             normed = F.group_norm(values, module.num_groups, scale, shift, module.eps)
         else:
             last = values.movedim(self.dim, -1)
-            eps = module.eps  # type: ignore[assignment]
-            normed = F.layer_norm(last, (len(kept),), scale, shift, eps).movedim(-1, self.dim)
+            normed = F.layer_norm(last, (len(kept),), scale, shift, module.eps).movedim(-1, self.dim)
         return torch.zeros_like(output).index_copy(self.dim, kept, normed)
 
 
@@ -184,9 +180,7 @@ def check_tensors(model: nn.Module, space: SearchSpace) -> None:
     tensors = dict(named_tensors(model))
     for info in space.tensors:
         if info.name not in tensors:
-            raise SearchSpaceError(
-                f"the search space is of another network: this one has no tensor {info.name}"
-            )
+            raise SearchSpaceError(f"the search space is of another network: this one has no tensor {info.name}")
         shape = tuple(tensors[info.name].shape)
         if shape != info.shape:
             raise SearchSpaceError(

@@ -26,9 +26,7 @@ def tensors_of(values: Any) -> list[Tensor]:
     """The tensors in nested tuples, lists, dicts and data classes."""
     leaves = tree_leaves(values)
     nested = (tensors_of(vars(leaf)) for leaf in leaves if is_dataclass(leaf) and not isinstance(leaf, type))
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)] + [
-        tensor for part in nested for tensor in part
-    ]
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)] + [tensor for part in nested for tensor in part]
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class Tracer(TorchDispatchMode):
     def keep_whole(self, reason: str) -> None:
         """Names the module that runs now as one that stays whole."""
         if self._where:
-            self.whole.setdefault(self._where[-1], reason)
+            self.whole.setdefault(self._where[-1] or type(self.modules[""]).__name__, reason)
 
     def freeze_all(self, call: Call, reason: str) -> None:
         for tensor in call.tensors:
@@ -198,9 +196,7 @@ class Tracer(TorchDispatchMode):
             self.labels.bind(weight, dim, self.labels.new(count), "")
         return self.labels.resolve(self.labels.axes[weight, dim])
 
-    def count(
-        self, weight: str, kind: str, positions: int, shape: torch.Size, layout: dict[str, int]
-    ) -> None:
+    def count(self, weight: str, kind: str, positions: int, shape: torch.Size, layout: dict[str, int]) -> None:
         """Adds `positions` uses (over the whole batch) of a weight to its layer."""
         self._uses += 1
         known = self.layers.get(weight)

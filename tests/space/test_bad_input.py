@@ -10,7 +10,8 @@ from evoprune.space.cost import cost
 from evoprune.space.plan import SearchSpace
 from evoprune.surgery.compaction import compact
 from evoprune.surgery.masking import mask
-from tests.space.networks import CASES, conv_bn, example, head, network
+from tests.space.blocks import conv_bn, head
+from tests.space.networks import CASES, example, network
 
 
 def refuse(model: nn.Module, example_input: object, **options: object) -> str:
@@ -76,7 +77,7 @@ def test_outputs_that_are_not_finite() -> None:
 
 
 class Opaque(nn.Sequential):
-    def forward(self, x: Tensor) -> object:  # type: ignore[override]
+    def forward(self, x: Tensor) -> object:
         return super().forward(x).tolist()
 
 

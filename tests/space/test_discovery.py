@@ -12,7 +12,8 @@ from torch import nn
 from evoprune.space.cost import cost
 from evoprune.space.discovery import Options, explore
 from evoprune.space.plan import SearchSpace
-from tests.space.networks import CASES, conv_bn, example, head, network, space_of
+from tests.space.blocks import conv_bn, head
+from tests.space.networks import CASES, example, network, space_of
 
 NAMES = list(CASES)
 

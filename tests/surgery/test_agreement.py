@@ -47,10 +47,7 @@ def test_mask_and_compact_agree(name: str) -> None:
         there, here = outputs(masked, double(inputs)), outputs(small, double(inputs))
         assert relative_difference(there, here) <= tolerance
         with training_branches(masked), training_branches(small):
-            assert (
-                relative_difference(outputs(masked, double(inputs)), outputs(small, double(inputs)))
-                <= tolerance
-            )
+            assert relative_difference(outputs(masked, double(inputs)), outputs(small, double(inputs))) <= tolerance
         masked, small = mask(model, space, genome), compact(model, space, genome)
         tolerance = 0.1 if case.dtype in HALF else 1e-4
         assert relative_difference(outputs(masked, inputs), outputs(small, inputs)) <= tolerance
@@ -85,9 +82,7 @@ def test_what_is_masked_contributes_nothing(name: str) -> None:
             if index is not None and layer.in_dim != layer.out_dim:
                 gone = np.setdiff1d(np.arange(layer.shape[layer.in_dim]), index)
                 tensors[layer.weight].index_fill_(layer.in_dim, torch.from_numpy(gone), 0)
-    assert relative_difference(expected, outputs(masked, inputs)) <= (
-        1e-5 if name in ROUNDS_INSIDE else 1e-12
-    )
+    assert relative_difference(expected, outputs(masked, inputs)) <= (1e-5 if name in ROUNDS_INSIDE else 1e-12)
 
 
 def test_a_removed_map_is_gone_from_the_outputs() -> None:

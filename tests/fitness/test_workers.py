@@ -1,0 +1,290 @@
+"""Who scores and retrains makes no difference: this process, Ray's actors, actors that are killed."""
+
+import dataclasses
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from evoprune.config import RetrainConfig, TrainConfig, WorkersConfig
+from evoprune.errors import TrainingError, WorkerError
+from evoprune.fitness import workers as workers_module
+from evoprune.fitness.candidate import Score
+from evoprune.fitness.problem import make_problem
+from evoprune.fitness.retraining import Retraining
+from evoprune.fitness.scoring import Problem
+from evoprune.fitness.workers import RayCrew, RayWorkers, SerialCrew, how_many, open_crew
+from evoprune.nets.splits import Split
+from evoprune.nets.training import EpochReport, FitState, fit
+from evoprune.nets.zoo import build_network
+from evoprune.space.plan import SearchSpace
+from tests.fitness.problems import CPU, digits, genomes
+
+GPU = torch.device("cuda")
+
+
+# --- a cluster that is not there (before Ray is started below)
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_nobody_listens_at_the_address(scheme: str) -> None:
+    address = f"{scheme}127.0.0.1:{unused_port()}"
+    with pytest.raises(WorkerError) as error, open_crew(WorkersConfig(address=address), CPU):
+        pass
+    assert str(error.value) == (
+        f"workers.address: no Ray cluster answers at {address} (Connection refused); "
+        "start one with `ray start --head`, or set it to null"
+    )
+
+
+def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes connections and says nothing: Ray by itself would wait for minutes."""
+    monkeypatch.setattr(workers_module, "ANSWER_SECONDS", 1)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(WorkerError, match=r"no Ray cluster answers at .* within 1 seconds"):  # noqa: SIM117
+            with open_crew(WorkersConfig(address=address), CPU):
+                pass
+
+
+# --- how many workers
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "cores", "gpus", "expected"),
+    [
+        ({}, CPU, 8, 0, (8, 0.0)),
+        ({}, CPU, 8, 4, (8, 0.0)),
+        ({"threads": 3}, CPU, 8, 0, (2, 0.0)),
+        ({"count": 5}, CPU, 8, 0, (5, 0.0)),
+        ({"count": 2, "threads": 4}, CPU, 8, 0, (2, 0.0)),
+        ({}, GPU, 8, 2, (2, 1.0)),  # one a GPU
+        ({}, GPU, 2, 8, (2, 1.0)),  # no more than cores
+        ({"threads": 4}, GPU, 8, 4, (2, 1.0)),
+        ({"count": 4}, GPU, 8, 2, (4, 0.5)),
+        ({"count": 3}, GPU, 8, 2, (3, 0.5)),  # two on one GPU, one on the other: two thirds each would not fit
+        ({"count": 1}, GPU, 8, 4, (1, 1.0)),
+    ],
+)
+def test_how_many_by_hand(
+    options: dict[str, Any], device: torch.device, cores: int, gpus: int, expected: tuple[int, float]
+) -> None:
+    assert how_many(WorkersConfig(**options), device, cores, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "cores", "gpus", "message"),
+    [
+        (
+            {"count": 9},
+            CPU,
+            8,
+            0,
+            r"workers.count must be at most 8 \(the cluster's 8 cores, 1 threads .* not 9; lower",
+        ),
+        (
+            {"count": 3, "threads": 4},
+            CPU,
+            8,
+            0,
+            "workers.count must be at most 2 .* not 3; lower it, or set it to auto",
+        ),
+        ({"threads": 9}, CPU, 8, 0, "workers.threads must be at most the cluster's 8 cores, not 9"),
+        ({}, GPU, 8, 0, "the Ray cluster has no GPU; set device to cpu"),
+    ],
+)
+def test_more_than_the_cluster_has(
+    options: dict[str, Any], device: torch.device, cores: int, gpus: int, message: str
+) -> None:
+    with pytest.raises(WorkerError, match=message):
+        how_many(WorkersConfig(**options), device, cores, gpus)
+
+
+# --- the same answers
+
+
+def part(split: Split, images: int) -> Split:
+    return Split(split.images.select(torch.arange(images)), split.labels[:images], split.mean, split.std)
+
+
+@pytest.fixture(scope="module")
+def posed() -> Problem:
+    """A network trained for a moment."""
+    data = digits()
+    model = build_network("4C3-MP2-8C3-MP2-16FC-10", data.image_shape, 10, torch.Generator().manual_seed(0))
+    fit(model, part(data.train, 1000), TrainConfig(epochs=4), seed=0, device=CPU)
+    space = SearchSpace.from_model(model, torch.zeros(1, *data.image_shape))
+    images, labels = data.validation.tensors()
+    return make_problem(
+        model, space, data.calibration.tensors()[0], images, labels, tolerance=0.02, compensate=True, device=CPU
+    )
+
+
+@pytest.fixture(scope="module")
+def retraining() -> Retraining:
+    few = part(digits().train, 300)
+    return Retraining(RetrainConfig(epochs=2, distillation=0.5), few, augment=("crop",), seed=7)
+
+
+@pytest.fixture(scope="module")
+def serial(posed: Problem) -> Any:
+    return SerialCrew(CPU, threads=1).workers(posed)
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[RayCrew]:
+    """The one start of Ray in this module."""
+    with open_crew(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as crew:
+        assert isinstance(crew, RayCrew)
+        yield crew
+
+
+@pytest.fixture(scope="module")
+def ray_workers(crew: RayCrew, posed: Problem) -> Any:
+    return crew.workers(posed)
+
+
+def untimed(scores: list[Score]) -> list[Score]:
+    return [dataclasses.replace(score, eval_seconds=0.0) for score in scores]
+
+
+def same(one: list[FitState], other: list[FitState]) -> bool:
+    """Bit for bit."""
+    return len(one) == len(other) and all(
+        a.epoch == b.epoch
+        and a.tensors.keys() == b.tensors.keys()
+        and all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+def test_scores_come_in_the_order_of_the_genomes(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
+    asked = genomes(posed.space, 24)
+    told: dict[str, list[int]] = {"serial": [], "ray": []}
+    one = serial.score(asked, told["serial"].append)
+    two = ray_workers.score(asked, told["ray"].append)
+    assert untimed(one) == untimed(two)
+    assert len({score.macs for score in one}) > 12
+    assert {score.exact for score in one} == {True, False}
+    assert told["serial"] == list(range(1, 25))
+    assert told["ray"] == sorted(told["ray"])
+    assert told["ray"][-1] == 24
+
+
+def test_no_genomes_no_scores(serial: Any, ray_workers: RayWorkers) -> None:
+    assert serial.score([], nothing) == ray_workers.score([], nothing) == []
+
+
+def test_retraining_is_the_same_bit_for_bit(
+    serial: Any, ray_workers: RayWorkers, posed: Problem, retraining: Retraining
+) -> None:
+    """Three networks on two workers; one of them goes on from after its first epoch, another one is done."""
+    asked = genomes(posed.space, 3)
+    epochs: dict[str, list[tuple[int, int]]] = {"serial": [], "ray": []}
+    states: dict[int, list[FitState]] = {0: [], 1: [], 2: []}
+
+    def note(who: str) -> Any:
+        def on_epoch(index: int, report: EpochReport, state: FitState) -> None:
+            epochs[who].append((index, report.epoch))
+            assert (report.epoch, report.epochs) == (state.epoch, 2)
+            states[index].append(state)
+
+        return on_epoch
+
+    one = serial.retrain(asked, [None] * 3, retraining, note("serial"))
+    halfway = [None, states[1][0], states[2][1]]
+    two = ray_workers.retrain(asked, halfway, retraining, note("ray"))
+    assert same(one, two)
+    assert [state.epoch for state in one] == [2, 2, 2]
+    assert epochs["serial"] == [(index, epoch) for index in range(3) for epoch in (1, 2)]
+    assert sorted(epochs["ray"]) == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_without_epochs_networks_stay_as_they_were_scored(
+    serial: Any, ray_workers: RayWorkers, posed: Problem, retraining: Retraining
+) -> None:
+    asked = genomes(posed.space, 2)
+    none = dataclasses.replace(retraining, config=RetrainConfig(epochs=0))
+    one, two = (workers.retrain(asked, [None, None], none, nothing) for workers in (serial, ray_workers))
+    assert same(one, two)
+    assert [state.epoch for state in one] == [0, 0]
+
+
+def test_a_mistake_of_the_users_comes_through_as_itself(
+    ray_workers: RayWorkers, posed: Problem, retraining: Retraining
+) -> None:
+    hot = dataclasses.replace(retraining, config=RetrainConfig(epochs=1, learning_rate=1e30))
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step .* take a learning_rate below") as error:
+        ray_workers.retrain(genomes(posed.space, 1), [None], hot, nothing)
+    assert type(error.value) is TrainingError
+    assert "\n" not in str(error.value)
+
+
+def process_of(workers: RayWorkers, place: int) -> int:
+    """The process of an actor."""
+    actor = workers._actors[place]
+    pid: int = workers._ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+    return pid
+
+
+def test_killed_actors_make_no_difference(
+    serial: Any, ray_workers: RayWorkers, posed: Problem, retraining: Retraining
+) -> None:
+    """One is killed in the middle of scoring, another one in the middle of retraining."""
+    doomed = [process_of(ray_workers, 0), process_of(ray_workers, -1)]
+    killed: list[int] = []
+
+    def kill(*_: object) -> None:
+        if doomed:
+            killed.append(doomed.pop(0))
+            os.kill(killed[-1], signal.SIGKILL)
+
+    asked = genomes(posed.space, 24)
+    scores = ray_workers.score(asked, lambda done: kill() if not killed else None)
+    assert untimed(scores) == untimed(serial.score(asked, nothing))
+    states = ray_workers.retrain(asked[:2], [None, None], retraining, kill)
+    assert same(states, serial.retrain(asked[:2], [None, None], retraining, nothing))
+    assert len(set(killed)) == min(2, ray_workers.count)
+
+
+def test_another_problem_replaces_the_one_that_was_held(crew: RayCrew, posed: Problem, ray_workers: RayWorkers) -> None:
+    """What actors hold goes by the problem that is sent along, not by the first one."""
+    strict = dataclasses.replace(posed, allowed_errors=0)
+    asked = genomes(posed.space, 4)
+    other = RayWorkers(crew.ray, ray_workers._actors, strict)
+    before, changed, after = (workers.score(asked, nothing) for workers in (ray_workers, other, ray_workers))
+    assert untimed(before) == untimed(after)
+    assert untimed(changed) == untimed(SerialCrew(CPU, 1).workers(strict).score(asked, nothing))
+    assert {score.feasible for score in changed} == {False}
+
+
+def test_count_beyond_the_cluster(crew: RayCrew) -> None:
+    with pytest.raises(WorkerError, match=r"workers\.count must be at most \d+ .* not 1000; lower it"):  # noqa: SIM117
+        with open_crew(WorkersConfig(count=1000), CPU):
+            pass
+
+
+def test_serial_leaves_threads_as_they_were(posed: Problem) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    workers = SerialCrew(CPU, threads=before + 1).workers(posed)
+    workers.score(genomes(posed.space, 2), lambda done: seen.append(torch.get_num_threads()))
+    assert seen == [before + 1, before + 1]
+    assert torch.get_num_threads() == before
