@@ -23,7 +23,7 @@ def plain_network(posed: Problem, genome: np.ndarray) -> nn.Module:
     model = copy.deepcopy(posed.model)
     if posed.statistics is not None:
         tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-        model.load_state_dict(tensors | compensated(tensors, posed.space, genome, posed.statistics))
+        model.load_state_dict(tensors | compensated(tensors, posed.space, posed.space.check(genome), posed.statistics))
     small = ep.compact(model, posed.space, genome).eval()
     recalibrate(small, posed.calibration)
     return small
