@@ -10,15 +10,20 @@ from evoprune.search.fitness import candidate_cost
 
 
 def choose_survivors(front: Sequence[Candidate], count: int, cost: CostName) -> list[Candidate]:
-    """`count` different candidates of a front (cheapest first): the cheapest, the knee, the most accurate, then between.
+    """`count` different candidates of a front: the cheapest, the knee, the most accurate, then between.
 
+    front: cheapest first. Of candidates alike in both objectives one is chosen, as long as there are others.
     The knee is farthest from the line between the two ends, both objectives scaled to 0..1.
     """
+    points = [(candidate_cost(candidate, cost), candidate.score.errors) for candidate in front]
+    first_of_each = [place for place, point in enumerate(points) if place == points.index(point)]
+    if len(first_of_each) >= count:
+        front, points = [front[place] for place in first_of_each], [points[place] for place in first_of_each]
     if len(front) <= count:
         return list(front)
     chosen = [0]
     if count > 1:
-        chosen.append(_knee(np.array([[candidate_cost(c, cost), c.score.errors] for c in front], dtype=float)))
+        chosen.append(_knee(np.array(points, dtype=float)))
     if count > 2:
         chosen.append(len(front) - 1)
     chosen = list(dict.fromkeys(chosen))

@@ -312,9 +312,7 @@ class SearchSpace:
                 f"a genome of this search space has {self.genes} genes, not shape {genome.shape}: it is of another"
             )
         if not np.issubdtype(genome.dtype, np.integer) and genome.dtype != bool:
-            raise SearchSpaceError(
-                f"a genome is a vector of uint8, not of {genome.dtype}; use genome.astype('uint8')"
-            )
+            raise SearchSpaceError(f"a genome is a vector of uint8, not of {genome.dtype}; use genome.astype('uint8')")
         if (genome < 0).any() or (genome >= self.cardinality).any():
             gene = int(np.flatnonzero((genome < 0) | (genome >= self.cardinality))[0])
             raise SearchSpaceError(
@@ -335,9 +333,7 @@ class SearchSpace:
     def with_minimum(self, groups: frozenset[str], minimum: int) -> "SearchSpace":
         """The search space in which these groups (by name) keep at least so many maps, where they have more."""
         raised = (
-            replace(group, minimum=minimum)
-            if group.name in groups and group.minimum < minimum < group.size
-            else group
+            replace(group, minimum=minimum) if group.name in groups and group.minimum < minimum < group.size else group
             for group in self.groups
         )
         return replace(self, groups=tuple(raised))
@@ -365,9 +361,7 @@ class SearchSpace:
         """Plain lists, strings and numbers, for JSON."""
         return {
             "groups": [vars(group) | {"layers": list(group.layers)} for group in self.groups],
-            "axes": [
-                {"tensor": axis.tensor, "dim": axis.dim, "gene": axis.gene.tolist()} for axis in self.axes
-            ],
+            "axes": [{"tensor": axis.tensor, "dim": axis.dim, "gene": axis.gene.tolist()} for axis in self.axes],
             "layers": [vars(layer) | {"shape": list(layer.shape)} for layer in self.layers],
             "norms": [dict(vars(norm)) for norm in self.norms],
             "tensors": [vars(tensor) | {"shape": list(tensor.shape)} for tensor in self.tensors],
@@ -387,9 +381,7 @@ class SearchSpace:
         try:
             return cls(
                 groups=tuple(Group(**row | {"layers": tuple(row["layers"])}) for row in data["groups"]),
-                axes=tuple(
-                    Axis(row["tensor"], row["dim"], np.array(row["gene"], np.int32)) for row in data["axes"]
-                ),
+                axes=tuple(Axis(row["tensor"], row["dim"], np.array(row["gene"], np.int32)) for row in data["axes"]),
                 layers=tuple(Layer(**row | {"shape": tuple(row["shape"])}) for row in data["layers"]),
                 norms=tuple(Norm(**row) for row in data["norms"]),
                 tensors=tuple(TensorInfo(**row | {"shape": tuple(row["shape"])}) for row in data["tensors"]),

@@ -117,7 +117,9 @@ def test_more_than_the_cluster_has(
 
 
 def part(split: Split, images: int) -> Split:
-    return Split(split.images.select(torch.arange(images)), split.labels[:images], split.mean, split.std)
+    """Evenly spaced images of a split, for it is sorted by labels."""
+    chosen = torch.linspace(0, len(split) - 1, images).long()
+    return Split(split.images.select(chosen), split.labels[chosen], split.mean, split.std)
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +127,11 @@ def posed() -> Problem:
     """A network trained for a moment."""
     data = digits()
     model = build_network("4C3-MP2-8C3-MP2-16FC-10", data.image_shape, 10, torch.Generator().manual_seed(0))
-    fit(model, part(data.train, 1000), TrainConfig(epochs=4), seed=0, device=CPU)
+    fit(model, part(data.train, 1000), TrainConfig(epochs=2), seed=0, device=CPU)
     space = SearchSpace.from_model(model, torch.zeros(1, *data.image_shape))
     images, labels = data.validation.tensors()
     return make_problem(
-        model, space, data.calibration.tensors()[0], images, labels, tolerance=0.02, compensate=True, device=CPU
+        model, space, data.calibration.tensors()[0], images, labels, tolerance=0.05, compensate=True, device=CPU
     )
 
 

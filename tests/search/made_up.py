@@ -1,0 +1,80 @@
+"""Search spaces, candidates and workers without any network: what is left can be counted by hand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evoprune.fitness.candidate import Candidate, Score
+from evoprune.fitness.workers import OnScore
+from evoprune.space.cost import cost
+from evoprune.space.plan import Axis, Genome, Group, Layer, SearchSpace, TensorInfo
+
+MACS_A_GENE = 30
+
+
+def space_of(*sizes: int, minimum: int = 1, round_to: int = 1) -> SearchSpace:
+    """Groups of so many genes, each of which costs 30 MACs, 3 parameters and 12 bytes."""
+    groups, axes, layers, tensors = [], [], [], []
+    start = 0
+    for number, size in enumerate(sizes):
+        weight = f"{number}.weight"
+        groups.append(Group(str(number), start, size, (str(number),), minimum, round_to))
+        axes.append(Axis(weight, 0, np.arange(start, start + size, dtype=np.int32)))
+        layers.append(Layer(str(number), weight, "linear", (size, 3), positions=10))
+        tensors.append(TensorInfo(weight, (size, 3), 4, True))
+        start += size
+    return SearchSpace(tuple(groups), tuple(axes), tuple(layers), (), tuple(tensors))
+
+
+def candidate(
+    errors: int,
+    macs: int,
+    feasible: bool | None = True,
+    key: str | None = None,
+    images_seen: int = 100,
+    generation: int = 0,
+) -> Candidate:
+    """Of 100 images; params and bytes go against the MACs."""
+    score = Score(errors, images_seen, 100, feasible, images_seen == 100, macs, 1000 - macs, 2000 - macs, 0.5)
+    return Candidate(generation, key or f"{errors}-{macs}", np.ones(1, np.uint8), score, cached=False)
+
+
+@dataclass
+class Counting:
+    """Workers for whom a candidate's errors are the useful genes that it lacks. Keeps what was scored.
+
+    useful: bool (genes,). allowed: the most errors of a feasible candidate.
+    """
+
+    space: SearchSpace
+    useful: np.ndarray
+    allowed: int = 0
+    images: int = 100
+    scored: list[str] = field(default_factory=list)
+    count: int = 1
+
+    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
+        scores = []
+        for genome in genomes:
+            self.scored.append(self.space.key(genome))
+            errors = int((self.useful & (genome == 0)).sum())
+            price = cost(self.space, genome)
+            scores.append(
+                Score(
+                    errors,
+                    self.images,
+                    self.images,
+                    errors <= self.allowed,
+                    True,
+                    price.macs,
+                    price.params,
+                    price.bytes,
+                    eval_seconds=0.25,
+                )
+            )
+            on_score(len(scores))
+        return scores
+
+    def retrain(self, *_: object) -> list[object]:  # type: ignore[override]
+        raise NotImplementedError
