@@ -1,4 +1,5 @@
 # quickstart: from nothing to a pruned network.  test: the tests.  check: style and types.
+# results/NAME.csv: runs experiments/NAME.yaml and writes its survivors' table.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -17,6 +18,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The survivors of an experiment as a small table: make results/fashion_cnn.csv
+results/%.csv: experiments/%.yaml $(VENV)/.installed
+	$(BIN)/evoprune run $< --out results/$* --overwrite
+	$(BIN)/python -c "import evoprune; evoprune.load_run('results/$*').survivors.to_csv('$@', index=False)"
 
 clean:
 	rm -rf $(VENV)

@@ -51,6 +51,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench = typer.Typer(help="Measurements that anyone can take again.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
@@ -80,9 +83,7 @@ def _evoprune(
 def run(
     config_path: ConfigPath,
     overrides: Overrides = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder. [default: results/NAME]")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. [default: results/NAME]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -111,13 +112,9 @@ def resume(
     """Go on with a run from where it stopped, or branch off from one of its generations."""
     changes = _parsed(overrides)
     if (generation is None) != (out is None):
-        raise ConfigError(
-            "--generation and --out go together: name the generation and the folder of the branch"
-        )
+        raise ConfigError("--generation and --out go together: name the generation and the folder of the branch")
     if not (folder / "config.yaml").is_file():
-        raise RunFolderError(
-            f"{folder}: is no run folder (it has no config.yaml); start one with evoprune run"
-        )
+        raise RunFolderError(f"{folder}: is no run folder (it has no config.yaml); start one with evoprune run")
     load_config(folder / "config.yaml", changes)
     with _resumable(out or folder), make_progress(quiet, sys.stderr) as progress:
         from evoprune import pipeline
@@ -155,6 +152,19 @@ def inspect(
     console.print(layers_table(console, report.layers, report.genes, report.macs, report.params))
     for line in frozen_lines(report.frozen):
         console.print(line, markup=False)
+
+
+@bench.command()
+def spaces(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these networks.")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table; networks that it holds are skipped.")] = Path(
+        "results/torchvision_spaces.csv"
+    ),
+) -> None:
+    """Find and prove the search space of torchvision's classification networks."""
+    from evoprune.bench.spaces import torchvision_spaces
+
+    torchvision_spaces(out, names, typer.echo)
 
 
 def main() -> None:

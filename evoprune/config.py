@@ -197,10 +197,9 @@ class SearchConfig(_Section):
         "0.02 is two percentage points",
     )
     cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
-    compensation: Compensation = _choice(
-        "gram", "how the weights that stay take over what was removed", Compensation
-    )
+    compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
+<<<<<<< HEAD
     mutation_rate: float = _fraction(
         0.02, "chance that a feature-map gene of a child changes", "0.02 is one gene in fifty"
     )
@@ -210,6 +209,9 @@ class SearchConfig(_Section):
     stride_mutation_rate: float = _fraction(
         0.05, "chance that a stride gene of a child changes", "0.05 is one gene in twenty"
     )
+=======
+    mutation_rate: float = _fraction(0.02, "chance that a gene of a child changes", "0.02 is one gene in fifty")
+>>>>>>> main
 
 
 class WorkersConfig(_Section):
@@ -257,9 +259,7 @@ class Config(_Section):
         "a folder's name (letters, digits, '.', '_' and '-', first a letter or digit)",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
     )
-    seed: int = _field(
-        0, "seed of every random draw", "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1
-    )
+    seed: int = _field(0, "seed of every random draw", "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
     device: str = _field(
         "auto",
         "where networks are computed; auto: the first GPU if there is one",
@@ -284,15 +284,11 @@ def load_config(path: Path | str, overrides: Mapping[str, object] | None = None)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: there is no such config file; give the path of an experiment's YAML"
-        ) from error
+        raise ConfigError(f"{path}: there is no such config file; give the path of an experiment's YAML") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no text in UTF-8; give the path of an experiment's YAML") from error
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); give an experiment's YAML file"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an experiment's YAML file") from error
     try:
         data = read_yaml(text)
     except ValueError as error:

@@ -55,9 +55,7 @@ def complaints(
     return [f"{source_of(place)}: {text}" for place, text in (unknown | broken).items()]
 
 
-def _broken_rule(
-    place: str, kind: str, message: str, data: Mapping[str, Any], keys: dict[str, FieldInfo]
-) -> str:
+def _broken_rule(place: str, kind: str, message: str, data: Mapping[str, Any], keys: dict[str, FieldInfo]) -> str:
     field = keys[place]
     if kind == "missing":
         return f"{place} is missing; write `{place}: ...` ({field.description})"

@@ -58,13 +58,10 @@ def survivors_table(console: Console, survivors: Sequence[Mapping[str, Any]]) ->
     return table(console, _SURVIVOR_HEADS, survivor_rows(survivors))
 
 
-def layers_table(
-    console: Console, layers: Iterable[_LayerRow], genes: int, macs: int, params: int
-) -> RenderableType:
+def layers_table(console: Console, layers: Iterable[_LayerRow], genes: int, macs: int, params: int) -> RenderableType:
     """What would be searched, layer by layer, with the totals last."""
     rows = [
-        (row.name, row.kind, f"{row.maps:,}", f"{row.genes:,}", count(row.macs), count(row.params))
-        for row in layers
+        (row.name, row.kind, f"{row.maps:,}", f"{row.genes:,}", count(row.macs), count(row.params)) for row in layers
     ]
     total = ("total", "", "", f"{genes:,}", count(macs), count(params))
     return table(console, _LAYER_HEADS, [*rows, total])

@@ -147,7 +147,9 @@ def _count_classes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
             logits = network(images[:1].float())
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise DataError(f"the network cannot read validation images of shape {tuple(images.shape[1:])}: {reason}") from error
+        raise DataError(
+            f"the network cannot read validation images of shape {tuple(images.shape[1:])}: {reason}"
+        ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise DataError("the network must give logits (n, classes) for images; wrap it where it gives anything else")
     if int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0:

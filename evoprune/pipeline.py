@@ -194,7 +194,11 @@ def _retraining_of(config: Config) -> dict[str, Any]:
 def _results_of(config: Config) -> dict[str, Any]:
     """What a run's results depend on."""
     settings = flat_config(config)
-    return {key: value for key, value in settings.items() if key not in ("workers.count", "workers.backend", "workers.address")}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in ("workers.count", "workers.backend", "workers.address")
+    }
 
 
 def _reached(folder: RunFolder) -> int:

@@ -136,16 +136,12 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
 def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
     """What a search was made under: the config but for what may change, and the search space."""
     fixed = {
-        key: value
-        for key, value in flat_config(config).items()
-        if key != "name" and not key.startswith(CHANGEABLE)
+        key: value for key, value in flat_config(config).items() if key != "name" and not key.startswith(CHANGEABLE)
     }
     return fixed | {"search space": space.fingerprint}
 
 
-def retrain(
-    setting: Setting, workers: Workers, survivors: Sequence[Candidate]
-) -> dict[str, Mapping[str, Tensor]]:
+def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) -> dict[str, Mapping[str, Tensor]]:
     """Retrains the survivors that are not retrained yet. Returns every one's weights by key."""
     config, folder, data = setting.config, setting.folder, setting.data
     folder.drop_survivors(keep={survivor.key for survivor in survivors})

@@ -128,9 +128,7 @@ def call(*arguments: object) -> Result:
 
 
 def test_run_passes_config_folder_and_overwrite(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
-    result = call(
-        "run", config, "--set", "search.population=16", "--out", tmp_path / "o", "--overwrite", "--quiet"
-    )
+    result = call("run", config, "--set", "search.population=16", "--out", tmp_path / "o", "--overwrite", "--quiet")
     assert result.exit_code == 0
     [(command, options)] = pipeline.calls
     assert command == "run"
@@ -155,9 +153,7 @@ def test_run_prints_survivors_below_the_baseline_and_where_they_are(
 
 def test_resume_passes_overrides_and_branch(pipeline: Pipeline, run_folder: Path, tmp_path: Path) -> None:
     branch = tmp_path / "b"
-    result = call(
-        "resume", run_folder, "--set", "search.generations=20", "--generation", 5, "--out", branch, "--quiet"
-    )
+    result = call("resume", run_folder, "--set", "search.generations=20", "--generation", 5, "--out", branch, "--quiet")
     assert result.exit_code == 0
     [(command, options)] = pipeline.calls
     assert (command, options["path"], options["generation"], options["out"]) == (
@@ -236,9 +232,7 @@ def test_an_interruption_says_how_to_resume(
     assert result.stderr == f"interrupted: go on with: evoprune resume {run_folder}\n"
 
 
-def test_an_interruption_before_anything_is_written_says_so(
-    pipeline: Pipeline, config: Path, tmp_path: Path
-) -> None:
+def test_an_interruption_before_anything_is_written_says_so(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
     def interrupt(folder: Path) -> None:
         raise KeyboardInterrupt
 
@@ -257,20 +251,15 @@ def test_a_bug_exits_1(pipeline: Pipeline, config: Path) -> None:
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-def process(
-    *arguments: str, code: str = "from evoprune.cli import main; main()"
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+def process(*arguments: str, code: str = "from evoprune.cli import main; main()") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_a_real_process_exits_2_without_a_traceback(config: Path) -> None:
     done = process("run", str(config), "--set", "search.tolerance=4")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --set: search.tolerance must be between 0 and 1 "
-        "(a fraction: 0.02 is two percentage points), not 4\n"
+        "error: --set: search.tolerance must be between 0 and 1 (a fraction: 0.02 is two percentage points), not 4\n"
     )
 
 
@@ -284,9 +273,7 @@ def test_a_real_process_exits_1_with_a_traceback(config: Path) -> None:
 
 def test_help_and_version_exit_0() -> None:
     assert process("--help").returncode == 0
-    done = subprocess.run(
-        [sys.executable, "-m", "evoprune", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "evoprune", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"evoprune {evoprune.__version__}\n"
 
 

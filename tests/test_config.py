@@ -137,8 +137,7 @@ BAD = {
     ),
     "nothing to search": (
         "name: a\nspace: {feature_maps: false}",
-        "x.yaml: space must have feature_maps, kernels or strides true, not all three false: "
-        "nothing to search",
+        "x.yaml: space must have feature_maps, kernels or strides true, not all three false: nothing to search",
     ),
     "name of another folder": (
         "name: ../a",
@@ -231,13 +230,9 @@ def test_a_missing_folder_or_binary_file_is_named(tmp_path: Path) -> None:
         "no.yaml: there is no such config file; give the path of an experiment's YAML"
     )
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
-    assert complaint(tmp_path / "x.yaml") == (
-        "x.yaml: is no text in UTF-8; give the path of an experiment's YAML"
-    )
+    assert complaint(tmp_path / "x.yaml") == ("x.yaml: is no text in UTF-8; give the path of an experiment's YAML")
     (tmp_path / "folder").mkdir()
-    assert complaint(tmp_path / "folder") == (
-        "folder: cannot be read (Is a directory); give an experiment's YAML file"
-    )
+    assert complaint(tmp_path / "folder") == ("folder: cannot be read (Is a directory); give an experiment's YAML file")
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,7 @@ def test_light_modules_load_no_heavy_library(module: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "nowhere.yaml"]])
 def test_help_and_complaints_load_no_heavy_library(arguments: list[str]) -> None:
-    code = (
-        "from typer.testing import CliRunner\n"
-        "from evoprune.cli import app\n"
-        f"CliRunner().invoke(app, {arguments})"
-    )
+    code = f"from typer.testing import CliRunner\nfrom evoprune.cli import app\nCliRunner().invoke(app, {arguments})"
     assert loaded_after(code) == set()
 
 

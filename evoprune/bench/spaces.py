@@ -12,6 +12,7 @@ from torchvision import models
 
 from evoprune.errors import SearchSpaceError
 from evoprune.nets.seeding import global_seed
+from evoprune.nets.zoo import check_torchvision_name
 from evoprune.record.files import write_text
 from evoprune.space.cost import cost
 from evoprune.space.discovery import Options, explore
@@ -43,10 +44,13 @@ class SpaceRow:
 def torchvision_spaces(out: Path, names: Sequence[str] | None, report: Callable[[str], None]) -> None:
     """Writes a CSV row for each of torchvision's classification networks (or `names`), as they are done.
 
-    Networks that the file holds already are skipped. report: receives a line a network.
+    Networks that the file holds already are skipped. report: receives a line a network. Raises NetworkError.
     """
     rows = _read_rows(out)
-    for name in names if names is not None else models.list_models(module=models):
+    wanted = names or models.list_models(module=models)
+    for name in wanted:
+        check_torchvision_name(name)
+    for name in wanted:
         if any(row["name"] == name for row in rows):
             continue
         row = space_row(name)

@@ -61,9 +61,7 @@ class Scorer:
         network = self.prepare(genome)
         errors = seen = 0
         with torch.inference_mode():
-            batches = zip(
-                self._images.split(problem.batch_size), self._labels.split(problem.batch_size), strict=True
-            )
+            batches = zip(self._images.split(problem.batch_size), self._labels.split(problem.batch_size), strict=True)
             for images, labels in batches:
                 errors += wrong(network(images), labels)
                 seen += len(labels)

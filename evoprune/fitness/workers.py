@@ -182,7 +182,9 @@ class RayWorkers:
             left = [index for index in left if reached[index].epoch < retraining.config.epochs]  # type: ignore[union-attr]
         return [state for state in reached.values() if state is not None]
 
-    def _spread(self, tasks: Sequence[Any], ask: Callable[[Any, Any], Any], in_flight: int) -> Iterator[tuple[Any, Any]]:
+    def _spread(
+        self, tasks: Sequence[Any], ask: Callable[[Any, Any], Any], in_flight: int
+    ) -> Iterator[tuple[Any, Any]]:
         """Gives every actor up to `in_flight` tasks at a time. Yields (task, result) as they arrive."""
         waiting = list(reversed(tasks))
         running: dict[Any, tuple[Any, Any]] = {}

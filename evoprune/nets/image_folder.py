@@ -17,9 +17,7 @@ _GREY_MODES = frozenset({"1", "L"})
 _MEMORY_LIMIT_BYTES = 2 << 30
 
 
-def image_folder(
-    root: Path | None, image_size: int | None, memory_limit_bytes: int = _MEMORY_LIMIT_BYTES
-) -> RawData:
+def image_folder(root: Path | None, image_size: int | None, memory_limit_bytes: int = _MEMORY_LIMIT_BYTES) -> RawData:
     """The images in root/train/CLASS/ and root/test/CLASS/ (or root/val/CLASS/).
 
     image_size: the side that images are scaled and cropped to; None: all must have one size.
@@ -28,9 +26,7 @@ def image_folder(
     Raises DataError where folders or images are missing, differ or are damaged.
     """
     if root is None:
-        raise DataError(
-            "data.root must be set for imagefolder: a folder with train/CLASS/ and test/CLASS/; it is null"
-        )
+        raise DataError("data.root must be set for imagefolder: a folder with train/CLASS/ and test/CLASS/; it is null")
     train_folder, test_folder = _part(root, "train"), _part(root, "test", "val")
     classes = sorted(folder.name for folder in train_folder.iterdir() if folder.is_dir())
     unknown = sorted({folder.name for folder in test_folder.iterdir() if folder.is_dir()} - set(classes))
@@ -48,9 +44,7 @@ def _part(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    raise DataError(
-        f"data.root: {root} has no folder {' or '.join(names)}; it must have train/CLASS/ and test/CLASS/"
-    )
+    raise DataError(f"data.root: {root} has no folder {' or '.join(names)}; it must have train/CLASS/ and test/CLASS/")
 
 
 def _files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
@@ -62,9 +56,7 @@ def _files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
         if path.suffix.lower() in _SUFFIXES
     ]
     if not found:
-        raise DataError(
-            f"data.root: {folder} has no images in folders of classes; put them into {folder}/CLASS/"
-        )
+        raise DataError(f"data.root: {folder} has no images in folders of classes; put them into {folder}/CLASS/")
     return found
 
 
@@ -89,9 +81,7 @@ def _common_shape(paths: list[Path], image_size: int | None) -> tuple[int, int, 
     return (1 if grey else 3), height, width
 
 
-def _labelled(
-    files: list[tuple[Path, int]], shape: tuple[int, int, int], memory_limit_bytes: int
-) -> LabelledImages:
+def _labelled(files: list[tuple[Path, int]], shape: tuple[int, int, int], memory_limit_bytes: int) -> LabelledImages:
     paths, labels = zip(*files, strict=True)
     images: Images = ImageFiles(paths, shape)
     if len(paths) * math.prod(shape) <= memory_limit_bytes:

@@ -92,9 +92,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
 
 def damaged_image(path: Path, error: Exception) -> DataError:
     """What to raise for an image file that could not be read because of `error`."""
-    return DataError(
-        f"data.root: {path} cannot be read as an image ({describe(error)}); remove it or get it anew"
-    )
+    return DataError(f"data.root: {path} cannot be read as an image ({describe(error)}); remove it or get it anew")
 
 
 def as_float(pixels: Tensor) -> Tensor:

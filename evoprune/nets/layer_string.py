@@ -71,14 +71,10 @@ def parse_layer_string(text: str) -> tuple[Layer, ...]:
         if isinstance(parsed[0], Output) and not last:
             raise NetworkError(f"{place} is the number of classes and must come last; {_FORMS}")
         if last and not isinstance(parsed[0], Output):
-            raise NetworkError(
-                f"{place} is the last layer but must be the number of classes; append as in -10"
-            )
+            raise NetworkError(f"{place} is the last layer but must be the number of classes; append as in -10")
         flat = any(isinstance(layer, Hidden) for layer in layers)
         if flat and isinstance(parsed[0], Conv | MaxPool):
-            raise NetworkError(
-                f"{place} reads images but comes after a hidden layer; put it before the first FC"
-            )
+            raise NetworkError(f"{place} reads images but comes after a hidden layer; put it before the first FC")
         layers += parsed
     return tuple(layers)
 
@@ -133,9 +129,7 @@ def build_layers(layers: tuple[Layer, ...], image_shape: tuple[int, int, int], c
                 maps = units
             case Output(outputs):
                 if outputs != classes:
-                    raise NetworkError(
-                        f"{layer.place} is not the data set's number of classes; write {classes}"
-                    )
+                    raise NetworkError(f"{layer.place} is not the data set's number of classes; write {classes}")
                 modules["out"] = nn.Linear(maps, outputs)
     return nn.Sequential(modules)
 
@@ -147,7 +141,5 @@ def _reduced(pixels: int, layer: Conv | MaxPool) -> int:
     else:
         left = pixels + 2 * ((layer.kernel - 1) // 2) - layer.kernel + 1
     if left < 1:
-        raise NetworkError(
-            f"{layer.place} leaves nothing of {pixels} pixels a side; leave it out or make it smaller"
-        )
+        raise NetworkError(f"{layer.place} leaves nothing of {pixels} pixels a side; leave it out or make it smaller")
     return left

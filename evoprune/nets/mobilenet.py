@@ -12,17 +12,13 @@ _STEM_MAPS = 16
 _HEAD_MAPS = 256
 
 
-def _conv_norm(
-    in_maps: int, maps: int, kernel: int, stride: int = 1, groups: int = 1
-) -> list[tuple[str, nn.Module]]:
+def _conv_norm(in_maps: int, maps: int, kernel: int, stride: int = 1, groups: int = 1) -> list[tuple[str, nn.Module]]:
     conv = nn.Conv2d(in_maps, maps, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
     return [("conv", conv), ("norm", nn.BatchNorm2d(maps))]
 
 
 def _conv_norm_relu(in_maps: int, maps: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict([*_conv_norm(in_maps, maps, kernel, stride, groups), ("relu", nn.ReLU6())])
-    )
+    return nn.Sequential(OrderedDict([*_conv_norm(in_maps, maps, kernel, stride, groups), ("relu", nn.ReLU6())]))
 
 
 class InvertedResidual(nn.Module):

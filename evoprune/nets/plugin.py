@@ -31,9 +31,7 @@ def import_callable(reference: str, key: str, error_class: type[UserError]) -> C
     """
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
-        raise error_class(
-            f"{key}: {reference!r} is no module:callable; write as in my_package.my_module:make"
-        )
+        raise error_class(f"{key}: {reference!r} is no module:callable; write as in my_package.my_module:make")
     try:
         with working_directory_importable():
             target: Any = importlib.import_module(module_name)
@@ -44,14 +42,10 @@ def import_callable(reference: str, key: str, error_class: type[UserError]) -> C
         ) from error
     for name in path.split("."):
         if not hasattr(target, name):
-            raise error_class(
-                f"{key}: {reference!r}: {module_name!r} has no {path!r}; name a callable that it has"
-            )
+            raise error_class(f"{key}: {reference!r}: {module_name!r} has no {path!r}; name a callable that it has")
         target = getattr(target, name)
     if not callable(target):
-        raise error_class(
-            f"{key}: {reference!r} is a {type(target).__name__}; name something that can be called"
-        )
+        raise error_class(f"{key}: {reference!r} is a {type(target).__name__}; name something that can be called")
     return target
 
 

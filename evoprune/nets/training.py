@@ -52,9 +52,7 @@ class FitState:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The model's state dict."""
-        return {
-            name.removeprefix(_MODEL): tensor for name, tensor in self.tensors.items() if name.startswith(_MODEL)
-        }
+        return {name.removeprefix(_MODEL): tensor for name, tensor in self.tensors.items() if name.startswith(_MODEL)}
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,15 @@ def fit(
     Stochastic gradient descent with Nesterov momentum at the learning rate of `learning_rate_at`. The loss is
     (1 - distillation) * cross entropy + distillation * `distillation_loss` to the teacher.
     Epoch k draws from generators seeded by (seed, k), so it is the same whether resumed or not.
+<<<<<<< HEAD
     augment: names of `AUGMENTATIONS`. masks: bool, by the parameter's name: weights where it is False are zero and
     stay so, their gradients and momentum too.
     state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None. on_epoch: called after every epoch with what can be resumed from.
+=======
+    augment: names of `AUGMENTATIONS`. after_step: called after every step, as to keep masked weights at zero.
+    state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None.
+    on_epoch: called after every epoch with what can be resumed from.
+>>>>>>> main
     Raises TrainingError where the loss is not finite; NetworkError where `state` is another network's.
     """
     model.to(device)
@@ -202,9 +206,7 @@ def resolve_device(text: str) -> torch.device:
     if not known:
         raise ConfigError(f"device: {text!r} is no device; write auto, cpu, cuda or cuda:1")
     if kind == "cuda" and int(number or 0) >= gpus:
-        raise ConfigError(
-            f"device: {text!r} is not there, for PyTorch finds {gpus} CUDA devices; write auto or cpu"
-        )
+        raise ConfigError(f"device: {text!r} is not there, for PyTorch finds {gpus} CUDA devices; write auto or cpu")
     return torch.device(text)
 
 
@@ -262,8 +264,7 @@ def _capture(model: nn.Module, optimiser: torch.optim.SGD, epoch: int) -> FitSta
         if momentum is not None:
             tensors[_MOMENTUM + name] = momentum
     copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     return FitState(epoch, copies)
 

@@ -33,9 +33,7 @@ def user_data(reference: str) -> RawData:
     except Exception as error:
         raise DataError(f"{place} failed ({describe(error)}); it is called with no arguments") from error
     if len(parts) != len(_ARRAYS):
-        raise DataError(
-            f"{place} must return {', '.join(_ARRAYS)}, or a pair of data sets, not {_what(returned)}"
-        )
+        raise DataError(f"{place} must return {', '.join(_ARRAYS)}, or a pair of data sets, not {_what(returned)}")
     train_images, train_labels, test_images, test_labels = (
         _checked(array, place, name) for array, name in zip(parts, _ARRAYS, strict=True)
     )

@@ -31,8 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise NetworkError(
-            f"model.weights: {path} holds more than named tensors; "
-            "save torch.save(model.state_dict(), path) alone"
+            f"model.weights: {path} holds more than named tensors; save torch.save(model.state_dict(), path) alone"
         )
     return dict(tensors)
 

@@ -47,7 +47,7 @@ def build_network(
     """The network that `model.network` names, freshly initialised from `generator` alone.
 
     network: a layer string (`16C5-MP2-10`); a name of `ZOO`: the ResNets of He et al. for small images,
-    with 1x1 convolutions as shortcuts (option B: a zero-padded shortcut cannot be pruned), and
+    with 1x1 convolutions as shortcuts (option B: of a zero-padded shortcut, the padded maps stay whole), and
     mobilenetv2_small; `torchvision:NAME`, where grey images are repeated to three channels by a
     `GreyToColour` put in front; or `module:callable`, called with those of the keyword arguments `classes`
     and `image_shape` that its signature names.
@@ -70,7 +70,7 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
     """
     from torchvision import models
 
-    _check_torchvision_name(name)
+    check_torchvision_name(name)
     weights = models.get_model_weights(name).DEFAULT
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))
@@ -102,7 +102,8 @@ def _nearest(name: str, known: Any) -> str:
     return f"the nearest is {matches[0]}; " if matches else ""
 
 
-def _check_torchvision_name(name: str) -> None:
+def check_torchvision_name(name: str) -> None:
+    """Raises NetworkError, with the nearest name, where torchvision has no such classification network."""
     import torchvision.models
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -116,7 +117,7 @@ def _check_torchvision_name(name: str) -> None:
 def _from_torchvision(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     from torchvision import models
 
-    _check_torchvision_name(name)
+    check_torchvision_name(name)
     # Two networks have second classifiers, for training only, which would change what their outputs are.
     auxiliary = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **auxiliary)

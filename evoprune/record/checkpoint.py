@@ -60,15 +60,11 @@ def read_snapshot(folder: RunFolder, generation: int, fingerprint: Mapping[str, 
             f"{path} has layout {layout}, not {LAYOUT}; resume with the evoprune of {folder.environment.name}"
         )
     if difference:
-        raise RunFolderError(
-            f"{path} is of another search: {difference}; put that back, or start a new run with --out"
-        )
+        raise RunFolderError(f"{path} is of another search: {difference}; put that back, or start a new run with --out")
     return snapshot
 
 
-def newest_snapshot(
-    folder: RunFolder, fingerprint: Mapping[str, Any], warn: Callable[[str], None]
-) -> Snapshot | None:
+def newest_snapshot(folder: RunFolder, fingerprint: Mapping[str, Any], warn: Callable[[str], None]) -> Snapshot | None:
     """The newest snapshot that is whole, or None; each damaged one passed over is told to `warn`.
 
     Raises RunFolderError as `read_snapshot` where the newest whole one is of another search.

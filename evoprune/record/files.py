@@ -88,8 +88,7 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: M
 
     # copies, because safetensors refuses tensors that share memory
     copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     checksum = {_CHECKSUM: _tensors_sha256(copies, metadata)}
     write_bytes(path, save(copies, metadata={**metadata, **checksum}))

@@ -144,9 +144,7 @@ class RunFolder:
             raise RunFolderError(f"{self.root} holds no run to overwrite; choose another folder with --out")
         for name in _OWN_FOLDERS:
             if (self.root / name).is_symlink():
-                raise RunFolderError(
-                    f"{self.root / name} is a link, which is not cleared; remove it yourself"
-                )
+                raise RunFolderError(f"{self.root / name} is a link, which is not cleared; remove it yourself")
         # the two files that make this a run go last, so that an interrupted clearing can be repeated
         content = [path for path in self._own_paths() if path not in (self.config, self.environment)]
         files.remove([*content, *self._temporaries(), self.config, self.environment])
@@ -165,12 +163,7 @@ class RunFolder:
 
     def _temporaries(self) -> list[Path]:
         folders = [self.root, *(self.root / name for name in _OWN_FOLDERS)]
-        return [
-            path
-            for folder in folders
-            for path in _listing(folder)
-            if path.name.endswith(files.TEMPORARY_SUFFIX)
-        ]
+        return [path for folder in folders for path in _listing(folder) if path.name.endswith(files.TEMPORARY_SUFFIX)]
 
     def _generations(self, folder: str) -> list[int]:
         pattern = _OWN_FOLDERS[folder]

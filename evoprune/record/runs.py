@@ -108,9 +108,7 @@ class Run:
         if len(matches) == 1 or key in matches:
             return matches[0]
         if matches:
-            raise RunFolderError(
-                f"{self.root}: {key!r} begins several keys ({', '.join(matches)}, ...); give more"
-            )
+            raise RunFolderError(f"{self.root}: {key!r} begins several keys ({', '.join(matches)}, ...); give more")
         # in sorted order, those that share the longest beginning are neighbours
         nearest = ", ".join(known[max(0, place - 1) : place + 2]) or "none yet"
         raise RunFolderError(f"{self.root}: no {what} has the key {key!r}; the nearest: {nearest}")

@@ -24,7 +24,16 @@ class ConstrainedFitness(base.Fitness):
         self.feasible = bool(score.feasible)
         self.violation = 0.0 if self.feasible else score.errors / score.images_seen
 
-    def dominates(self, other: "ConstrainedFitness", obj: slice = slice(None)) -> bool:  # noqa: B008
+    def __hash__(self) -> int:
+        return hash((self.feasible, self.violation, self.wvalues))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ConstrainedFitness):
+            return NotImplemented
+        mine = self.feasible, self.violation, self.wvalues
+        return mine == (other.feasible, other.violation, other.wvalues)
+
+    def dominates(self, other: "ConstrainedFitness", obj: slice = slice(None)) -> bool:
         if self.feasible != other.feasible:
             return self.feasible
         if not self.feasible:

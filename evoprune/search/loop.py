@@ -58,9 +58,7 @@ def evaluate(
     keys = [space.key(genome) for genome in canonical]
     new = {key: genome for key, genome in zip(keys, canonical, strict=True) if key not in known}
     before = set(known)
-    scores = workers.score(
-        list(new.values()), lambda done: progress.scored(generation, generations, done, len(new))
-    )
+    scores = workers.score(list(new.values()), lambda done: progress.scored(generation, generations, done, len(new)))
     known.update(zip(new, scores, strict=True))
     candidates = []
     for key, genome in zip(keys, canonical, strict=True):

@@ -69,8 +69,6 @@ class NSGA2:
 
     def _parent(self) -> Candidate:
         """The better of two; of two that do not dominate each other, the first."""
-        one, other = (
-            self._population[index] for index in self._rng.integers(len(self._population), size=2).tolist()
-        )
+        one, other = (self._population[index] for index in self._rng.integers(len(self._population), size=2).tolist())
         cost = self._config.cost
         return other if Individual(other, cost).fitness.dominates(Individual(one, cost).fitness) else one

@@ -12,15 +12,15 @@ from evoprune.search.fitness import candidate_cost
 def choose_survivors(front: Sequence[Candidate], count: int, cost: CostName) -> list[Candidate]:
     """`count` different candidates of a front: the cheapest, the knee, the most accurate, then between.
 
-    front: cheapest first. Of candidates alike in both objectives one is chosen, as long as there are others.
+    front: cheapest first. Of candidates alike in both objectives, others than the first come last.
     The knee is farthest from the line between the two ends, both objectives scaled to 0..1.
     """
     points = [(candidate_cost(candidate, cost), candidate.score.errors) for candidate in front]
     first_of_each = [place for place, point in enumerate(points) if place == points.index(point)]
-    if len(first_of_each) >= count:
-        front, points = [front[place] for place in first_of_each], [points[place] for place in first_of_each]
-    if len(front) <= count:
-        return list(front)
+    if len(first_of_each) <= count:
+        others = [place for place in range(len(front)) if place not in first_of_each]
+        return [front[place] for place in sorted(first_of_each + others[: count - len(first_of_each)])]
+    front, points = [front[place] for place in first_of_each], [points[place] for place in first_of_each]
     chosen = [0]
     if count > 1:
         chosen.append(_knee(np.array(points, dtype=float)))

@@ -93,9 +93,9 @@ def identities(data: Data) -> list[set[bytes]]:
 
 
 def test_mnist5k_splits_are_disjoint_and_balanced(mnist5k: Data) -> None:
-    assert [
-        len(split) for split in (mnist5k.train, mnist5k.calibration, mnist5k.validation, mnist5k.test)
-    ] == [*(3500, 100, 500, 1000)]
+    assert [len(split) for split in (mnist5k.train, mnist5k.calibration, mnist5k.validation, mnist5k.test)] == [
+        *(3500, 100, 500, 1000)
+    ]
     for split, each in ((mnist5k.train, 350), (mnist5k.calibration, 10), (mnist5k.test, 100)):
         assert torch.bincount(split.labels).tolist() == [each] * 10
     train, validation, test = identities(mnist5k)
@@ -132,9 +132,7 @@ def test_idx_files(tmp_path: Path, dataset: str, place: str, suffix: str) -> Non
     assert data.image_shape == (1, 28, 28)
     assert data.classes == 10
     # The first pixel numbers the image, and its label is the number's last digit.
-    assert (
-        data.validation.images.read(torch.arange(10))[:, 0, 0, 0] % 10
-    ).tolist() == data.validation.labels.tolist()
+    assert (data.validation.images.read(torch.arange(10))[:, 0, 0, 0] % 10).tolist() == data.validation.labels.tolist()
 
 
 def test_damaged_idx_file_is_named(tmp_path: Path) -> None:

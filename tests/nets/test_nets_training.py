@@ -127,9 +127,7 @@ def test_masked_weights_stay_at_zero_and_epochs_are_reported(few: Split) -> None
 
 
 def test_a_loss_that_is_not_finite_names_step_and_learning_rate(few: Split) -> None:
-    with pytest.raises(
-        TrainingError, match=r"loss is (nan|inf) at step \d+ with learning rate .* below 1e\+30"
-    ):
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step \d+ with learning rate .* below 1e\+30"):
         fit(tiny_network(), few, TrainConfig(epochs=5, learning_rate=1e30), 0, CPU)
 
 

@@ -29,9 +29,7 @@ def failing():
 """
 
 
-def build(
-    network: str, image_shape: tuple[int, int, int] = GREY, classes: int = 10, seed: int = 0
-) -> nn.Module:
+def build(network: str, image_shape: tuple[int, int, int] = GREY, classes: int = 10, seed: int = 0) -> nn.Module:
     return build_network(network, image_shape, classes, torch.Generator().manual_seed(seed))
 
 

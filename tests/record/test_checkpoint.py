@@ -83,9 +83,7 @@ def test_one_of_another_layout_is_refused(folder: RunFolder, monkeypatch: pytest
         read_snapshot(folder, 3, FINGERPRINT)
 
 
-@pytest.mark.parametrize(
-    "content", [None, [], {"layout": 1}, {"layout": 1, "generation": 0, "algorithm": {}}]
-)
+@pytest.mark.parametrize("content", [None, [], {"layout": 1}, {"layout": 1, "generation": 0, "algorithm": {}}])
 def test_one_that_is_no_snapshot_counts_as_damaged(folder: RunFolder, content: object) -> None:
     files.write_json(folder.snapshot(3), content)
     with pytest.raises(files.DamagedFileError, match="no snapshot"):

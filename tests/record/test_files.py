@@ -52,9 +52,7 @@ class TestWriting:
         assert files.read_json(path) == {"state": 1}
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_a_full_disk_leaves_the_old_file_alone(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_full_disk_leaves_the_old_file_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if not Path("/dev/full").exists():
             pytest.skip("needs /dev/full")
         path = tmp_path / "a.txt"
@@ -72,9 +70,7 @@ class TestWriting:
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_an_interruption_leaves_nothing_half_written(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_interruption_leaves_nothing_half_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
@@ -83,9 +79,7 @@ class TestWriting:
             files.write_text(tmp_path / "a.txt", "new")
         assert list(tmp_path.iterdir()) == []
 
-    def test_messages_are_one_line_with_a_remedy(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_messages_are_one_line_with_a_remedy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "replace", fail_with(errno.EROFS))
         with pytest.raises(RunFolderError, match="another folder with --out") as caught:
             files.write_text(tmp_path / "a.txt", "new")

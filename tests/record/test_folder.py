@@ -118,9 +118,7 @@ class TestClear:
 
 def test_environment_says_what_a_result_may_depend_on() -> None:
     found = environment()
-    assert {"date", "python", "evoprune", "torch", "numpy", "platform", "cpu", "cores", "memory_gib"} <= set(
-        found
-    )
+    assert {"date", "python", "evoprune", "torch", "numpy", "platform", "cpu", "cores", "memory_gib"} <= set(found)
     assert isinstance(found["cores"], int)
     assert found["cores"] >= 1
     assert found["torch"] is not None

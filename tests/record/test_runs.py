@@ -118,9 +118,7 @@ class TestLoadSurvivor:
         folder, _ = run
         saved = read_survivor(folder.survivor("ab"))
         full = np.ones_like(saved.genome)
-        write_survivor(
-            folder.survivor("ab"), SavedSurvivor(saved.tensors, full, saved.image_shape, saved.classes)
-        )
+        write_survivor(folder.survivor("ab"), SavedSurvivor(saved.tensors, full, saved.image_shape, saved.classes))
         with pytest.raises(UserError, match=r"ab\.safetensors.*shape"):
             load_run(folder.root).load_survivor("ab")
 

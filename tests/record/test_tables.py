@@ -66,18 +66,14 @@ class TestCandidates:
         assert plain(candidates_of(candidates_frame(candidates))) == plain(candidates)
 
     @pytest.mark.parametrize("size", [0, 2])
-    def test_files_keep_every_type(
-        self, tmp_path: Path, candidate: Callable[..., Candidate], size: int
-    ) -> None:
+    def test_files_keep_every_type(self, tmp_path: Path, candidate: Callable[..., Candidate], size: int) -> None:
         frame = candidates_frame([candidate(0, "a", 3, 10), candidate(0, "b", 4, 10, feasible=None)][:size])
         folder = RunFolder(tmp_path)
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         pd.testing.assert_frame_equal(read, frame)
         assert list(read) == DESIGN_CANDIDATES
-        assert dict(read.dtypes) == {
-            name: pd.api.types.pandas_dtype(d) for name, d in CANDIDATE_DTYPES.items()
-        }
+        assert dict(read.dtypes) == {name: pd.api.types.pandas_dtype(d) for name, d in CANDIDATE_DTYPES.items()}
         assert object not in set(read.dtypes)
 
     def test_what_is_not_known_is_missing(self, candidate: Callable[..., Candidate]) -> None:
@@ -85,9 +81,7 @@ class TestCandidates:
         assert frame["mcr"].tolist() == [0.03, pd.NA]
         assert frame["feasible"].tolist() == [True, pd.NA]
 
-    def test_generations_are_read_in_their_order(
-        self, tmp_path: Path, candidate: Callable[..., Candidate]
-    ) -> None:
+    def test_generations_are_read_in_their_order(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
         folder = RunFolder(tmp_path)
         for generation in (10_000, 9_999, 2):
             rows = [candidate(generation, "b", 1, 1), candidate(generation, "a", 1, 1)]
@@ -108,13 +102,9 @@ class TestCandidates:
         with pytest.raises(RunFolderError, match="lacks the column macs"):
             read_candidates(folder)
 
-    def test_a_column_of_another_type_is_named(
-        self, tmp_path: Path, candidate: Callable[..., Candidate]
-    ) -> None:
+    def test_a_column_of_another_type_is_named(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
         folder = RunFolder(tmp_path)
-        files.write_parquet(
-            folder.candidates(0), candidates_frame([candidate(0, "a", 1, 1)]).assign(macs="many")
-        )
+        files.write_parquet(folder.candidates(0), candidates_frame([candidate(0, "a", 1, 1)]).assign(macs="many"))
         with pytest.raises(RunFolderError, match="wrong type"):
             read_candidates(folder)
 
@@ -170,9 +160,7 @@ class TestGenerations:
 
 class TestSurvivors:
     @pytest.mark.parametrize("size", [0, 2])
-    def test_files_keep_every_type(
-        self, tmp_path: Path, survivor: Callable[..., SurvivorRow], size: int
-    ) -> None:
+    def test_files_keep_every_type(self, tmp_path: Path, survivor: Callable[..., SurvivorRow], size: int) -> None:
         frame = survivors_frame([survivor("a", 400, 0.12), survivor("b", 600, 0.11)][:size])
         folder = RunFolder(tmp_path)
         files.write_parquet(folder.survivors_table, frame)

@@ -76,5 +76,5 @@ class Counting:
             on_score(len(scores))
         return scores
 
-    def retrain(self, *_: object) -> list[object]:  # type: ignore[override]
+    def retrain(self, *_: object) -> list[object]:
         raise NotImplementedError

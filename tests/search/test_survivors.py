@@ -51,9 +51,7 @@ def test_of_ties_one_is_chosen_while_there_are_others() -> None:
     twins=st.integers(1, 3),
     count=st.integers(1, 25),
 )
-def test_survivors_are_different_and_as_many_as_there_are(
-    points: set[tuple[int, int]], twins: int, count: int
-) -> None:
+def test_survivors_are_different_and_as_many_as_there_are(points: set[tuple[int, int]], twins: int, count: int) -> None:
     ordered = sorted(points, key=lambda point: (point[1], point[0]))
     front = [candidate(errors, macs, key=f"{errors}-{macs}-{i}") for errors, macs in ordered for i in range(twins)]
     chosen = choose_survivors(front, count, "macs")
