@@ -199,7 +199,6 @@ class SearchConfig(_Section):
     cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
-<<<<<<< HEAD
     mutation_rate: float = _fraction(
         0.02, "chance that a feature-map gene of a child changes", "0.02 is one gene in fifty"
     )
@@ -209,9 +208,6 @@ class SearchConfig(_Section):
     stride_mutation_rate: float = _fraction(
         0.05, "chance that a stride gene of a child changes", "0.05 is one gene in twenty"
     )
-=======
-    mutation_rate: float = _fraction(0.02, "chance that a gene of a child changes", "0.02 is one gene in fifty")
->>>>>>> main
 
 
 class WorkersConfig(_Section):

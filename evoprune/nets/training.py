@@ -97,15 +97,10 @@ def fit(
     Stochastic gradient descent with Nesterov momentum at the learning rate of `learning_rate_at`. The loss is
     (1 - distillation) * cross entropy + distillation * `distillation_loss` to the teacher.
     Epoch k draws from generators seeded by (seed, k), so it is the same whether resumed or not.
-<<<<<<< HEAD
     augment: names of `AUGMENTATIONS`. masks: bool, by the parameter's name: weights where it is False are zero and
     stay so, their gradients and momentum too.
-    state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None. on_epoch: called after every epoch with what can be resumed from.
-=======
-    augment: names of `AUGMENTATIONS`. after_step: called after every step, as to keep masked weights at zero.
     state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None.
     on_epoch: called after every epoch with what can be resumed from.
->>>>>>> main
     Raises TrainingError where the loss is not finite; NetworkError where `state` is another network's.
     """
     model.to(device)

@@ -20,9 +20,7 @@ class NSGA2:
     Deb, Pratap, Agarwal and Meyarivan 2002.
     """
 
-    def __init__(
-        self, space: SearchSpace, config: SearchConfig, preferences: Preferences, rng: np.random.Generator
-    ):
+    def __init__(self, space: SearchSpace, config: SearchConfig, preferences: Preferences, rng: np.random.Generator):
         self._operators = Operators(space, preferences, config)
         self._config = config
         self._rng = rng

@@ -23,14 +23,9 @@ REACH = (-0.5, 0.8)
 """Powers of ten between which the factor on the mutation rates is drawn."""
 
 
-<<<<<<< HEAD
 @dataclass(frozen=True, eq=False)
 class Operators:
     """Starts, crossover and mutation for one search space. Every one takes the generator that it draws from."""
-=======
-def first_population(space: SearchSpace, size: int, ranks: np.ndarray, rng: np.random.Generator) -> list[Genome]:
-    """The whole network, then in turn genomes ranked by importance and random ones, at several ratios.
->>>>>>> main
 
     space: SearchSpace
     preferences: Preferences
@@ -81,9 +76,7 @@ def first_population(space: SearchSpace, size: int, ranks: np.ndarray, rng: np.r
                 count = -(-count // part.round_to) * part.round_to
             if count:
                 _change_bits(genome[part.genes], int(count), ranks, kind, rng)
-        for strides, kept, count in zip(
-            space.strides, self.preferences.strides, counts[len(binary) :], strict=True
-        ):
+        for strides, kept, count in zip(space.strides, self.preferences.strides, counts[len(binary) :], strict=True):
             for gene in rng.permutation(strides.size)[:count]:
                 place = strides.start + gene
                 genome[place] = _other_mask(strides, int(genome[place]), kept[gene], kind, rng)
@@ -109,54 +102,11 @@ def first_population(space: SearchSpace, size: int, ranks: np.ndarray, rng: np.r
         return space.repair(genome, self.preferences.genes)
 
 
-<<<<<<< HEAD
 def _change_bits(genes: Genome, count: int, ranks: np.ndarray, kind: float, rng: np.random.Generator) -> None:
     """Takes away, gives back or swaps (by `kind`, 0..1) `count` genes, in place; one always stays."""
     noisy = ranks + RANK_NOISE * rng.standard_normal(len(genes))
     stays, away = np.flatnonzero(genes), np.flatnonzero(genes == 0)
     if kind >= NARROWER:
-=======
-def crossover(space: SearchSpace, one: Genome, other: Genome, ranks: np.ndarray, rng: np.random.Generator) -> Genome:
-    """A child that takes each group whole from one of two parents, so that maps which work together stay together."""
-    child = one.copy()
-    for group, swap in zip(space.groups, rng.random(len(space.groups)) < 0.5, strict=True):
-        if swap:
-            child[group.genes] = other[group.genes]
-    return space.repair(child, ranks)
-
-
-def mutate(
-    space: SearchSpace, genome: Genome, ranks: np.ndarray, mutation_rate: float, rng: np.random.Generator
-) -> Genome:
-    """A genome in which about `mutation_rate` of the genes have changed, at least one.
-
-    Each group that changes gets narrower (half of the time), wider, or swaps maps at the same width; the maps are
-    those of low rank that go and of high rank that come back, with noise.
-    """
-    genome = genome.copy()
-    counts = rng.binomial([group.size for group in space.groups], mutation_rate)
-    if not counts.any():
-        counts[rng.integers(len(counts))] = 1
-    for group, count in zip(space.groups, counts, strict=True):
-        if count:
-            _change(genome[group.genes], group, int(count), ranks[group.genes], rng)
-    return space.repair(genome, ranks + RANK_NOISE * rng.standard_normal(space.genes))
-
-
-def _change(genes: Genome, group: Group, count: int, ranks: np.ndarray, rng: np.random.Generator) -> None:
-    """Changes `count` genes of a group in place."""
-    noisy = ranks + RANK_NOISE * rng.standard_normal(group.size)
-    kind = rng.random()
-    if kind < 0.5:  # fewer would come back at once, for widths are multiples
-        count = -(-count // group.round_to) * group.round_to
-    if kind < 0.75:
-        stays = np.flatnonzero(genes)
-        gone = stays[np.argsort(noisy[stays], kind="stable")[: min(count, len(stays) - 1)]]
-    else:
-        gone = np.zeros(0, dtype=np.int64)
-    if kind >= 0.5:
-        away = np.flatnonzero(genes == 0)
->>>>>>> main
         genes[away[np.argsort(-noisy[away], kind="stable")[:count]]] = 1
     if not NARROWER <= kind < NARROWER + WIDER:
         genes[stays[np.argsort(noisy[stays], kind="stable")[: max(0, min(count, len(stays) - 1))]]] = 0

@@ -19,7 +19,7 @@ class Cost:
 
 def cost(space: SearchSpace, genome: Genome) -> Cost:
     """MACs, parameters and bytes (as stored: `surgery.packing`) of what the genome leaves. Raises SearchSpaceError."""
-    return phenotype_cost(space, space.phenotype(genome))
+    return phenotype_cost(space, space.check(genome))
 
 
 def phenotype_cost(space: SearchSpace, phenotype: Phenotype) -> Cost:

@@ -76,9 +76,7 @@ def with_kernel_genes(space: SearchSpace, options: Options) -> SearchSpace:
     ]
     kernels = kernel_genes(layers, space.maps, options.kernel_block) if options.kernels else ()
     start = space.maps + sum(genes.size for genes in kernels)
-    strides = (
-        stride_genes(layers, start, options.stride_sharing, options.strides_allowed) if options.strides else ()
-    )
+    strides = stride_genes(layers, start, options.stride_sharing, options.strides_allowed) if options.strides else ()
     return replace(space, kernels=kernels, strides=strides)
 
 

@@ -72,7 +72,9 @@ class LayerStrides:
     masks: tuple[StrideMask, ...]
 
 
-def stride_table(kernel_size: Sequence[int], allowed: Sequence[tuple[int, int]] | None = None) -> tuple[StrideMask, ...]:
+def stride_table(
+    kernel_size: Sequence[int], allowed: Sequence[tuple[int, int]] | None = None
+) -> tuple[StrideMask, ...]:
     """The masks that a stride gene of such a kernel chooses from; the first is dense.
 
     Every (start, stride) with start < stride that keeps taps no earlier one keeps, by ascending stride; the first 255

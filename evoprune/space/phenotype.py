@@ -42,9 +42,7 @@ def develop(space: SearchSpace, genome: Genome) -> Phenotype:
     return Phenotype(genome, {place: index for place, index in kept.items() if len(index) < sizes[place]}, kernels)
 
 
-def _made_and_read(
-    space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def _made_and_read(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Which maps still have a kernel that makes them, and one that reads them. Returns bool (maps,) each.
 
     Whole groups of grouped convolutions pass maps on, they neither make nor read them. What no layer makes (or reads)

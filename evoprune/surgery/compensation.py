@@ -103,7 +103,6 @@ def compensated(
     return result
 
 
-<<<<<<< HEAD
 def _columns_that_stay(layer: Layer, phenotype: Phenotype) -> np.ndarray | None:
     """Which unfolded inputs each output keeps: bool (1 or outputs, columns a group); None where it keeps all."""
     if layer.weight in phenotype.kernels:
@@ -118,9 +117,6 @@ def _columns_that_stay(layer: Layer, phenotype: Phenotype) -> np.ndarray | None:
 
 
 def solve(weight: Tensor, stays: np.ndarray, rows: np.ndarray, statistics: LayerStatistics) -> tuple[Tensor, Tensor]:
-=======
-def solve(weight: Tensor, columns: np.ndarray, rows: np.ndarray, statistics: LayerStatistics) -> tuple[Tensor, Tensor]:
->>>>>>> main
     """The least-squares weights on the columns that stay, and what the bias takes on.
 
     weight: float (outputs, inputs a group, ...taps). stays: bool (outputs, columns a group), or (1, columns) where
@@ -161,9 +157,9 @@ def _ridge_solve(gram: Tensor, columns: Tensor, old: Tensor) -> Tensor:
     square.diagonal().add_(ridge)
     factor, info = torch.linalg.cholesky_ex(square)
     if int(info) == 0:
-        solved = torch.cholesky_solve(kept @ old.T, factor).T
-        if bool(solved.isfinite().all()):
-            return solved
+        taken_over = torch.cholesky_solve(kept @ old.index_fill(1, columns, 0).T, factor).T
+        if bool(taken_over.isfinite().all()):
+            return old[:, columns] + taken_over
     return old[:, columns]
 
 
@@ -232,14 +228,9 @@ def _layers_that_lose(space: SearchSpace) -> set[str]:
     inputs = {
         layer.weight
         for layer in space.layers
-<<<<<<< HEAD
         if space.genes_along(layer.weight, layer.in_dim) is not None and not layer.channels_per_group
     }
     return inputs | {genes.weight for genes in (*space.kernels, *space.strides)}
-=======
-        if (layer.weight, layer.in_dim) in places and not layer.channels_per_group and layer.weight not in statistics
-    )
->>>>>>> main
 
 
 def on_device(statistics: Statistics, device: torch.device) -> dict[str, LayerStatistics]:

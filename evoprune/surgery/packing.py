@@ -42,7 +42,9 @@ def unpack(packed: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotyp
         wanted, values = _lists(name, space, phenotype), packed.get(f"{name}.values")
         same = all(key in packed and torch.equal(packed[key].long(), value.long()) for key, value in wanted.items())
         if values is None or not same or values.numel() != int(masks[name].sum()):
-            raise SearchSpaceError(f"the stored kernels and strides of {name} are not those of the genome: it is damaged")
+            raise SearchSpaceError(
+                f"the stored kernels and strides of {name} are not those of the genome: it is damaged"
+            )
         result[name] = values.new_zeros(masks[name].shape).masked_scatter(masks[name], values)
     return result
 
