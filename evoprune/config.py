@@ -170,7 +170,7 @@ class SpaceConfig(_Section):
             if not 0 <= start < stride:
                 raise PydanticCustomError(
                     "stride_start",
-                    "must have strides_allowed with a start of at least 0 and below its stride, not [{start}, {stride}]",
+                    "must have strides_allowed with a start at least 0 and below its stride, not [{start}, {stride}]",
                     {"start": start, "stride": stride},
                 )
         return self

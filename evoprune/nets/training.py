@@ -141,11 +141,11 @@ def hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> list[Removabl
     handles = []
     for name, mask in masks.items():
         parameter = model.get_parameter(name)
-        keeps = mask.to(parameter.device, parameter.dtype)
+        goes = ~mask.to(parameter.device)
         with torch.no_grad():
-            parameter.mul_(keeps)
+            parameter.masked_fill_(goes, 0)
         if parameter.requires_grad:
-            handles.append(parameter.register_hook(lambda gradient, keeps=keeps: gradient * keeps))
+            handles.append(parameter.register_hook(lambda gradient, goes=goes: gradient.masked_fill(goes, 0)))
     return handles
 
 

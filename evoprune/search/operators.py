@@ -19,8 +19,8 @@ RANK_NOISE = 0.3
 NARROWER, WIDER = 0.5, 0.25
 """Shares of mutations that take away, and that give back; the others swap."""
 
-REACH = (-0.5, 0.8)
-"""Powers of ten between which the factor on the mutation rates is drawn."""
+REACH = (-0.8, 0.5)
+"""Powers of ten between which the factor on the mutation rates is drawn; its mean is 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Operators:
         return genomes
 
     def crossover(self, one: Genome, other: Genome, rng: np.random.Generator) -> Genome:
-        """A child with each group's maps, each layer's kernels and each layer's strides whole from one of two parents."""
+        """A child with each group's maps, each layer's kernels and each layer's strides whole from one parent."""
         child = one.copy()
         parts = (*self.space.groups, *self.space.kernels, *self.space.strides)
         for part, swap in zip(parts, rng.random(len(parts)) < 0.5, strict=True):
@@ -54,9 +54,10 @@ class Operators:
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
         """A genome in which genes have changed at about the config's three rates, at least one.
 
-        The whole child gets narrower, wider, or swaps at the same widths: groups of maps and layers' kernels alike, those
-        of low rank going and those of high rank coming back, with noise; strides move to masks of fewer, more or as many
-        taps. How far it moves is drawn log-uniformly around the rates, so that some children leap and some refine.
+        The whole child gets narrower, wider, or swaps at the same widths: groups of maps and layers' kernels alike,
+        those of low rank going and those of high rank coming back, with noise; strides move to masks of fewer, more or
+        as many taps. How far it moves is drawn log-uniformly around the rates, so that some children leap and some
+        refine.
         """
         space, config = self.space, self.config
         kind, reach = rng.random(), 10 ** rng.uniform(*REACH)

@@ -53,7 +53,7 @@ def packed_layers(space: SearchSpace, phenotype: Phenotype) -> frozenset[str]:
 
 
 def _packed_bytes(space: SearchSpace, phenotype: Phenotype, weight: str) -> int:
-    """Bytes of the weights that stay, of 2 a kernel (4 in layers of over 65,536), and of a start and a stride a mask."""
+    """Bytes of the weights that stay, 2 a kernel (4 in layers of over 65,536), and 2 a mask (start and stride)."""
     kernels = phenotype.kernels[weight]
     itemsize = next(tensor.itemsize for tensor in space.tensors if tensor.name == weight)
     total = itemsize * int(np.count_nonzero(kernels))

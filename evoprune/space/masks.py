@@ -56,7 +56,7 @@ class StrideMask:
         return tuple(range(self.start, math.prod(kernel_size), self.stride))
 
     def nonzero_list(self, weight: Tensor) -> Tensor:
-        """The weights that stay, kernel by kernel. weight: (outputs, inputs, *kernel). Returns (outputs, inputs, taps)."""
+        """The weights that stay. weight: (outputs, inputs, *kernel). Returns (outputs, inputs, taps)."""
         return weight.flatten(2)[..., list(self.taps(weight.shape[2:]))]
 
 

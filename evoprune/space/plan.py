@@ -212,7 +212,7 @@ class SearchSpace:
         return genome
 
     def random(self, rng: np.random.Generator, keep: float = 0.5) -> Genome:
-        """A genome that keeps a share `keep` (0..1) of every group's maps and of every layer's kernels, drawn at random.
+        """A random genome that keeps a share `keep` (0..1) of every group's maps and of every layer's kernels.
 
         Each stride gene is one of its table's masks, all equally likely.
         """
@@ -246,19 +246,13 @@ class SearchSpace:
         importance: float (genes,), higher comes back first. Returns a new genome.
         """
         genome = genome.copy()
-        for _ in range(len(self.groups) + 1):
-            left = self.phenotype(genome).genome if self.kernels else genome
-            short = [
-                (group, self.allowed_width(group, width) - width)
-                for group in self.groups
-                if (width := int(left[group.genes].sum())) < self.allowed_width(group, width)
-            ]
-            if not short:
-                break
-            for group, missing in short:
-                back = np.where(left[group.genes] == 0, importance[group.genes], -np.inf)
-                for gene in group.start + _most_important(back, missing):
-                    self._bring_back(genome, int(gene))
+        if self.kernels:  # what has died stays dead when others come back
+            genome[: self.maps] = self.phenotype(genome).genome[: self.maps]
+        for group in self.groups:
+            width = int(genome[group.genes].sum())
+            back = np.where(genome[group.genes] == 0, importance[group.genes], -np.inf)
+            for gene in group.start + _most_important(back, self.allowed_width(group, width) - width):
+                self._bring_back(genome, int(gene))
         return genome
 
     def _bring_back(self, genome: Genome, gene: int) -> None:

@@ -43,10 +43,7 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
     check_tensors(model, space)
     phenotype = space.check(genome)
     kept, tensors = phenotype.kept, dict(named_tensors(model))
-    result = {
-        weight: tensors[weight].detach() * kernel_mask(space, phenotype, weight).to(tensors[weight].device)
-        for weight in phenotype.kernels
-    }
+    result = _masked(tensors, space, phenotype)
     for (name, dim), index in kept.items():
         gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), index)
         tensor = result.get(name, tensors[name]).detach()
@@ -70,13 +67,19 @@ def cut_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Ph
 
     tensors: the unpruned network's by name.
     """
-    result = {
-        weight: tensors[weight].detach() * kernel_mask(space, phenotype, weight).to(tensors[weight].device)
-        for weight in phenotype.kernels
-    }
+    result = _masked(tensors, space, phenotype)
     for (name, dim), index in phenotype.kept.items():
         tensor = result.get(name, tensors[name]).detach()
         result[name] = tensor.index_select(dim, torch.from_numpy(index).to(tensor.device))
+    return result
+
+
+def _masked(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """Copies of the weights that lose kernels or taps, with zeros for those (whatever they were, also NaN)."""
+    result = {}
+    for weight in phenotype.kernels:
+        goes = ~kernel_mask(space, phenotype, weight)
+        result[weight] = tensors[weight].detach().masked_fill(goes.to(tensors[weight].device), 0)
     return result
 
 

@@ -120,7 +120,7 @@ def solve(weight: Tensor, stays: np.ndarray, rows: np.ndarray, statistics: Layer
     """The least-squares weights on the columns that stay, and what the bias takes on.
 
     weight: float (outputs, inputs a group, ...taps). stays: bool (outputs, columns a group), or (1, columns) where
-    every output keeps the same ones. rows: outputs that are wanted, int; the others keep their weights and a shift of 0.
+    every output keeps the same ones. rows: int, outputs that are wanted; the others keep weights and a shift of 0.
     Returns float of weight's shape, zero at the columns that go, and float (outputs,).
     """
     outputs_a_group = len(weight) // len(statistics.gram)

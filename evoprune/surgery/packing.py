@@ -55,7 +55,7 @@ def _belongs(name: str, packed: frozenset[str]) -> bool:
 
 
 def _lists(weight: str, space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """Which weights of a layer stay: kernels int (kept,), strides uint8 (masks in use, 2); what the layer has genes for."""
+    """What the layer has genes for of: kernels that stay, int (kept,); masks in use, uint8 (masks, 2)."""
     layer, kernels = space.layer(weight), phenotype.kernels[weight]
     present = kernels.any(axis=2)
     lists = {}

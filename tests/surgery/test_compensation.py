@@ -41,7 +41,7 @@ def after_compensation(
     model: nn.Module, space: ep.SearchSpace, genome: np.ndarray, images: Tensor
 ) -> dict[str, Tensor]:
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    return compensated(tensors, space, genome, gram_statistics(model, space, images))
+    return compensated(tensors, space, space.check(genome), gram_statistics(model, space, images))
 
 
 # --- by hand
@@ -149,7 +149,7 @@ def test_convolutions_equal_least_squares(options: dict[str, Any]) -> None:
     genome = space.random(np.random.default_rng(2), keep=0.5)
     new = after_compensation(model, space, genome, images)
     in_maps = conv.weight.shape[1]
-    kept = space.kept(genome)["2.weight", 1]
+    kept = space.phenotype(genome).kept["2.weight", 1]
     assert 0 < len(kept) < in_maps
     taps = conv.weight[0, 0].numel()
     stays = np.repeat(np.isin(np.arange(in_maps), kept), taps)
@@ -184,7 +184,7 @@ def test_inputs_of_a_grouped_convolution_go_slot_by_slot() -> None:
     images = torch.randn(3, 1, 8, 8, generator=generator(3), dtype=torch.float64)
     space = ep.SearchSpace.from_model(model, images[:1], keep=("2",))
     statistics = gram_statistics(model, space, images)["2.weight"]
-    assert space.kept(np.array([1, 0, 1], np.uint8))["0.weight", 0].tolist() == [0, 2, 3, 5]
+    assert space.phenotype(np.array([1, 0, 1], np.uint8)).kept["0.weight", 0].tolist() == [0, 2, 3, 5]
     assert statistics.gram.shape == (2, 27, 27)
     assert statistics.mean.shape == (2, 27)
     with torch.no_grad():
@@ -254,7 +254,7 @@ def test_never_worse_than_plain_cutting(seed: int, columns: int, rank: int, spre
     mean = inputs.mean(0)
     gram = np.cov(inputs.T, ddof=0).reshape(columns, columns)
     statistics = LayerStatistics(torch.from_numpy(gram)[None], torch.from_numpy(mean)[None], "bias")
-    new, shift = solve(torch.from_numpy(weight), stays, np.arange(3), statistics)
+    new, shift = solve(torch.from_numpy(weight), np.isin(np.arange(columns), stays)[None], np.arange(3), statistics)
     cut = np.where(np.isin(np.arange(columns), stays), weight, 0)
     outputs = inputs @ weight.T
     worst = ((inputs @ cut.T - outputs) ** 2).mean(0)
@@ -268,7 +268,7 @@ def test_a_dead_input_goes_without_any_change() -> None:
     gram = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])[None]
     statistics = LayerStatistics(gram, torch.zeros(1, 3), None)
     weight = torch.tensor([[0.3, -0.7, 5.0]])
-    new, shift = solve(weight, np.array([0, 1]), np.array([0]), statistics)
+    new, shift = solve(weight, np.array([[True, True, False]]), np.array([0]), statistics)
     assert new.tolist() == [[pytest.approx(0.3), pytest.approx(-0.7), 0.0]]
     assert shift.tolist() == [0.0]
 
@@ -303,7 +303,7 @@ def test_rows_that_go_keep_their_weights_and_have_no_shift() -> None:
     gram = torch.tensor([[[1.0, 0.5], [0.5, 1.0]]])
     statistics = LayerStatistics(gram, torch.ones(1, 2), "bias")
     weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    new, shift = solve(weight, np.array([0]), np.array([1]), statistics)
+    new, shift = solve(weight, np.array([[True, False]]), np.array([1]), statistics)
     assert new[0].tolist() == [1.0, 2.0]
     assert new[1].tolist() == [pytest.approx(5.0, rel=1e-3), 0.0]
     assert shift.tolist() == [0.0, pytest.approx(7.0 - 5.0, rel=1e-3)]
@@ -323,7 +323,7 @@ def test_inputs_without_variance_stay_finite(inputs: Tensor) -> None:
 
 def test_statistics_that_are_not_finite_cut_and_nothing_else() -> None:
     statistics = LayerStatistics(torch.full((1, 2, 2), torch.nan), torch.zeros(1, 2), None)
-    new, _ = solve(torch.tensor([[1.0, 2.0]]), np.array([0]), np.array([0]), statistics)
+    new, _ = solve(torch.tensor([[1.0, 2.0]]), np.array([[True, False]]), np.array([0]), statistics)
     assert new.tolist() == [[1.0, 0.0]]
 
 
