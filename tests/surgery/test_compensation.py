@@ -194,6 +194,57 @@ def test_inputs_of_a_grouped_convolution_go_slot_by_slot() -> None:
         np.testing.assert_allclose(statistics.gram[group].numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
+SHARINGS = ("input_map", "layer", "kernel")
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("options", [CONVOLUTIONS["3x3 padded"], CONVOLUTIONS["5x3"], CONVOLUTIONS["grouped"]])
+def test_masked_kernels_and_taps_equal_least_squares_row_by_row(options: dict[str, Any], sharing: Any) -> None:
+    """Each output map is solved on the columns that it keeps: numpy's lstsq, ridge included, one row at a time."""
+    model = redrawn(nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, **options)))
+    conv = model[2]
+    assert isinstance(conv, nn.Conv2d)
+    images = torch.randn(5, 2, 9, 9, generator=generator(1), dtype=torch.float64)
+    space = ep.SearchSpace.from_model(model, images[:1], True, True, True, stride_sharing=sharing)
+    genome = space.random(np.random.default_rng(6), keep=0.6)
+    new = after_compensation(model, space, genome, images)
+    stays = space.check(genome).kernels["2.weight"].reshape(6, -1)
+    with torch.no_grad():
+        design = design_matrix(conv, model[:2](images))
+    old, found = conv.weight.detach().reshape(6, -1).numpy(), new["2.weight"].reshape(6, -1).numpy()
+    assert conv.bias is not None
+    for row in range(6):
+        columns = design[row * conv.groups // 6]
+        mean, centred = columns.mean(0), columns - columns.mean(0)
+        keeps = stays[row]
+        if not keeps.any():
+            continue
+        width = int(keeps.sum())
+        ridge = np.sqrt(len(columns) * 1e-4 * centred[:, keeps].var(0).mean()) * np.eye(width)
+        wanted = np.concatenate([centred[:, ~keeps] @ old[row, ~keeps], np.zeros(width)])
+        change, *_ = np.linalg.lstsq(np.vstack([centred[:, keeps], ridge]), wanted, rcond=None)
+        expected = np.zeros_like(old[row])
+        expected[keeps] = old[row, keeps] + change
+        np.testing.assert_allclose(found[row], expected, rtol=1e-7, atol=1e-7)
+        assert new["2.bias"][row].item() == pytest.approx(
+            conv.bias[row].item() + (old[row] - expected) @ mean, rel=1e-6
+        )
+    assert len({tuple(row) for row in stays.tolist()}) > 1
+
+
+def test_a_layer_that_loses_all_kernels_leaves_its_mean() -> None:
+    """With maps kept whole, a map may lose all kernels: its bias becomes the mean of what it was."""
+    model = redrawn(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3)))
+    images = torch.randn(5, 1, 9, 9, generator=generator(1), dtype=torch.float64)
+    space = ep.SearchSpace.from_model(model, images[:1], False, True)
+    genome = space.full()
+    genome[:3] = 0
+    new = after_compensation(model, space, genome, images)
+    assert not new["2.weight"][0].any()
+    with torch.no_grad():
+        assert new["2.bias"][0].item() == pytest.approx(model(images)[:, 0].mean().item())
+
+
 # --- unfolding
 
 
