@@ -69,7 +69,7 @@ def small() -> tuple[SearchSpace, Genome, dict[str, Tensor]]:
     space = SearchSpace.from_model(model, torch.randn(1, 2, 5, 5), False, True, True)
     genome = np.array([1, 0, 1, 1, 4, 0], np.uint8)
     with torch.no_grad():
-        model[0].weight.copy_(torch.arange(36.0).reshape(2, 2, 3, 3))
+        model.get_parameter("0.weight").copy_(torch.arange(36.0).reshape(2, 2, 3, 3))
     return space, genome, ep.compact(model, space, genome).state_dict()
 
 
