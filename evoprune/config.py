@@ -21,6 +21,7 @@ Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 CostName = Literal["macs", "params", "bytes"]
+StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
 
 OVERRIDE_SOURCE = "--set"
@@ -151,6 +152,28 @@ class SpaceConfig(_Section):
     )
     min_maps: int = _whole(1, "least feature maps that stay in a group", "feature maps")
     round_to: int = _whole(1, "widths are multiples of this", "feature maps")
+    kernel_block: int = _whole(1, "output maps whose kernels from one input map share a gene", "feature maps")
+    stride_sharing: StrideSharing = _choice(
+        "input_map",
+        "which kernels share a mask: all that leave one input map (Anwar's constraint), all of a layer, none",
+        StrideSharing,
+    )
+    strides_allowed: tuple[tuple[int, int], ...] | None = _field(
+        None,
+        "masks to choose from besides the dense one, as (start, stride); null: all that the kernel has",
+        "a list of [start, stride] pairs, or null",
+    )
+
+    @model_validator(mode="after")
+    def _strides_begin_below_themselves(self) -> Self:
+        for start, stride in self.strides_allowed or ():
+            if not 0 <= start < stride:
+                raise PydanticCustomError(
+                    "stride_start",
+                    "must have strides_allowed with a start at least 0 and below its stride, not [{start}, {stride}]",
+                    {"start": start, "stride": stride},
+                )
+        return self
 
     @model_validator(mode="after")
     def _something_to_search(self) -> Self:
@@ -176,7 +199,15 @@ class SearchConfig(_Section):
     cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
-    mutation_rate: float = _fraction(0.02, "chance that a gene of a child changes", "0.02 is one gene in fifty")
+    mutation_rate: float = _fraction(
+        0.02, "chance that a feature-map gene of a child changes", "0.02 is one gene in fifty"
+    )
+    kernel_mutation_rate: float = _fraction(
+        0.02, "chance that a kernel gene of a child changes", "0.02 is one gene in fifty"
+    )
+    stride_mutation_rate: float = _fraction(
+        0.05, "chance that a stride gene of a child changes", "0.05 is one gene in twenty"
+    )
 
 
 class WorkersConfig(_Section):

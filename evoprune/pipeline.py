@@ -146,6 +146,9 @@ def discover(options: SpaceConfig, network: nn.Module, example_input: Any) -> Se
         keep_first_conv=options.keep_first_conv,
         min_maps=options.min_maps,
         round_to=options.round_to,
+        kernel_block=options.kernel_block,
+        stride_sharing=options.stride_sharing,
+        strides_allowed=options.strides_allowed,
     )
 
 

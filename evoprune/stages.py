@@ -30,7 +30,7 @@ from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, candidates_of, survivors_frame
 from evoprune.record.training import drop_training_state, read_training_state, write_training_state
-from evoprune.search.criteria import filter_l1, group_ranks
+from evoprune.search.criteria import magnitude_preferences
 from evoprune.search.loop import evolve
 from evoprune.search.nsga2 import NSGA2
 from evoprune.search.survivors import choose_survivors
@@ -111,7 +111,7 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     """Runs what is left of the search. Returns the survivors, cheapest first."""
     config, folder, space = setting.config, setting.folder, setting.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    algorithm = NSGA2(space, config.search, group_ranks(space, filter_l1(problem.model, space)), rng)
+    algorithm = NSGA2(space, config.search, magnitude_preferences(problem.model, space), rng)
     fingerprint = search_fingerprint(config, space)
     snapshot = newest_snapshot(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
@@ -156,10 +156,13 @@ def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) 
         )
         for survivor, state in zip(left, states, strict=True):
             with uninterrupted():
-                saved = SavedSurvivor(state.weights, survivor.genome, data.image_shape, data.classes)
-                write_survivor(folder.survivor(survivor.key), saved)
+                saved = SavedSurvivor(state.weights, data.image_shape, data.classes)
+                write_survivor(folder.survivor(survivor.key), saved, setting.space, survivor.genome)
                 drop_training_state(folder, survivor.key)
-    return {survivor.key: read_survivor(folder.survivor(survivor.key)).tensors for survivor in survivors}
+    return {
+        survivor.key: read_survivor(folder.survivor(survivor.key), setting.space, survivor.genome).tensors
+        for survivor in survivors
+    }
 
 
 def test(

@@ -4,13 +4,13 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from evoprune.config import RetrainConfig, TrainConfig
 from evoprune.fitness.scoring import Problem, Scorer
 from evoprune.nets.splits import Split
 from evoprune.nets.training import EpochReport, FitState, fit
 from evoprune.space.plan import Genome
+from evoprune.space.slicing import cut_masks
 from evoprune.surgery.compaction import compact
 
 
@@ -63,15 +63,9 @@ class Retrainer:
             teacher=self._teacher,
             distillation=retraining.config.distillation,
             temperature=retraining.config.temperature,
+            masks=cut_masks(self._problem.space, self._problem.space.check(genome)),
             state=state,
             until=state.epoch + 1,
             on_epoch=lambda report, reached: after.append((report, reached)),
         )
         return after[0]
-
-
-def network_of(problem_model: nn.Module, problem: Problem, genome: Genome, state: FitState) -> nn.Module:
-    """The compacted network with the weights of a training state, in eval mode."""
-    network = compact(problem_model, problem.space, genome)
-    network.load_state_dict(state.weights)
-    return network.eval()

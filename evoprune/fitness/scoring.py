@@ -84,9 +84,9 @@ class Scorer:
     def prepare(self, genome: Genome) -> nn.Module:
         """The genome's network as it is scored: cut, compensated, recalibrated. Valid until the next call."""
         problem = self._problem
-        kept = problem.space.kept(problem.space.check(genome))
-        solved = compensated(self._tensors, problem.space, genome, self._statistics) if self._statistics else {}
-        changed = solved | cut_tensors(self._tensors | solved, kept)
+        phenotype = problem.space.check(genome)
+        solved = compensated(self._tensors, problem.space, phenotype, self._statistics) if self._statistics else {}
+        changed = solved | cut_tensors(self._tensors | solved, problem.space, phenotype)
         put_back = {name: self._tensors[name] for name in self._changed - changed.keys()}
         replace_tensors(self._network, put_back | {name: _channels_last(tensor) for name, tensor in changed.items()})
         mend(self._network, problem.space)

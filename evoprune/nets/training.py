@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from evoprune.config import TrainConfig
 from evoprune.errors import ConfigError, TrainingError
@@ -73,7 +74,6 @@ class _Job:
     optimiser: torch.optim.SGD
     augment: tuple[str, ...]
     guide: _Distillation | None
-    after_step: Callable[[], None] | None
 
 
 def fit(
@@ -87,7 +87,7 @@ def fit(
     teacher: nn.Module | None = None,
     distillation: float = 0.0,
     temperature: float = 4.0,
-    after_step: Callable[[], None] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     state: FitState | None = None,
     until: int | None = None,
     on_epoch: Callable[[EpochReport, FitState], None] | None = None,
@@ -97,7 +97,8 @@ def fit(
     Stochastic gradient descent with Nesterov momentum at the learning rate of `learning_rate_at`. The loss is
     (1 - distillation) * cross entropy + distillation * `distillation_loss` to the teacher.
     Epoch k draws from generators seeded by (seed, k), so it is the same whether resumed or not.
-    augment: names of `AUGMENTATIONS`. after_step: called after every step, as to keep masked weights at zero.
+    augment: names of `AUGMENTATIONS`. masks: bool, by the parameter's name: weights where it is False are zero and
+    stay so, their gradients and momentum too.
     state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None.
     on_epoch: called after every epoch with what can be resumed from.
     Raises TrainingError where the loss is not finite; NetworkError where `state` is another network's.
@@ -116,7 +117,8 @@ def fit(
     guide = None
     if teacher is not None and distillation > 0:
         guide = _Distillation(teacher.to(device), distillation, temperature)
-    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), guide, after_step)
+    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), guide)
+    held = hold_at_zero(model, masks or {})
     first = state.epoch + 1 if state is not None else 1
     last = train.epochs if until is None else min(until, train.epochs)
     for epoch in range(first, last + 1):
@@ -125,8 +127,26 @@ def fit(
         if on_epoch is not None:
             report = EpochReport(epoch, train.epochs, loss, time.perf_counter() - started)
             on_epoch(report, _capture(model, optimiser, epoch))
+    for handle in held:
+        handle.remove()
     model.to(memory_format=torch.contiguous_format)
     model.eval()
+
+
+def hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> list[RemovableHandle]:
+    """Sets masked weights to zero and lets no gradient reach them: no step, momentum or decay can move them then.
+
+    masks: bool, False where a parameter of that name is pruned. Returns what ends it (`handle.remove()`).
+    """
+    handles = []
+    for name, mask in masks.items():
+        parameter = model.get_parameter(name)
+        goes = ~mask.to(parameter.device)
+        with torch.no_grad():
+            parameter.masked_fill_(goes, 0)
+        if parameter.requires_grad:
+            handles.append(parameter.register_hook(lambda gradient, goes=goes: gradient.masked_fill(goes, 0)))
+    return handles
 
 
 def learning_rate_at(step: int, steps: int, highest: float) -> float:
@@ -219,8 +239,6 @@ def _train_step(job: _Job, images: Tensor, labels: Tensor, rate: float, step: in
         )
     loss.backward()
     job.optimiser.step()
-    if job.after_step is not None:
-        job.after_step()
     return value
 
 

@@ -73,13 +73,14 @@ class Run:
         from evoprune.space.plan import SearchSpace
         from evoprune.surgery.compaction import compact
 
-        path = self._folder.survivor(self._full_key(key, sorted(self.survivors["key"]), "survivor"))
-        survivor = read_survivor(path)
+        key = self._full_key(key, sorted(self.survivors["key"]), "survivor")
+        path, genome = self._folder.survivor(key), self.genome(key)
         space = SearchSpace.from_dict(files.read_json(self._folder.space))
+        survivor = read_survivor(path, space, genome)
         network = network or self.network
         if network is None:
             network = self._fresh_network(survivor.image_shape, survivor.classes)
-        small = compact(network, space, survivor.genome)
+        small = compact(network, space, genome)
         load_weights(small, survivor.tensors, str(path))
         return small.eval()
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate
+from evoprune.search.criteria import Preferences
 from evoprune.search.fitness import Individual, feasible_front, select
-from evoprune.search.operators import crossover, first_population, mutate
+from evoprune.search.operators import Operators
 from evoprune.space.plan import Genome, SearchSpace
 
 
@@ -19,10 +20,9 @@ class NSGA2:
     Deb, Pratap, Agarwal and Meyarivan 2002.
     """
 
-    def __init__(self, space: SearchSpace, config: SearchConfig, ranks: np.ndarray, rng: np.random.Generator):
-        self._space = space
+    def __init__(self, space: SearchSpace, config: SearchConfig, preferences: Preferences, rng: np.random.Generator):
+        self._operators = Operators(space, preferences, config)
         self._config = config
-        self._ranks = ranks
         self._rng = rng
         self._population: list[Candidate] = []
         self._front: list[Candidate] = []
@@ -36,7 +36,7 @@ class NSGA2:
         """The next generation's genomes; the first is the whole network, in the first generation."""
         size = self._config.population
         if not self._population:
-            return first_population(self._space, size, self._ranks, self._rng)
+            return self._operators.first_population(size, self._rng)
         return [self._child() for _ in range(size)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
@@ -62,8 +62,8 @@ class NSGA2:
     def _child(self) -> Genome:
         genome = self._parent().genome
         if self._rng.random() < self._config.crossover_rate:
-            genome = crossover(self._space, genome, self._parent().genome, self._ranks, self._rng)
-        return mutate(self._space, genome, self._ranks, self._config.mutation_rate, self._rng)
+            genome = self._operators.crossover(genome, self._parent().genome, self._rng)
+        return self._operators.mutate(genome, self._rng)
 
     def _parent(self) -> Candidate:
         """The better of two; of two that do not dominate each other, the first."""

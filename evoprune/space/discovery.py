@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from evoprune.errors import SearchSpaceError
+from evoprune.space.kernel_genes import KernelLayer, Sharing, kernel_genes, stride_genes
 from evoprune.space.labels import CONSTANT, Labels
 from evoprune.space.operations import follow
 from evoprune.space.plan import Axis, Frozen, Group, Layer, SearchSpace, TensorInfo
@@ -29,7 +30,9 @@ class Options:
 
     feature_maps: whether maps may go. keep: patterns (as in a shell) of layer names that stay whole.
     keep_first_conv: the first convolution stays whole. min_maps: least number of maps of a group that stay.
-    round_to: widths are multiples of this.
+    round_to: widths are multiples of this. kernels: whether kernels may go; kernel_block: of so many output maps at a
+    time. strides: whether kernels may lose taps; stride_sharing: which kernels share a mask (see `StrideGenes`);
+    strides_allowed: (start, stride) pairs to choose from, all if None. What is kept whole keeps its kernels too.
     """
 
     feature_maps: bool = True
@@ -37,15 +40,44 @@ class Options:
     keep_first_conv: bool = False
     min_maps: int = 1
     round_to: int = 1
+    kernels: bool = False
+    kernel_block: int = 1
+    strides: bool = False
+    stride_sharing: Sharing = "input_map"
+    strides_allowed: tuple[tuple[int, int], ...] | None = None
 
 
 def discover(model: nn.Module, example_input: Any, options: Options) -> SearchSpace:
     """The search space of a network: `explore` without what was measured on the way. Raises SearchSpaceError."""
-    space = explore(model, example_input, options).space
-    if not space.groups:
+    space = with_kernel_genes(explore(model, example_input, options).space, options)
+    if not space.genes:
         why = "; ".join(f"{part.name}: {part.reason}" for part in space.frozen[:3])
         raise SearchSpaceError(f"the network has no part that may go ({why or 'no convolution or hidden layer'})")
     return space
+
+
+def with_kernel_genes(space: SearchSpace, options: Options) -> SearchSpace:
+    """The search space with genes of kernels and strides. They change weights in place, so there is nothing to prove.
+
+    Raises SearchSpaceError where a block is larger than a layer, or a stride does not fit a kernel.
+    """
+    convolutions = [layer for layer in space.layers if "convolution" in layer.kind]
+    layers = [
+        KernelLayer(
+            layer.name,
+            layer.weight,
+            (layer.shape[layer.out_dim], layer.shape[layer.in_dim]),
+            layer.shape[2:],
+            1 if "transposed" in layer.kind else layer.groups,
+        )
+        for place, layer in enumerate(convolutions)
+        if not (options.keep_first_conv and place == 0)
+        and not any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in options.keep)
+    ]
+    kernels = kernel_genes(layers, space.maps, options.kernel_block) if options.kernels else ()
+    start = space.maps + sum(genes.size for genes in kernels)
+    strides = stride_genes(layers, start, options.stride_sharing, options.strides_allowed) if options.strides else ()
+    return replace(space, kernels=kernels, strides=strides)
 
 
 def explore(model: nn.Module, example_input: Any, options: Options) -> Proof:

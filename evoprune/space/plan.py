@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoprune.errors import SearchSpaceError
+from evoprune.space.kernel_genes import KernelGenes, Sharing, StrideGenes
+from evoprune.space.masks import FeatureMapMask, KernelMask, LayerStrides, StrideMask
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from evoprune.space.phenotype import Phenotype
+
 Genome = np.ndarray
-"""uint8 (genes,): what stays. A feature-map gene is 1 where its map stays and 0 where it goes."""
+"""uint8 (genes,): what stays. A gene of feature maps or kernels is 1 where they stay; a stride gene is a table's index.
+
+Feature maps come first, then kernels, then strides.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,11 @@ class Layer:
     in_dim: int = 1
     channels_per_group: int = 0
 
+    @property
+    def taps(self) -> int:
+        """Weights in one kernel; 1 for a linear layer."""
+        return math.prod(self.shape[2:])
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -103,7 +116,8 @@ class SearchSpace:
 
     groups: feature maps that may go. axes: the positions of tensors that go with them. layers: what costs MACs.
     norms: normalisations over maps. tensors: everything the network stores. frozen: what stays whole, with reasons.
-    fixed_macs: multiply-accumulates of one image outside of layers (attention's products).
+    fixed_macs: multiply-accumulates of one image outside of layers (attention's products). kernels, strides: genes of
+    kernels and of kernel-stride masks, a layer each.
     """
 
     groups: tuple[Group, ...]
@@ -113,6 +127,8 @@ class SearchSpace:
     tensors: tuple[TensorInfo, ...]
     frozen: tuple[Frozen, ...] = ()
     fixed_macs: int = 0
+    kernels: tuple[KernelGenes, ...] = ()
+    strides: tuple[StrideGenes, ...] = ()
 
     @classmethod
     def from_model(
@@ -127,24 +143,60 @@ class SearchSpace:
         keep_first_conv: bool = False,
         min_maps: int = 1,
         round_to: int = 1,
+        kernel_block: int = 1,
+        stride_sharing: Sharing = "input_map",
+        strides_allowed: tuple[tuple[int, int], ...] | None = None,
     ) -> "SearchSpace":
-        """The search space of any network, proved on it: see `evoprune.space.discovery.discover`."""
+        """The search space of any network, proved on it: see `discovery.discover` and `discovery.Options`."""
         from evoprune.space.discovery import Options, discover
 
-        options = Options(feature_maps, keep, keep_first_conv, min_maps, round_to)
-        if kernels or strides:
-            raise SearchSpaceError("space.kernels and space.strides are not available yet; set them to false")
+        options = Options(
+            feature_maps=feature_maps,
+            keep=keep,
+            keep_first_conv=keep_first_conv,
+            min_maps=min_maps,
+            round_to=round_to,
+            kernels=kernels,
+            kernel_block=kernel_block,
+            strides=strides,
+            stride_sharing=stride_sharing,
+            strides_allowed=strides_allowed,
+        )
         return discover(model, example_input, options)
+
+    @cached_property
+    def maps(self) -> int:
+        """How many genes are feature maps: the first ones."""
+        return sum(group.size for group in self.groups)
 
     @cached_property
     def genes(self) -> int:
         """How many genes a genome has."""
-        return sum(group.size for group in self.groups)
+        return self.maps + sum(genes.size for genes in (*self.kernels, *self.strides))
 
     @cached_property
     def cardinality(self) -> np.ndarray:
         """How many values each gene can take. Returns uint8 (genes,)."""
-        return np.full(self.genes, 2, dtype=np.uint8)
+        cardinality = np.full(self.genes, 2, dtype=np.uint8)
+        for strides in self.strides:
+            cardinality[strides.genes] = len(strides.table)
+        return cardinality
+
+    @cached_property
+    def _layer_of_weight(self) -> dict[str, Layer]:
+        return {layer.weight: layer for layer in self.layers}
+
+    def layer(self, weight: str) -> Layer:
+        """The layer of a weight, by the weight's name."""
+        return self._layer_of_weight[weight]
+
+    @cached_property
+    def _genes_of_place(self) -> dict[tuple[str, int], np.ndarray]:
+        return {(axis.tensor, axis.dim): axis.gene for axis in self.axes}
+
+    def genes_along(self, tensor: str, dim: int) -> np.ndarray | None:
+        """The map gene of each position along a dimension, -1 where it stays; None where all stay. int32 (size,)."""
+        return self._genes_of_place.get((tensor, dim))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,37 +206,64 @@ class SearchSpace:
 
     def full(self) -> Genome:
         """The genome in which everything stays."""
-        return np.ones(self.genes, dtype=np.uint8)
+        genome = np.ones(self.genes, dtype=np.uint8)
+        for strides in self.strides:
+            genome[strides.genes] = 0
+        return genome
 
     def random(self, rng: np.random.Generator, keep: float = 0.5) -> Genome:
-        """A genome that keeps a share `keep` (0..1) of every group's maps, drawn at random."""
+        """A random genome that keeps a share `keep` (0..1) of every group's maps and of every layer's kernels.
+
+        Each stride gene is one of its table's masks, all equally likely.
+        """
         if not 0 <= keep <= 1:
             raise SearchSpaceError(f"keep must be a fraction between 0 and 1, not {keep}")
-        return self.top(rng.random(self.genes), np.full(len(self.groups), keep))
+        importance = rng.random(self.genes)
+        genome = self.top(importance, np.full(len(self.groups), keep))
+        for kernels in self.kernels:
+            goes = _most_important(-importance[kernels.genes], kernels.size - round(keep * kernels.size))
+            genome[kernels.start + goes] = 0
+        for strides in self.strides:
+            genome[strides.genes] = rng.integers(len(strides.table), size=strides.size)
+        return self.repair(genome, importance)
 
     def top(self, importance: np.ndarray, keep: np.ndarray) -> Genome:
-        """The genome that keeps each group's most important maps.
+        """The genome that keeps each group's most important maps, all kernels and all taps.
 
         importance: float (genes,), higher stays. keep: float (groups,), the share of each group that stays.
         """
-        genome = np.zeros(self.genes, dtype=np.uint8)
+        genome = self.full()
         for group, share in zip(self.groups, keep, strict=True):
-            genome[group.genes][_most_important(importance[group.genes], round(share * group.size))] = 1
+            genes = genome[group.genes]  # a view
+            genes[:] = 0
+            genes[_most_important(importance[group.genes], round(share * group.size))] = 1
         return self.repair(genome, importance)
 
     def repair(self, genome: Genome, importance: np.ndarray) -> Genome:
         """The genome with every group's width allowed: missing maps come back, most important first.
 
+        A map that is missing since its kernels are gone gets them all back.
         importance: float (genes,), higher comes back first. Returns a new genome.
         """
         genome = genome.copy()
+        if self.kernels:  # what has died stays dead when others come back
+            genome[: self.maps] = self.phenotype(genome).genome[: self.maps]
         for group in self.groups:
-            genes = genome[group.genes]  # a view
-            width = self.allowed_width(group, int(genes.sum()))
-            if width > genes.sum():
-                back = np.where(genes == 0, importance[group.genes], -np.inf)
-                genes[_most_important(back, width - int(genes.sum()))] = 1
+            width = int(genome[group.genes].sum())
+            back = np.where(genome[group.genes] == 0, importance[group.genes], -np.inf)
+            for gene in group.start + _most_important(back, self.allowed_width(group, width) - width):
+                self._bring_back(genome, int(gene))
         return genome
+
+    def _bring_back(self, genome: Genome, gene: int) -> None:
+        """Sets a map's gene and those of all kernels that make or read it, in place."""
+        genome[gene] = 1
+        for kernels in self.kernels:
+            layer = self.layer(kernels.weight)
+            for dim, of_map in ((layer.out_dim, kernels.of_kernel), (layer.in_dim, kernels.of_kernel.T)):
+                along = self.genes_along(kernels.weight, dim)
+                if along is not None:
+                    genome[kernels.start + of_map[along == gene].reshape(-1)] = 1
 
     @staticmethod
     def allowed_width(group: Group, width: int) -> int:
@@ -194,14 +273,33 @@ class SearchSpace:
 
     def canonical(self, genome: Genome) -> Genome:
         """The genome with genes that can have no effect set to a fixed value, so that equal networks are equal."""
-        return self.check(genome)
+        return self.phenotype(genome).genome
+
+    def phenotype(self, genome: Genome) -> "Phenotype":
+        """What the genome leaves of the network. Raises SearchSpaceError where it is not one of this space."""
+        from evoprune.space.phenotype import develop
+
+        return develop(self, self._check_values(genome))
 
     def key(self, genome: Genome) -> str:
         """A stable name of what is left of the network (its phenotype): 16 hexadecimal digits."""
-        return hashlib.sha256(self.canonical(genome).tobytes()).hexdigest()[:16]
+        return hashlib.sha256(self.check(genome).genome.tobytes()).hexdigest()[:16]
 
-    def check(self, genome: Genome) -> Genome:
-        """The genome as uint8 (genes,). Raises SearchSpaceError where it is not one of this space."""
+    def check(self, genome: Genome) -> "Phenotype":
+        """The phenotype of a genome that leaves a whole network: every group keeps its least number of maps.
+
+        Raises SearchSpaceError where the genome is not one of this space, or leaves too little.
+        """
+        phenotype = self.phenotype(genome)
+        for group in self.groups:
+            if (width := np.count_nonzero(phenotype.genome[group.genes])) < group.minimum:
+                raise SearchSpaceError(
+                    f"group {group.name} must keep at least {group.minimum} feature maps, and this genome keeps {width}"
+                )
+        return phenotype
+
+    def _check_values(self, genome: Genome) -> Genome:
+        """The genome as uint8 (genes,)."""
         genome = np.asarray(genome)
         if genome.shape != (self.genes,):
             raise SearchSpaceError(
@@ -214,18 +312,13 @@ class SearchSpace:
             raise SearchSpaceError(
                 f"gene {gene} must be below its cardinality {self.cardinality[gene]}, not {genome[gene]}"
             )
-        for group in self.groups:
-            if (width := np.count_nonzero(genome[group.genes])) < group.minimum:
-                raise SearchSpaceError(
-                    f"group {group.name} must keep at least {group.minimum} feature maps, and this genome keeps {width}"
-                )
         return genome.astype(np.uint8, copy=False)
 
-    def kept(self, genome: Genome) -> dict[tuple[str, int], np.ndarray]:
-        """Positions that stay, for every (tensor, dimension) that loses some. Values int64 (kept,)."""
-        kept = {(axis.tensor, axis.dim): axis.kept(genome) for axis in self.axes}
-        sizes = {(axis.tensor, axis.dim): len(axis.gene) for axis in self.axes}
-        return {place: index for place, index in kept.items() if len(index) < sizes[place]}
+    def masks(self, genome: Genome) -> tuple[FeatureMapMask | KernelMask | LayerStrides, ...]:
+        """The genome as masks, layer by layer: of feature maps, of kernels, of taps. Only what loses something."""
+        from evoprune.space.phenotype import masks_of
+
+        return masks_of(self, self.check(genome))
 
     def widths(self, genome: Genome) -> np.ndarray:
         """How many maps each group keeps. Returns int64 (groups,)."""
@@ -242,7 +335,7 @@ class SearchSpace:
     def without(self, groups: frozenset[str], reason: str) -> "SearchSpace":
         """The search space in which these groups (by name) stay whole, for a reason."""
         stays = [group for group in self.groups if group.name not in groups]
-        renumber = np.full(self.genes + 1, -1, dtype=np.int32)  # last: index -1, which stays -1
+        renumber = np.full(self.maps + 1, -1, dtype=np.int32)  # last: index -1, which stays -1
         moved, start = [], 0
         for group in stays:
             renumber[group.genes] = np.arange(start, start + group.size)
@@ -268,6 +361,12 @@ class SearchSpace:
             "tensors": [vars(tensor) | {"shape": list(tensor.shape)} for tensor in self.tensors],
             "frozen": [dict(vars(frozen)) for frozen in self.frozen],
             "fixed_macs": self.fixed_macs,
+            "kernels": [_fields(genes, "weight", "start", "shape", "block") for genes in self.kernels],
+            "strides": [
+                _fields(genes, "weight", "start", "shape", "kernel_size", "sharing", "groups")
+                | {"table": [[mask.start, mask.stride] for mask in genes.table]}
+                for genes in self.strides
+            ],
         }
 
     @classmethod
@@ -282,9 +381,24 @@ class SearchSpace:
                 tensors=tuple(TensorInfo(**row | {"shape": tuple(row["shape"])}) for row in data["tensors"]),
                 frozen=tuple(Frozen(**row) for row in data["frozen"]),
                 fixed_macs=int(data["fixed_macs"]),
+                kernels=tuple(KernelGenes(**row | {"shape": tuple(row["shape"])}) for row in data["kernels"]),
+                strides=tuple(
+                    StrideGenes(
+                        **row
+                        | {name: tuple(row[name]) for name in ("shape", "kernel_size")}
+                        | {"table": tuple(StrideMask(*pair) for pair in row["table"])}
+                    )
+                    for row in data["strides"]
+                ),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SearchSpaceError(f"this is no search space of evoprune's: {error!r}") from None
+
+
+def _fields(record: object, *names: str) -> dict[str, Any]:
+    """Those fields of a record, tuples as lists."""
+    values = {name: getattr(record, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _most_important(importance: np.ndarray, count: int) -> np.ndarray:

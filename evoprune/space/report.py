@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from evoprune.space.cost import kept_elements
+from evoprune.space.cost import cut_elements
 from evoprune.space.plan import Frozen, SearchSpace
 
 
@@ -33,7 +33,7 @@ class SpaceReport:
 
 def space_report(network: str, space: SearchSpace) -> SpaceReport:
     """The rows of a search space, layers in the order of the forward pass."""
-    elements = kept_elements(space, space.full())
+    elements = cut_elements(space, space.phenotype(space.full()))
     genes = {name: group.size for group in space.groups for name in group.layers}
     layers = tuple(
         LayerReport(

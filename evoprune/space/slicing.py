@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evoprune.errors import SearchSpaceError
+from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome, SearchSpace
 
 
@@ -40,9 +41,9 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
     included. Layer and group norms take their statistics over the maps that stay (by a forward hook).
     """
     check_tensors(model, space)
-    kept = space.kept(space.check(genome))
-    tensors = dict(named_tensors(model))
-    result: dict[str, Tensor] = {}
+    phenotype = space.check(genome)
+    kept, tensors = phenotype.kept, dict(named_tensors(model))
+    result = _masked(tensors, space, phenotype)
     for (name, dim), index in kept.items():
         gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), index)
         tensor = result.get(name, tensors[name]).detach()
@@ -57,21 +58,45 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
 def cut(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
     """Cuts everything that the genome removes out of the module's tensors, in place, and mends its widths."""
     check_tensors(model, space)
-    kept = space.kept(space.check(genome))
-    replace_tensors(model, cut_tensors(dict(named_tensors(model)), kept))
+    replace_tensors(model, cut_tensors(dict(named_tensors(model)), space, space.check(genome)))
     mend(model, space)
 
 
-def cut_tensors(tensors: Mapping[str, Tensor], kept: Mapping[tuple[str, int], np.ndarray]) -> dict[str, Tensor]:
-    """Those tensors that lose positions, without them; detached copies.
+def cut_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """Those tensors that lose positions, without them, and those that lose weights, with zeros; detached copies.
 
-    tensors: by name. kept: positions that stay of a (tensor, dimension): `SearchSpace.kept`.
+    tensors: the unpruned network's by name.
     """
-    result: dict[str, Tensor] = {}
-    for (name, dim), index in kept.items():
+    result = _masked(tensors, space, phenotype)
+    for (name, dim), index in phenotype.kept.items():
         tensor = result.get(name, tensors[name]).detach()
         result[name] = tensor.index_select(dim, torch.from_numpy(index).to(tensor.device))
     return result
+
+
+def _masked(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """Copies of the weights that lose kernels or taps, with zeros for those (whatever they were, also NaN)."""
+    result = {}
+    for weight in phenotype.kernels:
+        goes = ~kernel_mask(space, phenotype, weight)
+        result[weight] = tensors[weight].detach().masked_fill(goes.to(tensors[weight].device), 0)
+    return result
+
+
+def kernel_mask(space: SearchSpace, phenotype: Phenotype, weight: str) -> Tensor:
+    """Which weights stay of a layer that loses kernels or taps. Returns bool of the unpruned weight's shape."""
+    layer = space.layer(weight)
+    mask = torch.from_numpy(phenotype.kernels[weight])
+    return mask.reshape(*mask.shape[:2], *layer.shape[2:]).movedim((0, 1), (layer.out_dim, layer.in_dim))
+
+
+def cut_masks(space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """`kernel_mask` of every layer that loses kernels or taps, in the shapes of the cut weights."""
+    masks = {weight: kernel_mask(space, phenotype, weight) for weight in phenotype.kernels}
+    for (name, dim), index in phenotype.kept.items():
+        if name in masks:
+            masks[name] = masks[name].index_select(dim, torch.from_numpy(index))
+    return masks
 
 
 def replace_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ cutting. Statistics are taken once a run; a candidate costs milliseconds.
 Least squares for pruned layers: He, Zhang and Sun 2017, eq. 2 (there by the pruned network's own activations).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evoprune.space.plan import Genome, Layer, SearchSpace
+from evoprune.space.phenotype import Phenotype
+from evoprune.space.plan import Layer, SearchSpace
 
 RIDGE = 1e-4
 """lambda, as a share of the mean of G's diagonal."""
@@ -67,14 +68,13 @@ def gram_statistics(model: nn.Module, space: SearchSpace, images: Tensor) -> dic
 
 
 def compensated_layers(model: nn.Module, space: SearchSpace) -> list[Layer]:
-    """Layers whose inputs may go and whose kept weights can be solved for."""
+    """Layers whose inputs or taps may go and whose kept weights can be solved for."""
     modules = dict(model.named_modules())
-    places = {(axis.tensor, axis.dim) for axis in space.axes}
+    losing = _layers_that_lose(space)
     return [
         layer
         for layer in space.layers
-        if (layer.weight, layer.in_dim) in places
-        and not layer.channels_per_group
+        if layer.weight in losing
         and layer.weight == f"{layer.name}.weight"
         and isinstance(modules.get(layer.name), nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
     ]
@@ -82,67 +82,85 @@ def compensated_layers(model: nn.Module, space: SearchSpace) -> list[Layer]:
 
 @torch.no_grad()
 def compensated(
-    tensors: Mapping[str, Tensor], space: SearchSpace, genome: Genome, statistics: Statistics
+    tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype, statistics: Statistics
 ) -> dict[str, Tensor]:
-    """New weights (and biases) of the layers that lose inputs, in their full shapes, zero where columns go.
+    """New weights (and biases) of the layers that lose inputs or taps, in their full shapes, zero where columns go.
 
     tensors: the unpruned network's, by name. Rows that go are left as they were: masking and cutting take them.
     """
-    kept = space.kept(genome)
     result = {}
     for layer in space.layers:
-        columns = kept.get((layer.weight, layer.in_dim))
-        if columns is None or layer.weight not in statistics:
+        stays = _columns_that_stay(layer, phenotype)
+        if stays is None or layer.weight not in statistics:
             continue
         layer_statistics = statistics[layer.weight]
         weight = tensors[layer.weight]
-        rows = kept.get((layer.weight, layer.out_dim), np.arange(weight.shape[layer.out_dim]))
-        new, shift = solve(weight, columns, rows, layer_statistics)
+        rows = phenotype.kept.get((layer.weight, layer.out_dim), np.arange(weight.shape[layer.out_dim]))
+        new, shift = solve(weight, stays, rows, layer_statistics)
         result[layer.weight] = new
         if layer_statistics.bias is not None:
             result[layer_statistics.bias] = tensors[layer_statistics.bias] + shift
     return result
 
 
-def solve(weight: Tensor, columns: np.ndarray, rows: np.ndarray, statistics: LayerStatistics) -> tuple[Tensor, Tensor]:
+def _columns_that_stay(layer: Layer, phenotype: Phenotype) -> np.ndarray | None:
+    """Which unfolded inputs each output keeps: bool (1 or outputs, columns a group); None where it keeps all."""
+    if layer.weight in phenotype.kernels:
+        kernels = phenotype.kernels[layer.weight]
+        return kernels.reshape(len(kernels), -1)
+    inputs = phenotype.kept.get((layer.weight, layer.in_dim))
+    if inputs is None:
+        return None
+    stays = np.zeros((1, layer.shape[layer.in_dim], layer.taps), dtype=bool)
+    stays[:, inputs] = True
+    return stays.reshape(1, -1)
+
+
+def solve(weight: Tensor, stays: np.ndarray, rows: np.ndarray, statistics: LayerStatistics) -> tuple[Tensor, Tensor]:
     """The least-squares weights on the columns that stay, and what the bias takes on.
 
-    weight: float (outputs, inputs a group, ...taps). columns: input maps that stay, int (kept,). rows: outputs that
-    are wanted; the others keep their weights and a shift of 0.
+    weight: float (outputs, inputs a group, ...taps). stays: bool (outputs, columns a group), or (1, columns) where
+    every output keeps the same ones. rows: int, outputs that are wanted; the others keep weights and a shift of 0.
     Returns float of weight's shape, zero at the columns that go, and float (outputs,).
     """
-    groups, width, _ = statistics.gram.shape
-    taps = width // weight.shape[1]
-    flat = weight.reshape(groups, -1, width)  # (groups, outputs a group, columns)
-    outputs = flat.shape[1]
-    stays = (columns[:, None] * taps + np.arange(taps)).reshape(-1)
-    stay = torch.from_numpy(stays).to(weight.device)
-    gone = torch.from_numpy(np.setdiff1d(np.arange(width), stays)).to(weight.device)
-    new, shift = weight.clone().reshape(groups, -1, width), weight.new_zeros(groups, outputs)
-    for group in range(groups):
-        own = rows[(rows >= group * outputs) & (rows < (group + 1) * outputs)] - group * outputs
-        if not len(own):
-            continue
-        wanted = torch.from_numpy(own).to(weight.device)
-        old = flat[group, wanted]  # (wanted, columns)
-        gram, mean = statistics.gram[group], statistics.mean[group]
-        full = old.index_fill(1, gone, 0)
-        taken_over = _ridge_solve(gram[stay][:, stay], gram[stay][:, gone] @ old[:, gone].T)
-        if taken_over is not None:
-            full[:, stay] += taken_over.T
-        new[group, wanted] = full
-        shift[group, wanted] = (old - full) @ mean
-    return new.reshape(weight.shape), shift.reshape(-1)
+    outputs_a_group = len(weight) // len(statistics.gram)
+    flat = weight.flatten(1)  # (outputs, columns)
+    new, shift = flat.clone(), weight.new_zeros(len(weight))
+    for group, (gram, mean) in enumerate(zip(statistics.gram, statistics.mean, strict=True)):
+        wanted = rows[rows // outputs_a_group == group]
+        for same, columns in _alike(stays, wanted):
+            old = flat[same]
+            full = torch.zeros_like(old)
+            full[:, columns] = _ridge_solve(gram, columns, old)
+            new[same] = full
+            shift[same] = (old - full) @ mean
+    return new.reshape(weight.shape), shift
 
 
-def _ridge_solve(gram: Tensor, right: Tensor) -> Tensor | None:
-    """(G + lambda I)^-1 right; None where G is no Gram matrix of finite numbers."""
-    ridge = RIDGE * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
-    factor, info = torch.linalg.cholesky_ex(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-    if int(info) != 0:
-        return None
-    solved = torch.cholesky_solve(right, factor)
-    return solved if bool(solved.isfinite().all()) else None
+def _alike(stays: np.ndarray, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows that keep the same columns, and those columns. Yields int64 (rows,), int64 (columns,)."""
+    if not len(rows):
+        return
+    if len(stays) == 1:
+        yield torch.from_numpy(rows), torch.from_numpy(np.flatnonzero(stays[0]))
+        return
+    patterns, which = np.unique(stays[rows], axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        yield torch.from_numpy(rows[which.reshape(-1) == number]), torch.from_numpy(np.flatnonzero(pattern))
+
+
+def _ridge_solve(gram: Tensor, columns: Tensor, old: Tensor) -> Tensor:
+    """Weights (rows, kept) of least squares; the old ones where G is no Gram matrix of finite numbers."""
+    kept = gram[columns]
+    square = kept[:, columns]
+    ridge = RIDGE * square.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    square.diagonal().add_(ridge)
+    factor, info = torch.linalg.cholesky_ex(square)
+    if int(info) == 0:
+        taken_over = torch.cholesky_solve(kept @ old.index_fill(1, columns, 0).T, factor).T
+        if bool(taken_over.isfinite().all()):
+            return old[:, columns] + taken_over
+    return old[:, columns]
 
 
 class _Sums:
@@ -200,13 +218,19 @@ def _windows(values: Tensor, dim: int, size: int, step: int, spread: int) -> Ten
 
 
 def uncompensated(space: SearchSpace, statistics: Statistics) -> tuple[str, ...]:
-    """Layers that lose inputs under some genome but have no statistics."""
-    places = {(axis.tensor, axis.dim) for axis in space.axes}
-    return tuple(
-        layer.name
+    """Layers that lose inputs or taps under some genome but have no statistics."""
+    losing = _layers_that_lose(space)
+    return tuple(layer.name for layer in space.layers if layer.weight in losing and layer.weight not in statistics)
+
+
+def _layers_that_lose(space: SearchSpace) -> set[str]:
+    """Weights of layers some of whose columns may go. (Of a convolution whose groups go whole, only rows do.)"""
+    inputs = {
+        layer.weight
         for layer in space.layers
-        if (layer.weight, layer.in_dim) in places and not layer.channels_per_group and layer.weight not in statistics
-    )
+        if space.genes_along(layer.weight, layer.in_dim) is not None and not layer.channels_per_group
+    }
+    return inputs | {genes.weight for genes in (*space.kernels, *space.strides)}
 
 
 def on_device(statistics: Statistics, device: torch.device) -> dict[str, LayerStatistics]:

@@ -13,7 +13,7 @@ import evoprune as ep
 from evoprune.errors import SearchSpaceError
 from evoprune.fitness.candidate import Score
 from evoprune.fitness.scoring import Problem, Scorer, allowed_errors, hardest_first, wrong
-from evoprune.surgery.compensation import compensated
+from evoprune.surgery.compensation import compensated, gram_statistics
 from evoprune.surgery.recalibration import recalibrate
 from tests.fitness.problems import CPU, NETWORKS, genomes, problem
 
@@ -23,7 +23,7 @@ def plain_network(posed: Problem, genome: np.ndarray) -> nn.Module:
     model = copy.deepcopy(posed.model)
     if posed.statistics is not None:
         tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-        model.load_state_dict(tensors | compensated(tensors, posed.space, genome, posed.statistics))
+        model.load_state_dict(tensors | compensated(tensors, posed.space, posed.space.check(genome), posed.statistics))
     small = ep.compact(model, posed.space, genome).eval()
     recalibrate(small, posed.calibration)
     return small
@@ -56,6 +56,41 @@ def test_the_fast_way_equals_the_plain_one(name: str, compensate: bool) -> None:
         assert score.eval_seconds > 0
         scores.append(score)
     assert {score.exact for score in scores} == {True, False}
+
+
+MASKS: list[tuple[bool, bool, bool, str]] = [
+    (False, True, False, "input_map"),
+    (False, False, True, "input_map"),
+    (False, False, True, "kernel"),
+    (True, True, False, "input_map"),
+    (True, True, True, "layer"),
+    (True, True, True, "kernel"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "masks"),
+    [*((name, masks) for name in ("plain", "concatenating") for masks in MASKS), ("depthwise", MASKS[-2])],
+    ids=str,
+)
+def test_the_fast_way_equals_the_plain_one_under_every_mask(name: str, masks: tuple[bool, bool, bool, str]) -> None:
+    posed = problem(name)
+    *kinds, sharing = masks
+    example = torch.zeros(1, 1, 14, 14, dtype=torch.float64)
+    space = ep.SearchSpace.from_model(posed.model, example, *kinds, stride_sharing=sharing)  # type: ignore[arg-type]
+    statistics = gram_statistics(posed.model, space, posed.calibration)
+    posed = dataclasses.replace(posed, space=space, statistics=statistics, allowed_errors=60)
+    scorer, rng = Scorer(posed, CPU), np.random.default_rng(0)
+    for keep in (0.8, 0.4) if name != "depthwise" else (0.6,):
+        genome = space.random(rng, keep)
+        score = scorer.score(genome)
+        assert (score.exact, score.images_seen) == (True, 60)
+        assert (score.macs, score.params, score.bytes) == dataclasses.astuple(ep.cost(space, genome))
+        with torch.no_grad():
+            expected = plain_network(posed, genome)(posed.images)
+            found = scorer.prepare(genome)(posed.images)
+        assert score.errors == wrong(expected, posed.labels)
+        assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

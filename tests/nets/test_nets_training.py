@@ -1,3 +1,4 @@
+import copy
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import evoprune as ep
 from evoprune.config import DataConfig, TrainConfig
 from evoprune.errors import ConfigError, TrainingError
 from evoprune.nets.augmentation import random_crop, random_flip
@@ -23,6 +25,7 @@ from evoprune.nets.training import (
     resolve_device,
 )
 from evoprune.nets.zoo import build_network
+from evoprune.space.slicing import cut_masks, kernel_mask
 
 CPU = torch.device("cpu")
 
@@ -107,9 +110,8 @@ def test_masked_weights_stay_at_zero_and_epochs_are_reported(few: Split) -> None
     model = tiny_network()
     masked = model.get_parameter("0.weight")
     reports: list[EpochReport] = []
-
-    def mask() -> None:
-        masked.data[0] = 0
+    stays = torch.ones_like(masked, dtype=torch.bool)
+    stays[0] = False
 
     fit(
         model,
@@ -117,13 +119,54 @@ def test_masked_weights_stay_at_zero_and_epochs_are_reported(few: Split) -> None
         TrainConfig(epochs=2),
         0,
         CPU,
-        after_step=mask,
+        masks={"0.weight": stays},
         on_epoch=lambda report, _: reports.append(report),
     )
     assert not masked[0].any()
     assert masked[1].any()
     assert [(report.epoch, report.epochs) for report in reports] == [(1, 2), (2, 2)]
     assert all(math.isfinite(report.loss) for report in reports)
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["masked", "compacted"])
+def test_masked_weights_stay_exactly_zero_with_momentum_and_decay(few: Split, compacted: bool) -> None:
+    """Ten steps (two epochs of five), stopped and resumed in between; their gradients and momenta are zero as well."""
+    model = tiny_network()
+    images = few.tensors()[0][:1]
+    space = ep.SearchSpace.from_model(model.eval(), images, True, False, True, stride_sharing="kernel")
+    genome = space.full()
+    genome[space.maps :] = [0, 3, 1, 5]  # dense, a column, {0, 2, 4, 6, 8}, {1, 3, 5, 7} or another of the table
+    genome[0] = 0
+    masks = {name: kernel_mask(space, space.check(genome), name) for name in space.check(genome).kernels}
+    pruned = ep.mask(model, space, genome)
+    if compacted:
+        masks, pruned = cut_masks(space, space.check(genome)), ep.compact(model, space, genome)
+    assert masks.keys() == {"0.weight"}
+    goes = ~masks["0.weight"]
+    assert goes.any()
+    if not compacted:  # rows of maps that go are no weights of the mask alone
+        assert goes[0].all()
+    nn.init.normal_(pruned.get_parameter("0.weight"), generator=torch.Generator().manual_seed(0))
+    train = TrainConfig(epochs=2, batch_size=13, momentum=0.9, weight_decay=0.1)
+    whole, resumed = copy.deepcopy(pruned), copy.deepcopy(pruned)
+    states: list[FitState] = []
+    fit(whole, few, train, 0, CPU, masks=masks, on_epoch=lambda _, state: states.append(state))
+    fit(resumed, few, train, 0, CPU, masks=masks, state=states[0], on_epoch=lambda _, state: states.append(state))
+    for state in states:
+        assert not state.weights["0.weight"][goes].any()
+        assert not state.tensors["momentum.0.weight"][goes].any()
+        assert state.weights["0.weight"][~goes].all()
+        assert state.tensors["momentum.0.weight"][~goes].any()
+    assert [state.epoch for state in states] == [1, 2, 2]
+    for network in (whole, resumed):
+        weight = network.get_parameter("0.weight")
+        assert not weight[goes].any()
+        assert weight.grad is not None
+        assert not weight.grad[goes].any()
+        assert weight.grad[~goes].any()
+    assert all(torch.equal(tensor, states[2].tensors[name]) for name, tensor in states[1].tensors.items())
+    handles = len(resumed.get_parameter("0.weight")._backward_hooks or {})
+    assert handles == 0  # what held the weights is gone with the training
 
 
 def test_a_loss_that_is_not_finite_names_step_and_learning_rate(few: Split) -> None:

@@ -8,11 +8,13 @@ import torch
 
 from evoprune.config import config_from_dict, dump_config
 from evoprune.errors import RunFolderError, UserError
+from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import flat_config, load_run, load_runs
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
-from evoprune.record.tables import SurvivorRow, survivors_frame
+from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
+from evoprune.space.plan import SearchSpace
 
 MakeRun = Callable[..., RunFolder]
 MakeSurvivor = Callable[..., SurvivorRow]
@@ -78,7 +80,6 @@ class TestLoadSurvivor:
     def run(self, tmp_path: Path, survivor: MakeSurvivor) -> tuple[RunFolder, torch.nn.Module]:
         """A run whose one survivor keeps half of every group, and that survivor."""
         from evoprune.nets.zoo import build_network
-        from evoprune.space.plan import SearchSpace
         from evoprune.surgery.compaction import compact
 
         model = build_network(self.NETWORK, (1, 8, 8), 3, torch.Generator().manual_seed(1)).eval()
@@ -90,8 +91,10 @@ class TestLoadSurvivor:
         config = config_from_dict({"name": "run", "model": {"network": self.NETWORK}})
         files.write_text(folder.config, dump_config(config))
         files.write_json(folder.space, space.to_dict())
-        saved = SavedSurvivor(small.state_dict(), genome, (1, 8, 8), 3)
-        write_survivor(folder.survivor("ab"), saved)
+        saved = SavedSurvivor(small.state_dict(), (1, 8, 8), 3)
+        write_survivor(folder.survivor("ab"), saved, space, genome)
+        score = Score(1, 10, 10, True, True, 100, 50, 200, 0.5)
+        files.write_parquet(folder.candidates(0), candidates_frame([Candidate(0, "ab", genome, score, False)]))
         files.write_parquet(folder.survivors_table, survivors_frame([survivor("ab", 100, 0.1)]))
         return folder, small.eval()
 
@@ -116,9 +119,9 @@ class TestLoadSurvivor:
 
     def test_weights_of_other_shapes_are_refused(self, run: tuple[RunFolder, torch.nn.Module]) -> None:
         folder, _ = run
-        saved = read_survivor(folder.survivor("ab"))
-        full = np.ones_like(saved.genome)
-        write_survivor(folder.survivor("ab"), SavedSurvivor(saved.tensors, full, saved.image_shape, saved.classes))
+        candidates = files.read_parquet([folder.candidates(0)])
+        full = np.ones(len(candidates["genome"][0]), np.uint8).tobytes()
+        files.write_parquet(folder.candidates(0), candidates.assign(genome=[full]))
         with pytest.raises(UserError, match=r"ab\.safetensors.*shape"):
             load_run(folder.root).load_survivor("ab")
 
@@ -127,15 +130,16 @@ class TestLoadSurvivor:
             load_run(run[0].root).load_survivor("ff")
 
 
-@pytest.mark.parametrize("name", ["genome", "image_shape", "classes"])
+@pytest.mark.parametrize("name", ["image_shape", "classes"])
 def test_a_survivors_metadata_are_checked(tmp_path: Path, name: str) -> None:
-    metadata = {"genome": "[1, 0]", "image_shape": "[1, 8, 8]", "classes": "10"}
+    space = SearchSpace((), (), (), (), ())
+    metadata = {"image_shape": "[1, 8, 8]", "classes": "10"}
     for bad in (None, "", "[256, -1]", '"a"', "{}", "null"):
         changed = {key: json.dumps(value) if value is None else value for key, value in metadata.items()}
         changed = {key: value for key, value in {**changed, name: bad}.items() if value is not None}
         files.write_tensors(tmp_path / "a", {"weight": torch.ones(1)}, changed)
         with pytest.raises(files.DamagedFileError, match="metadata"):
-            read_survivor(tmp_path / "a")
+            read_survivor(tmp_path / "a", space, space.full())
 
 
 class TestLoadRuns:

@@ -9,6 +9,7 @@ from evoprune.fitness.candidate import Candidate, Score
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.workers import OnEpoch, OnScore
 from evoprune.nets.training import FitState
+from evoprune.search.criteria import Preferences
 from evoprune.space.cost import cost
 from evoprune.space.plan import Axis, Genome, Group, Layer, SearchSpace, TensorInfo
 
@@ -27,6 +28,11 @@ def space_of(*sizes: int, minimum: int = 1, round_to: int = 1) -> SearchSpace:
         tensors.append(TensorInfo(weight, (size, 3), 4, True))
         start += size
     return SearchSpace(tuple(groups), tuple(axes), tuple(layers), (), tuple(tensors))
+
+
+def preferences(space: SearchSpace, maps: np.ndarray | None = None) -> Preferences:
+    """Ranks of maps (all alike by default), of a space that has no other genes."""
+    return Preferences(np.zeros(space.maps) if maps is None else maps, (), ())
 
 
 def candidate(

@@ -14,7 +14,7 @@ from evoprune.progress import GenerationSummary, SilentProgress
 from evoprune.search.loop import evaluate, evolve
 from evoprune.search.nsga2 import NSGA2
 from evoprune.space.plan import SearchSpace
-from tests.search.made_up import MACS_A_GENE, Counting, space_of
+from tests.search.made_up import MACS_A_GENE, Counting, preferences, space_of
 
 SIZES = (12, 10, 8)
 SILENT = SilentProgress()
@@ -29,7 +29,7 @@ def planted(seed: int, allowed: int) -> Counting:
 
 
 def algorithm_for(space: SearchSpace, config: SearchConfig, seed: int = 0) -> NSGA2:
-    return NSGA2(space, config, np.zeros(space.genes), np.random.default_rng(seed))
+    return NSGA2(space, config, preferences(space), np.random.default_rng(seed))
 
 
 @dataclass

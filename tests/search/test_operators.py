@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoprune.search.operators import crossover, first_population, mutate
+from evoprune.config import SearchConfig
+from evoprune.search.operators import Operators
 from evoprune.space.plan import Genome, SearchSpace
-from tests.search.made_up import space_of
+from tests.search.made_up import preferences, space_of
 
 SPACES = st.builds(
     lambda sizes, minimum, round_to: space_of(*sizes, minimum=minimum, round_to=round_to),
@@ -18,10 +19,14 @@ SPACES = st.builds(
 
 
 def check_valid(space: SearchSpace, genome: Genome) -> None:
-    assert space.check(genome).dtype == np.uint8
+    assert space.check(genome).genome.dtype == np.uint8
     for group, width in zip(space.groups, space.widths(genome), strict=True):
         assert width >= min(group.minimum, group.size)
         assert width % group.round_to == 0 or width == group.size
+
+
+def operators(space: SearchSpace, ranks: np.ndarray, rate: float = 0.02) -> Operators:
+    return Operators(space, preferences(space, ranks), SearchConfig(mutation_rate=rate))
 
 
 def ranks_of(space: SearchSpace, rng: np.random.Generator) -> np.ndarray:
@@ -33,7 +38,7 @@ def ranks_of(space: SearchSpace, rng: np.random.Generator) -> np.ndarray:
 def test_the_first_population(space: SearchSpace, seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     ranks = ranks_of(space, rng)
-    population = first_population(space, size, ranks, rng)
+    population = operators(space, ranks).first_population(size, rng)
     assert len(population) == size
     assert population[0].tolist() == [1] * space.genes
     for genome in population:
@@ -44,7 +49,7 @@ def test_the_first_population_has_ranked_and_random_genomes_of_all_widths() -> N
     """The ranked ones of the first round keep exactly the best maps of every group; the others do not."""
     space = space_of(40, 40)
     ranks = np.concatenate([np.linspace(0, 1, 40)] * 2)
-    population = first_population(space, 17, ranks, np.random.default_rng(0))
+    population = operators(space, ranks).first_population(17, np.random.default_rng(0))
     ranked, random = population[1::2], population[2::2]
     for genome in ranked:
         assert all((np.diff(genome[group.genes].astype(int)) >= 0).all() for group in space.groups)
@@ -61,11 +66,12 @@ def test_children_are_valid(space: SearchSpace, seed: int, rate: float) -> None:
     ranks = ranks_of(space, rng)
     one, other = (space.random(rng, keep) for keep in (0.3, 0.8))
     before = one.copy(), other.copy()
-    child = crossover(space, one, other, ranks, rng)
+    breed = operators(space, ranks, rate)
+    child = breed.crossover(one, other, rng)
     check_valid(space, child)
     for group in space.groups:
         assert child[group.genes].tolist() in (one[group.genes].tolist(), other[group.genes].tolist())
-    check_valid(space, mutate(space, child, ranks, rate, rng))
+    check_valid(space, breed.mutate(child, rng))
     assert (one == before[0]).all()
     assert (other == before[1]).all()
 
@@ -77,7 +83,7 @@ def test_a_mutant_differs_where_there_is_room_on_both_sides(sizes: list[int], se
     space, rng = space_of(*sizes), np.random.default_rng(seed)
     ranks = ranks_of(space, rng)
     genome = space.random(rng, keep=0.5)
-    assert (mutate(space, genome, ranks, rate, rng) != genome).any()
+    assert (operators(space, ranks, rate).mutate(genome, rng) != genome).any()
 
 
 @pytest.mark.parametrize("round_to", [1, 4, 8])
@@ -85,7 +91,7 @@ def test_mutants_get_narrower_and_wider(round_to: int) -> None:
     """Also where widths are multiples: one map fewer alone would come back at once."""
     space, rng = space_of(64, round_to=round_to), np.random.default_rng(0)
     genome = space.random(rng, keep=0.5)
-    widths = [int(mutate(space, genome, np.zeros(64), 0.02, rng).sum()) for _ in range(200)]
+    widths = [int(operators(space, np.zeros(64)).mutate(genome, rng).sum()) for _ in range(200)]
     assert sum(width < 32 for width in widths) > 60
     assert sum(width > 32 for width in widths) > 30
     assert sum(width == 32 for width in widths) > 30
@@ -95,7 +101,7 @@ def test_about_the_mutation_rate_changes() -> None:
     """Of 200 genes at a rate of 0.1, 20 in the mean; a swap changes two for one."""
     space, rng = space_of(100, 100), np.random.default_rng(0)
     genome = space.random(rng, keep=0.5)
-    changed = [int((mutate(space, genome, np.zeros(200), 0.1, rng) != genome).sum()) for _ in range(300)]
+    changed = [int((operators(space, np.zeros(200), 0.1).mutate(genome, rng) != genome).sum()) for _ in range(300)]
     assert 20 < np.mean(changed) < 30
 
 
@@ -105,7 +111,7 @@ def test_unimportant_maps_go_and_important_ones_come_back() -> None:
     genome = space.random(rng, keep=0.5)
     gone, back = [], []
     for _ in range(300):
-        change = mutate(space, genome, ranks, 0.05, rng).astype(int) - genome
+        change = operators(space, ranks, 0.05).mutate(genome, rng).astype(int) - genome
         gone += ranks[change < 0].tolist()
         back += ranks[change > 0].tolist()
     assert np.mean(gone) < 0.35
@@ -119,8 +125,9 @@ def test_the_same_generator_gives_the_same_genomes(seed: int) -> None:
 
     def bred() -> list[list[int]]:
         rng = np.random.default_rng(seed)
-        population = first_population(space, 9, ranks, rng)
-        child = crossover(space, population[3], population[4], ranks, rng)
-        return [genome.tolist() for genome in (*population, child, mutate(space, child, ranks, 0.1, rng))]
+        breed = operators(space, ranks, 0.1)
+        population = breed.first_population(9, rng)
+        child = breed.crossover(population[3], population[4], rng)
+        return [genome.tolist() for genome in (*population, child, breed.mutate(child, rng))]
 
     assert bred() == bred()

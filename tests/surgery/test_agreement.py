@@ -72,13 +72,13 @@ def test_what_is_masked_contributes_nothing(name: str) -> None:
     tensors = dict((*masked.named_parameters(), *masked.named_buffers()))
     reads = {(layer.weight, layer.in_dim) for layer in space.layers}
     with torch.no_grad():
-        for (tensor, dim), kept in space.kept(genome).items():
+        for (tensor, dim), kept in space.phenotype(genome).kept.items():
             if (tensor, dim) in written - reads or tensor in vectors:
                 gone = np.setdiff1d(np.arange(tensors[tensor].shape[dim]), kept)
                 rows = tensors[tensor].movedim(dim, 0)
                 rows[torch.from_numpy(gone)] = torch.rand_like(rows[torch.from_numpy(gone)]) + 0.5
         for layer in space.layers:  # what a removed map reads of removed maps is still zero
-            index = space.kept(genome).get((layer.weight, layer.in_dim))
+            index = space.phenotype(genome).kept.get((layer.weight, layer.in_dim))
             if index is not None and layer.in_dim != layer.out_dim:
                 gone = np.setdiff1d(np.arange(layer.shape[layer.in_dim]), index)
                 tensors[layer.weight].index_fill_(layer.in_dim, torch.from_numpy(gone), 0)

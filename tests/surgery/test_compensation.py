@@ -41,7 +41,7 @@ def after_compensation(
     model: nn.Module, space: ep.SearchSpace, genome: np.ndarray, images: Tensor
 ) -> dict[str, Tensor]:
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    return compensated(tensors, space, genome, gram_statistics(model, space, images))
+    return compensated(tensors, space, space.check(genome), gram_statistics(model, space, images))
 
 
 # --- by hand
@@ -149,7 +149,7 @@ def test_convolutions_equal_least_squares(options: dict[str, Any]) -> None:
     genome = space.random(np.random.default_rng(2), keep=0.5)
     new = after_compensation(model, space, genome, images)
     in_maps = conv.weight.shape[1]
-    kept = space.kept(genome)["2.weight", 1]
+    kept = space.phenotype(genome).kept["2.weight", 1]
     assert 0 < len(kept) < in_maps
     taps = conv.weight[0, 0].numel()
     stays = np.repeat(np.isin(np.arange(in_maps), kept), taps)
@@ -184,7 +184,7 @@ def test_inputs_of_a_grouped_convolution_go_slot_by_slot() -> None:
     images = torch.randn(3, 1, 8, 8, generator=generator(3), dtype=torch.float64)
     space = ep.SearchSpace.from_model(model, images[:1], keep=("2",))
     statistics = gram_statistics(model, space, images)["2.weight"]
-    assert space.kept(np.array([1, 0, 1], np.uint8))["0.weight", 0].tolist() == [0, 2, 3, 5]
+    assert space.phenotype(np.array([1, 0, 1], np.uint8)).kept["0.weight", 0].tolist() == [0, 2, 3, 5]
     assert statistics.gram.shape == (2, 27, 27)
     assert statistics.mean.shape == (2, 27)
     with torch.no_grad():
@@ -192,6 +192,57 @@ def test_inputs_of_a_grouped_convolution_go_slot_by_slot() -> None:
     for group in range(2):
         expected = np.cov(columns[group].T, ddof=0)
         np.testing.assert_allclose(statistics.gram[group].numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+SHARINGS = ("input_map", "layer", "kernel")
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("options", [CONVOLUTIONS["3x3 padded"], CONVOLUTIONS["5x3"], CONVOLUTIONS["grouped"]])
+def test_masked_kernels_and_taps_equal_least_squares_row_by_row(options: dict[str, Any], sharing: Any) -> None:
+    """Each output map is solved on the columns that it keeps: numpy's lstsq, ridge included, one row at a time."""
+    model = redrawn(nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, **options)))
+    conv = model[2]
+    assert isinstance(conv, nn.Conv2d)
+    images = torch.randn(5, 2, 9, 9, generator=generator(1), dtype=torch.float64)
+    space = ep.SearchSpace.from_model(model, images[:1], True, True, True, stride_sharing=sharing)
+    genome = space.random(np.random.default_rng(6), keep=0.6)
+    new = after_compensation(model, space, genome, images)
+    stays = space.check(genome).kernels["2.weight"].reshape(6, -1)
+    with torch.no_grad():
+        design = design_matrix(conv, model[:2](images))
+    old, found = conv.weight.detach().reshape(6, -1).numpy(), new["2.weight"].reshape(6, -1).numpy()
+    assert conv.bias is not None
+    for row in range(6):
+        columns = design[row * conv.groups // 6]
+        mean, centred = columns.mean(0), columns - columns.mean(0)
+        keeps = stays[row]
+        if not keeps.any():
+            continue
+        width = int(keeps.sum())
+        ridge = np.sqrt(len(columns) * 1e-4 * centred[:, keeps].var(0).mean()) * np.eye(width)
+        wanted = np.concatenate([centred[:, ~keeps] @ old[row, ~keeps], np.zeros(width)])
+        change, *_ = np.linalg.lstsq(np.vstack([centred[:, keeps], ridge]), wanted, rcond=None)
+        expected = np.zeros_like(old[row])
+        expected[keeps] = old[row, keeps] + change
+        np.testing.assert_allclose(found[row], expected, rtol=1e-7, atol=1e-7)
+        assert new["2.bias"][row].item() == pytest.approx(
+            conv.bias[row].item() + (old[row] - expected) @ mean, rel=1e-6
+        )
+    assert len({tuple(row) for row in stays.tolist()}) > 1
+
+
+def test_a_layer_that_loses_all_kernels_leaves_its_mean() -> None:
+    """With maps kept whole, a map may lose all kernels: its bias becomes the mean of what it was."""
+    model = redrawn(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3)))
+    images = torch.randn(5, 1, 9, 9, generator=generator(1), dtype=torch.float64)
+    space = ep.SearchSpace.from_model(model, images[:1], False, True)
+    genome = space.full()
+    genome[:3] = 0
+    new = after_compensation(model, space, genome, images)
+    assert not new["2.weight"][0].any()
+    with torch.no_grad():
+        assert new["2.bias"][0].item() == pytest.approx(model(images)[:, 0].mean().item())
 
 
 # --- unfolding
@@ -254,7 +305,7 @@ def test_never_worse_than_plain_cutting(seed: int, columns: int, rank: int, spre
     mean = inputs.mean(0)
     gram = np.cov(inputs.T, ddof=0).reshape(columns, columns)
     statistics = LayerStatistics(torch.from_numpy(gram)[None], torch.from_numpy(mean)[None], "bias")
-    new, shift = solve(torch.from_numpy(weight), stays, np.arange(3), statistics)
+    new, shift = solve(torch.from_numpy(weight), np.isin(np.arange(columns), stays)[None], np.arange(3), statistics)
     cut = np.where(np.isin(np.arange(columns), stays), weight, 0)
     outputs = inputs @ weight.T
     worst = ((inputs @ cut.T - outputs) ** 2).mean(0)
@@ -268,7 +319,7 @@ def test_a_dead_input_goes_without_any_change() -> None:
     gram = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])[None]
     statistics = LayerStatistics(gram, torch.zeros(1, 3), None)
     weight = torch.tensor([[0.3, -0.7, 5.0]])
-    new, shift = solve(weight, np.array([0, 1]), np.array([0]), statistics)
+    new, shift = solve(weight, np.array([[True, True, False]]), np.array([0]), statistics)
     assert new.tolist() == [[pytest.approx(0.3), pytest.approx(-0.7), 0.0]]
     assert shift.tolist() == [0.0]
 
@@ -303,7 +354,7 @@ def test_rows_that_go_keep_their_weights_and_have_no_shift() -> None:
     gram = torch.tensor([[[1.0, 0.5], [0.5, 1.0]]])
     statistics = LayerStatistics(gram, torch.ones(1, 2), "bias")
     weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    new, shift = solve(weight, np.array([0]), np.array([1]), statistics)
+    new, shift = solve(weight, np.array([[True, False]]), np.array([1]), statistics)
     assert new[0].tolist() == [1.0, 2.0]
     assert new[1].tolist() == [pytest.approx(5.0, rel=1e-3), 0.0]
     assert shift.tolist() == [0.0, pytest.approx(7.0 - 5.0, rel=1e-3)]
@@ -323,7 +374,7 @@ def test_inputs_without_variance_stay_finite(inputs: Tensor) -> None:
 
 def test_statistics_that_are_not_finite_cut_and_nothing_else() -> None:
     statistics = LayerStatistics(torch.full((1, 2, 2), torch.nan), torch.zeros(1, 2), None)
-    new, _ = solve(torch.tensor([[1.0, 2.0]]), np.array([0]), np.array([0]), statistics)
+    new, _ = solve(torch.tensor([[1.0, 2.0]]), np.array([[True, False]]), np.array([0]), statistics)
     assert new.tolist() == [[1.0, 0.0]]
 
 

@@ -1,0 +1,130 @@
+"""Genes of kernels and of kernel-stride masks: which kernels of a layer each one speaks for.
+
+Kernels are counted as (output map, input map) of the weight: outputs x inputs of its two first dimensions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from evoprune.errors import SearchSpaceError
+from evoprune.space.masks import StrideMask, stride_table
+
+Sharing = Literal["input_map", "layer", "kernel"]
+
+
+@dataclass(frozen=True)
+class KernelGenes:
+    """One bit for each block of `block` output maps and one input map. shape: (outputs, inputs) of the weight."""
+
+    weight: str
+    start: int
+    shape: tuple[int, int]
+    block: int = 1
+
+    @property
+    def size(self) -> int:
+        return -(-self.shape[0] // self.block) * self.shape[1]
+
+    @property
+    def genes(self) -> slice:
+        return slice(self.start, self.start + self.size)
+
+    @cached_property
+    def of_kernel(self) -> np.ndarray:
+        """The gene of every kernel, counted from `start`. Returns int64 (outputs, inputs)."""
+        outputs, inputs = self.shape
+        return (np.arange(outputs) // self.block)[:, None] * inputs + np.arange(inputs)
+
+
+@dataclass(frozen=True)
+class StrideGenes:
+    """An index into `table` for each kernel, or for all kernels that share it. table[0] is dense.
+
+    sharing: `input_map`: all kernels that leave one input map share a mask (Anwar, Hwang and Sung 2017, section 4);
+    `layer`: all kernels do; `kernel`: none do. groups: of a grouped convolution, whose inputs repeat in each group.
+    """
+
+    weight: str
+    start: int
+    shape: tuple[int, int]
+    kernel_size: tuple[int, ...]
+    table: tuple[StrideMask, ...]
+    sharing: Sharing = "input_map"
+    groups: int = 1
+
+    @property
+    def size(self) -> int:
+        return int(self.of_kernel.max()) + 1
+
+    @property
+    def genes(self) -> slice:
+        return slice(self.start, self.start + self.size)
+
+    @cached_property
+    def of_kernel(self) -> np.ndarray:
+        """The gene of every kernel, counted from `start`. Returns int64 (outputs, inputs)."""
+        outputs, inputs = self.shape
+        if self.sharing == "layer":
+            return np.zeros(self.shape, dtype=np.int64)
+        if self.sharing == "kernel":
+            return np.arange(outputs * inputs).reshape(self.shape)
+        group = np.arange(outputs) * self.groups // outputs
+        return group[:, None] * inputs + np.arange(inputs)
+
+    @cached_property
+    def tap_table(self) -> np.ndarray:
+        """Which taps each value keeps. Returns bool (values, taps)."""
+        taps = int(np.prod(self.kernel_size))
+        table = np.zeros((len(self.table), taps), dtype=bool)
+        for value, mask in enumerate(self.table):
+            table[value, list(mask.taps(self.kernel_size))] = True
+        return table
+
+
+@dataclass(frozen=True)
+class KernelLayer:
+    """A convolution as its kernels see it. shape: (outputs, inputs a group)."""
+
+    name: str
+    weight: str
+    shape: tuple[int, int]
+    kernel_size: tuple[int, ...]
+    groups: int
+
+
+def kernel_genes(layers: Sequence[KernelLayer], start: int, block: int) -> tuple[KernelGenes, ...]:
+    """Genes of all layers whose maps have more than one kernel. start: the first one's place in the genome.
+
+    Raises SearchSpaceError where a block is larger than a layer.
+    """
+    genes = []
+    for layer in layers:
+        if layer.shape[1] == 1:  # a map's only kernel is the map
+            continue
+        if block > layer.shape[0]:
+            raise SearchSpaceError(
+                f"space.kernel_block must be at most {layer.shape[0]}, the output maps of {layer.name}, not {block}; "
+                "lower it, or leave the layer whole with space.keep"
+            )
+        genes.append(KernelGenes(layer.weight, start, layer.shape, block))
+        start += genes[-1].size
+    return tuple(genes)
+
+
+def stride_genes(
+    layers: Sequence[KernelLayer], start: int, sharing: Sharing, allowed: Sequence[tuple[int, int]] | None
+) -> tuple[StrideGenes, ...]:
+    """Genes of all layers whose kernels have more than one tap. Raises SearchSpaceError as `stride_table`."""
+    genes = []
+    for layer in layers:
+        if int(np.prod(layer.kernel_size)) == 1:
+            continue
+        table = stride_table(layer.kernel_size, allowed)
+        groups = layer.groups
+        genes.append(StrideGenes(layer.weight, start, layer.shape, layer.kernel_size, table, sharing, groups))
+        start += genes[-1].size
+    return tuple(genes)

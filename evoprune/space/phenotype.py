@@ -1,0 +1,118 @@
+"""What a genome leaves of a network: positions of tensors, and weights inside kernels, after all consequences.
+
+A feature map that has lost all kernels that make it, or all kernels that read it, is gone too, and so on until
+nothing changes. Genes that can then have no effect are 0, so that equal networks have equal genomes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from evoprune.space.masks import DENSE, FeatureMapMask, KernelMask, LayerStrides
+from evoprune.space.plan import Genome, Layer, SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Phenotype:
+    """genome: canonical. kept: positions that stay, int64, of every (tensor, dimension) that loses some.
+
+    kernels: of every layer that loses kernels or taps besides whole maps, which weights stay: bool (outputs, inputs,
+    taps) in the sizes of the unpruned weight, outputs first; False for maps that are gone.
+    """
+
+    genome: Genome
+    kept: Mapping[tuple[str, int], np.ndarray]
+    kernels: Mapping[str, np.ndarray]
+
+
+def develop(space: SearchSpace, genome: Genome) -> Phenotype:
+    """The phenotype of a genome, uint8 (genes,). Groups may have lost all their maps: see `SearchSpace.check`."""
+    genome = genome.copy()
+    bits = {genes.weight: genome[genes.genes][genes.of_kernel] != 0 for genes in space.kernels}
+    while bits:
+        made, read = _made_and_read(space, genome, bits)
+        alive = genome[: space.maps] & made & read
+        if np.array_equal(alive, genome[: space.maps]):
+            break
+        genome[: space.maps] = alive
+    kernels = _settle_kernel_genes(space, genome, bits)
+    kept = {(axis.tensor, axis.dim): axis.kept(genome) for axis in space.axes}
+    sizes = {(axis.tensor, axis.dim): len(axis.gene) for axis in space.axes}
+    return Phenotype(genome, {place: index for place, index in kept.items() if len(index) < sizes[place]}, kernels)
+
+
+def _made_and_read(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Which maps still have a kernel that makes them, and one that reads them. Returns bool (maps,) each.
+
+    Whole groups of grouped convolutions pass maps on, they neither make nor read them. What no layer makes (or reads)
+    counts as made (read).
+    """
+    results = []
+    for output in (True, False):
+        concerned, found = np.zeros(space.maps, dtype=bool), np.zeros(space.maps, dtype=bool)
+        for layer in space.layers:
+            gene = space.genes_along(layer.weight, layer.out_dim if output else layer.in_dim)
+            if gene is None or layer.channels_per_group:
+                continue
+            has = np.ones(len(gene), dtype=bool)
+            if layer.weight in bits:
+                has = (bits[layer.weight] & _alive(space, layer, genome)).any(axis=1 if output else 0)
+            concerned[gene[gene >= 0]] = True
+            found[gene[(gene >= 0) & has]] = True
+        results.append(found | ~concerned)
+    return results[0], results[1]
+
+
+def _alive(space: SearchSpace, layer: Layer, genome: Genome) -> np.ndarray:
+    """Kernels whose two maps stay. Returns bool (outputs, inputs)."""
+    sides = []
+    for dim in (layer.out_dim, layer.in_dim):
+        gene = space.genes_along(layer.weight, dim)
+        size = layer.shape[dim]
+        sides.append(np.ones(size, dtype=bool) if gene is None else (gene < 0) | (genome[gene] != 0))
+    return sides[0][:, None] & sides[1]
+
+
+def _settle_kernel_genes(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Sets kernel and stride genes without effect to 0, in place. Returns `Phenotype.kernels`."""
+    alive = {
+        genes.weight: _alive(space, space.layer(genes.weight), genome) for genes in (*space.kernels, *space.strides)
+    }
+    present = {weight: kernels & bits.get(weight, True) for weight, kernels in alive.items()}
+    for genes in space.kernels:
+        counts = np.bincount(genes.of_kernel[alive[genes.weight]], minlength=genes.size)
+        genome[genes.genes][counts == 0] = 0
+    masks = {weight: kernels[:, :, None] for weight, kernels in present.items()}
+    for strides in space.strides:
+        counts = np.bincount(strides.of_kernel[present[strides.weight]], minlength=strides.size)
+        genome[strides.genes][counts == 0] = 0
+        taps = strides.tap_table[genome[strides.genes][strides.of_kernel]]  # (outputs, inputs, taps)
+        masks[strides.weight] = masks[strides.weight] & taps
+    return {
+        weight: np.repeat(mask, space.layer(weight).taps // mask.shape[2], axis=2)
+        for weight, mask in masks.items()
+        if not mask[alive[weight]].all()
+    }
+
+
+def masks_of(space: SearchSpace, phenotype: Phenotype) -> tuple[FeatureMapMask | KernelMask | LayerStrides, ...]:
+    """A phenotype as masks, layer by layer, of what loses something."""
+    masks: list[FeatureMapMask | KernelMask | LayerStrides] = []
+    kernels = {genes.weight: genes for genes in space.kernels}
+    strides = {genes.weight: genes for genes in space.strides}
+    for layer in space.layers:
+        rows = phenotype.kept.get((layer.weight, layer.out_dim))
+        if rows is not None:
+            masks.append(FeatureMapMask(layer.name, layer.shape[layer.out_dim], tuple(rows.tolist())))
+        if layer.weight in kernels and layer.weight in phenotype.kernels:
+            outputs, inputs = phenotype.kernels[layer.weight].any(axis=2).nonzero()
+            kept = tuple(zip(outputs.tolist(), inputs.tolist(), strict=True))
+            if len(kept) < _alive(space, layer, phenotype.genome).sum():
+                masks.append(KernelMask(layer.name, layer.shape[layer.out_dim], layer.shape[layer.in_dim], kept))
+        if layer.weight in strides:
+            genes = strides[layer.weight]
+            chosen = tuple(genes.table[value] for value in phenotype.genome[genes.genes])
+            if any(mask != DENSE for mask in chosen):
+                masks.append(LayerStrides(layer.name, genes.sharing, chosen))
+    return tuple(masks)

@@ -1,0 +1,194 @@
+"""Starts, crossover and mutation of maps, kernels and strides together; importance by hand."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import evoprune as ep
+from evoprune.config import SearchConfig
+from evoprune.search.criteria import Preferences, kernel_l1, magnitude_preferences, stride_l1
+from evoprune.search.operators import Operators
+from evoprune.space.plan import Genome, SearchSpace
+
+some = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+@cache
+def wide(kinds: tuple[bool, bool, bool] = (True, True, True)) -> tuple[nn.Module, SearchSpace]:
+    """1 -> 10 -> 12 -> 3 maps of 3x3. 22 maps, 120 + 36 kernels, 1 + 10 + 12 stride genes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Conv2d(10, 12, 3), nn.ReLU(), nn.Conv2d(12, 3, 3))
+    return model.eval(), SearchSpace.from_model(model, torch.randn(1, 1, 10, 10), *kinds)
+
+
+def breeding(rates: tuple[float, float, float] = (0.02, 0.02, 0.05)) -> Operators:
+    model, space = wide()
+    maps, kernels, strides = rates
+    config = SearchConfig(mutation_rate=maps, kernel_mutation_rate=kernels, stride_mutation_rate=strides)
+    return Operators(space, magnitude_preferences(model, space), config)
+
+
+def kinds(genome: Genome) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.split(genome.astype(int), [22, 178])  # type: ignore[return-value]
+
+
+# --- importance
+
+
+def by_hand() -> tuple[nn.Module, SearchSpace]:
+    """2 inputs, 2 outputs, 1x3: kernels [1 -2 3] and [0 0 0], [4 4 4] and [0 -6 0]."""
+    model = nn.Sequential(nn.Conv2d(2, 2, (1, 3), bias=False)).eval()
+    rows = torch.tensor([[[1.0, -2, 3], [0, 0, 0]], [[4, 4, 4], [0, -6, 0]]])
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(rows[:, :, None])
+    return model, SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, True, True)
+
+
+def test_kernel_l1_by_hand() -> None:
+    model, space = by_hand()
+    [importance] = kernel_l1(model, space)
+    assert importance.tolist() == pytest.approx([2, 0, 4, 2])
+    blocks = SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, True, kernel_block=2)
+    assert kernel_l1(model, blocks)[0].tolist() == pytest.approx([3, 1])
+    assert magnitude_preferences(model, space).kernels[0].tolist() == pytest.approx([1 / 3, 0, 1, 2 / 3])
+
+
+def test_the_norm_that_each_mask_would_keep_by_hand() -> None:
+    """What leaves input 0: |taps| add up to 5, 6, 7; input 1: 0, 6, 0. Masks: all, {0, 2}, {1}, {0}, {2}."""
+    model, space = by_hand()
+    [kept] = stride_l1(model, space)
+    assert kept[0].tolist() == pytest.approx([1, 12 / 18, 6 / 18, 5 / 18, 7 / 18])
+    assert kept[1].tolist() == pytest.approx([1, 0, 1, 0, 0])
+    by_layer = SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, False, True, stride_sharing="layer")
+    assert stride_l1(model, by_layer)[0][0].tolist() == pytest.approx([1, 12 / 24, 12 / 24, 5 / 24, 7 / 24])
+
+
+def test_weights_of_zero_keep_nothing() -> None:
+    model, space = by_hand()
+    nn.init.zeros_(model.get_parameter("0.weight"))
+    assert not stride_l1(model, space)[0].any()
+    assert not kernel_l1(model, space)[0].any()
+
+
+def test_kernels_of_a_transposed_convolution_are_counted_outputs_first() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(2, 3, 1, bias=False)).eval()
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(torch.arange(6.0).reshape(2, 3, 1, 1))
+    space = SearchSpace.from_model(model, torch.randn(1, 2, 4, 4), False, True)
+    assert kernel_l1(model, space)[0].tolist() == [0, 3, 1, 4, 2, 5]
+
+
+# --- starts
+
+
+def test_starts_of_every_kind() -> None:
+    """Whole first; ranked ones keep kernels of the largest norm and, at each gene, the mask that keeps most of it."""
+    operators, space = breeding(), wide()[1]
+    population = operators.first_population(17, np.random.default_rng(0))
+    assert (population[0] == space.full()).all()
+    shares = []
+    for genome in population[1:11:2]:  # narrower ones may fall apart and be repaired
+        for genes, ranks in zip(space.kernels, operators.preferences.kernels, strict=True):
+            bits = genome[genes.genes]
+            assert (np.diff(bits[np.argsort(ranks)].astype(int)) >= 0).all()
+            shares.append(bits.mean())
+        for strides, kept in zip(space.strides, operators.preferences.strides, strict=True):
+            taps = strides.tap_table.sum(1)
+            chosen = genome[strides.genes]
+            assert len(set(taps[chosen])) == 1
+            alike = np.flatnonzero(taps == taps[chosen[0]])
+            assert (kept[np.arange(strides.size), chosen] == kept[:, alike].max(1)).all()
+    assert max(shares) > 0.75
+    assert min(shares) < 0.6
+    drawn = [genome[space.strides[1].genes] for genome in population[2::2]]
+    assert all(len(set(space.strides[1].tap_table.sum(1)[values])) == 1 for values in drawn)
+    assert max(len(set(values.tolist())) for values in drawn) > 1
+    ranks = operators.preferences.kernels[0]
+    rest = [genome[space.kernels[0].genes][np.argsort(ranks)].astype(int) for genome in population[2::2]]
+    assert sum((np.diff(bits) < 0).any() for bits in rest) >= 6  # one of 8 may keep them all
+
+
+# --- children
+
+
+@some
+@given(seed=st.integers(0, 2**32 - 1), rates=st.tuples(*[st.floats(0, 1)] * 3))
+def test_children_are_valid(seed: int, rates: tuple[float, float, float]) -> None:
+    operators, space, rng = breeding(rates), wide()[1], np.random.default_rng(seed)
+    one, other = (space.random(rng, keep) for keep in (0.2, 0.7))
+    before = one.copy(), other.copy()
+    for child in (operators.crossover(one, other, rng), operators.mutate(one, rng)):
+        space.check(child)
+        assert child.dtype == np.uint8
+        assert (child < space.cardinality).all()
+    assert (one == before[0]).all()
+    assert (other == before[1]).all()
+
+
+@some
+@given(seed=st.integers(0, 2**32 - 1))
+def test_crossover_takes_parts_whole(seed: int) -> None:
+    """Of parents that have lost few kernels, so that no map dies and nothing has to be repaired."""
+    operators, space, rng = breeding(), wide()[1], np.random.default_rng(seed)
+    one, other = (space.random(rng, 0.9) for _ in range(2))
+    child = operators.crossover(one, other, rng)
+    parts = [part.genes for part in space.groups]
+    parts += [part.genes for part in (*space.kernels, *space.strides)]
+    for genes in parts:
+        assert child[genes].tolist() in (one[genes].tolist(), other[genes].tolist())
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_each_kind_has_a_rate_of_its_own(kind: int) -> None:
+    """At a rate of 0.1 for one kind and 0 for the others, that kind changes, and about so much."""
+    rates = [0.0, 0.0, 0.0]
+    rates[kind] = 0.1
+    operators, rng = breeding((rates[0], rates[1], rates[2])), np.random.default_rng(0)
+    genome = wide()[1].full()
+    genome[:22:4], genome[23:178:5], genome[179:] = 0, 0, 1  # room on both sides
+    genome = wide()[1].canonical(genome)
+    changed = np.array(
+        [[int((a != b).sum()) for a, b in zip(kinds(genome), kinds(operators.mutate(genome, rng)), strict=True)]
+         for _ in range(300)]
+    )  # fmt: skip
+    share = changed.mean(0) / [22, 156, 23]
+    assert 0.05 < share[kind] < 0.2
+    others = [place for place in range(3) if place != kind]
+    assert (share[others] < 0.02).all()
+
+
+def test_strides_move_to_the_next_number_of_taps_and_favour_the_norm() -> None:
+    """From {0, 2} of 1x3 (2 taps) to 3 or to 1; of the single taps mostly to the one with all of the norm."""
+    model, space = by_hand()
+    preferences = magnitude_preferences(model, space)
+    config = SearchConfig(kernel_mutation_rate=0, stride_mutation_rate=1)
+    operators, rng = Operators(space, preferences, config), np.random.default_rng(0)
+    genome = space.full()
+    genome[space.strides[0].genes] = 1
+    children = np.array([operators.mutate(genome, rng)[space.strides[0].genes] for _ in range(300)])
+    assert set(children[:, 1].tolist()) == {0, 1, 2}
+    single = children[:, 0][children[:, 0] > 1]
+    assert set(single.tolist()) == {2, 3, 4}
+
+
+def test_the_same_generator_gives_the_same_children() -> None:
+    def bred() -> list[list[int]]:
+        operators, rng = breeding(), np.random.default_rng(4)
+        population = operators.first_population(7, rng)
+        child = operators.crossover(population[3], population[4], rng)
+        return [genome.tolist() for genome in (*population, child, operators.mutate(child, rng))]
+
+    assert bred() == bred()
+
+
+def test_preferences_have_a_value_for_every_gene() -> None:
+    model, space = wide()
+    preferences: Preferences = magnitude_preferences(model, space)
+    assert preferences.genes.shape == (space.genes,)
+    assert ep.SearchSpace.repair(space, space.full(), preferences.genes).tolist() == space.full().tolist()
