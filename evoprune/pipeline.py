@@ -60,8 +60,9 @@ def resume(
 ) -> Run:
     """Goes on with a run from where it stopped; a finished stage is not done again.
 
-    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on.
-    generation, out: branches off after that generation, into a folder of its own.
+    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on. Rounds before the
+    last one, once finished, stay as they are.
+    generation, out: branches off after that generation (of the last round), into a folder of its own.
     """
     folder = RunFolder(load_run(path).root)
     if outer := folder.round_of():
@@ -136,9 +137,11 @@ def carry_out(setting: stages.Setting, weights: Mapping[str, Tensor] | None, cre
         if len(rounds) > 1:
             setting.progress.stage("round", f"{number} of {len(rounds)}")
         finished = here.folder.survivors_table.is_file()
-        if not finished and number < len(rounds):
+        if finished:
+            _check_same_search(load_config(here.folder.config), config)
+        elif number < len(rounds):
             go_on_in(here.folder, config)
-        if number > 1:
+        if number > 1 and not finished:
             space = discover(config.space, here.network, _probe_image(here.data.image_shape))
             here, weights = replace(here, space=space), FitState.before(here.network).weights
         model = stages.baseline(here, weights)
@@ -166,7 +169,7 @@ def _handed_on(setting: stages.Setting, model: nn.Module) -> stages.Setting:
             "no candidate stayed within search.tolerance: the next round starts from the same network"
         )
     reference = setting.reference or stages.Reference(model, setting.space)
-    return replace(setting, network=finished.hand_on(model), reference=reference)
+    return replace(setting, network=finished.hand_on(model).cpu(), reference=reference)
 
 
 def _round_folder(folder: RunFolder, number: int, rounds: int) -> RunFolder:
@@ -257,13 +260,7 @@ def _check_changes(folder: RunFolder, config: Config, reached: int | None = None
 
     reached: the generation that the last round goes on from; None: the last one that it has finished.
     """
-    before, after = flat_config(load_config(folder.config)), flat_config(config)
-    for key, value in after.items():
-        if before[key] != value and not key.startswith(stages.CHANGEABLE):
-            raise ConfigError(
-                f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
-                "start another run with `evoprune run` and --out"
-            )
+    _check_same_search(load_config(folder.config), config)
     rounds = round_configs(config)
     for number, settings in enumerate(rounds, 1):
         here = _round_folder(folder, number, len(rounds))
@@ -274,6 +271,17 @@ def _check_changes(folder: RunFolder, config: Config, reached: int | None = None
             raise ConfigError(
                 f"search.generations must be at least {least}, which this run has reached, not "
                 f"{settings.search.generations}; branch off from an earlier generation with --generation and --out"
+            )
+
+
+def _check_same_search(stored: Config, config: Config) -> None:
+    """Raises ConfigError where a key differs that makes another search."""
+    before, after = flat_config(stored), flat_config(config)
+    for key, value in after.items():
+        if before[key] != value and not key.startswith(stages.CHANGEABLE):
+            raise ConfigError(
+                f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
+                "start another run with `evoprune run` and --out"
             )
 
 
