@@ -140,6 +140,7 @@ def inspect(
         from evoprune import pipeline
 
         report = pipeline.inspect(config)
+        rounds = len(config.search.rounds)
     else:
         if overrides:
             raise ConfigError("--set goes with a config file; a network given by name has --images and --classes")
@@ -147,11 +148,16 @@ def inspect(
         from evoprune import pipeline
 
         report = pipeline.inspect_network(subject, shape, classes)
+        rounds = 1
     console = _console()
     console.print(f"{report.network}: {report.genes:,} genes in {report.groups:,} groups", markup=False)
     console.print(layers_table(console, report.layers, report.genes, report.macs, report.params))
     for line in frozen_lines(report.frozen):
         console.print(line, markup=False)
+    if rounds > 1:
+        console.print(
+            f"this is round 1 of {rounds}; what a later round searches depends on the network handed on to it"
+        )
 
 
 @bench.command()

@@ -21,6 +21,7 @@ Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 CostName = Literal["macs", "params", "bytes"]
+RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -208,6 +209,12 @@ class SearchConfig(_Section):
     stride_mutation_rate: float = _fraction(
         0.05, "chance that a stride gene of a child changes", "0.05 is one gene in twenty"
     )
+    rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = _field(
+        (),
+        "prune, train, repeat: each round's keys of space, search and retrain that differ from those at top level; "
+        "a round starts from the cheapest survivor of the one before, and only the last may have kernels or strides",
+        "a list of rounds, each with some keys of the sections space, search and retrain",
+    )
 
 
 class WorkersConfig(_Section):
@@ -317,7 +324,33 @@ def config_from_dict(
     if found:
         others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ConfigError(printable(found[0]) + others)
+    round_configs(config, source)
     return config
+
+
+def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
+    """Each round as a config that has no rounds; the config itself where it has none.
+
+    Raises ConfigError as load_config does, and where a round that is not the last searches over masks.
+    """
+    top = config.model_dump(mode="json")
+    rounds = top["search"].pop("rounds")
+    configs = []
+    for number, sections in enumerate(rounds, 1):
+        place = f"{source}: search.rounds, round {number}"
+        if "rounds" in sections.get("search", {}):
+            raise ConfigError(f"{place}: search.rounds must not be in a round; write one list of rounds, at top level")
+        merged = _plain(top, source)
+        for section, values in sections.items():
+            _put(merged, [section], values)
+        configs.append(config_from_dict(merged, source=place))
+        masks = [name for name in ("kernels", "strides") if getattr(configs[-1].space, name)]
+        if masks and number < len(rounds):
+            raise ConfigError(
+                f"{place}: space.{masks[0]} must be false in all rounds but the last, not true "
+                "(a round hands on whole feature maps, without masks); move it to the last round"
+            )
+    return tuple(configs) or (config,)
 
 
 def dump_config(config: Config) -> str:

@@ -18,6 +18,7 @@ from evoprune.config import (
     SpaceConfig,
     TrainConfig,
     WorkersConfig,
+    round_configs,
 )
 from evoprune.errors import DataError
 from evoprune.fitness.workers import open_crew
@@ -86,7 +87,7 @@ def evolve(
     )
     network = copy.deepcopy(model).cpu().eval()
     classes = _count_classes(network, images, labels)
-    plan = discover(config.space, model, example_input)
+    plan = discover(round_configs(config)[0].space, model, example_input)
     no_labels = torch.zeros(len(calibration_images), dtype=torch.int64)
     channels, height, width = images.shape[1:]
     data = Data(

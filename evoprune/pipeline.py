@@ -1,6 +1,7 @@
 """The whole way: config -> baseline -> search space -> generations -> survivors -> retrained -> tested -> tables."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from evoprune import stages
-from evoprune.config import Config, SpaceConfig, config_from_dict, dump_config, load_config
+from evoprune.config import Config, SpaceConfig, config_from_dict, dump_config, load_config, round_configs
 from evoprune.errors import ConfigError, NetworkError, RunFolderError
 from evoprune.fitness.workers import Crew, open_crew
 from evoprune.nets.data import image_shape_and_classes, load_data
 from evoprune.nets.seeding import mixed_seed
-from evoprune.nets.training import resolve_device
+from evoprune.nets.training import FitState, resolve_device
 from evoprune.nets.weights import load_weights, read_weights
 from evoprune.nets.zoo import TORCHVISION, GreyToColour, build_network, pretrained_weights
 from evoprune.progress import Progress, SilentProgress
@@ -59,13 +60,16 @@ def resume(
 ) -> Run:
     """Goes on with a run from where it stopped; a finished stage is not done again.
 
-    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on.
-    generation, out: branches off after that generation, into a folder of its own.
+    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on. Rounds before the
+    last one, once finished, stay as they are.
+    generation, out: branches off after that generation (of the last round), into a folder of its own.
     """
     folder = RunFolder(load_run(path).root)
+    if outer := folder.round_of():
+        raise RunFolderError(f"{path} is a round of the run {outer.root}; go on with `evoprune resume {outer.root}`")
     stored = load_config(folder.config)
     config = load_config(folder.config, overrides)
-    _check_changes(stored, config, _reached(folder) if generation is None else generation)
+    _check_changes(folder, config, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
     if generation is not None and out is not None:
@@ -76,8 +80,11 @@ def resume(
 
 
 def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> SpaceReport:
-    """What would be searched: layers, groups, genes, MACs, parameters. Trains nothing, and needs no usual data set."""
-    resolved = _resolved(config, overrides)
+    """What would be searched: layers, groups, genes, MACs, parameters. Trains nothing, and needs no usual data set.
+
+    Of a config with rounds, this is the first one's search space: the others' depend on what it hands on.
+    """
+    resolved = round_configs(_resolved(config, overrides))[0]
     image_shape, classes = image_shape_and_classes(resolved.data)
     network = _fresh_network(resolved, image_shape, classes)
     return space_report(resolved.model.network, discover(resolved.space, network, _probe_image(image_shape)))
@@ -98,13 +105,16 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
 def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool) -> Run:
     """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced."""
     device = resolve_device(config.device)
+    rounds = round_configs(config)
+    first = _round_folder(folder, 1, len(rounds))
     progress.stage("data", config.data.dataset)
     data = load_data(config.data, config.seed)
     network = _fresh_network(config, data.image_shape, data.classes)
-    trained = not fresh and folder.baseline.is_file()
+    trained = not fresh and first.baseline.is_file()
     weights = None if trained else _given_weights(config, network)
     progress.stage("space", config.model.network)
-    space = discover(config.space, network, _probe_image(data.image_shape))
+    # later rounds search smaller networks, but what their sections ask for is checked before anything is written
+    space, *_ = [discover(settings.space, network, _probe_image(data.image_shape)) for settings in rounds]
     with open_crew(config.workers, device) as crew:
         if fresh and folder.holds_run():
             folder.clear()
@@ -115,17 +125,56 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
 
 
 def carry_out(setting: stages.Setting, weights: Mapping[str, Tensor] | None, crew: Crew) -> None:
-    """The whole way of one run, in its folder: from the baseline to the survivors' table.
+    """The whole way of one run, in its folder: every round from the network that the one before handed on.
 
-    weights: of the trained network; None: it is trained.
+    setting: of the run, with the search space of the first round. weights: of the trained network; None: it is trained.
+    A finished round is not done again, and stays as it was configured then.
     """
+    rounds = round_configs(setting.config)
+    here = setting
+    for number, config in enumerate(rounds, 1):
+        here = replace(here, config=config, folder=_round_folder(setting.folder, number, len(rounds)))
+        if len(rounds) > 1:
+            setting.progress.stage("round", f"{number} of {len(rounds)}")
+        finished = here.folder.survivors_table.is_file()
+        if finished:
+            _check_same_search(load_config(here.folder.config), config)
+        elif number < len(rounds):
+            go_on_in(here.folder, config)
+        if number > 1 and not finished:
+            space = discover(config.space, here.network, _probe_image(here.data.image_shape))
+            here, weights = replace(here, space=space), FitState.before(here.network).weights
+        model = stages.baseline(here, weights)
+        if not finished:
+            _carry_out_round(here, model, crew)
+        if number < len(rounds):
+            here = _handed_on(here, model)
+
+
+def _carry_out_round(setting: stages.Setting, model: nn.Module, crew: Crew) -> None:
+    """From a trained network to the survivors' table."""
     files.write_json(setting.folder.space, setting.space.to_dict())
-    model = stages.baseline(setting, weights)
     problem = stages.pose_problem(setting, model)
     workers = crew.workers(problem)
     survivors = stages.search(setting, problem, workers)
     retrained = stages.retrain(setting, workers, survivors)
     stages.test(setting, model, survivors, retrained)
+
+
+def _handed_on(setting: stages.Setting, model: nn.Module) -> stages.Setting:
+    """The setting with the network that its finished round hands on, measured against the first round's."""
+    finished = Run(setting.folder.root)
+    if finished.survivors.empty:
+        setting.progress.note(
+            "no candidate stayed within search.tolerance: the next round starts from the same network"
+        )
+    reference = setting.reference or stages.Reference(model, setting.space)
+    return replace(setting, network=finished.hand_on(model).cpu(), reference=reference)
+
+
+def _round_folder(folder: RunFolder, number: int, rounds: int) -> RunFolder:
+    """Where a round lies: the last one in the run's folder itself, the others below it."""
+    return folder if number == rounds else folder.round(number)
 
 
 def _fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -179,7 +228,7 @@ def go_on_in(folder: RunFolder, config: Config) -> None:
     """Makes the folder, or makes one that holds a run ready to go on: what the config has made stale is removed."""
     if folder.holds_run():
         stored = load_config(folder.config)
-        _check_changes(stored, config, _reached(folder))
+        _check_changes(folder, config)
         if _retraining_of(stored) != _retraining_of(config):
             folder.drop_survivors()
         files.remove([folder.survivors_table])
@@ -188,8 +237,8 @@ def go_on_in(folder: RunFolder, config: Config) -> None:
 
 
 def _retraining_of(config: Config) -> dict[str, Any]:
-    """What a retrained survivor depends on, besides its genome."""
-    settings = config.retrain.model_dump(exclude={"survivors"})
+    """What a retrained survivor of the last round depends on, besides its genome."""
+    settings = round_configs(config)[-1].retrain.model_dump(exclude={"survivors"})
     return settings | {"threads": config.workers.threads, "device": config.device}
 
 
@@ -208,8 +257,27 @@ def _reached(folder: RunFolder) -> int:
     return max(folder.snapshot_generations(), default=0)
 
 
-def _check_changes(stored: Config, config: Config, reached: int) -> None:
-    """Raises ConfigError where the config makes another search of the stored one, or one that ends too early."""
+def _check_changes(folder: RunFolder, config: Config, reached: int | None = None) -> None:
+    """Raises ConfigError where the config makes another search of the stored one, or one that ends too early.
+
+    reached: the generation that the last round goes on from; None: the last one that it has finished.
+    """
+    _check_same_search(load_config(folder.config), config)
+    rounds = round_configs(config)
+    for number, settings in enumerate(rounds, 1):
+        here = _round_folder(folder, number, len(rounds))
+        if number < len(rounds) and here.survivors_table.is_file():
+            continue  # a finished round stays as it is
+        least = _reached(here) if reached is None or number < len(rounds) else reached
+        if settings.search.generations < least:
+            raise ConfigError(
+                f"search.generations must be at least {least}, which this run has reached, not "
+                f"{settings.search.generations}; branch off from an earlier generation with --generation and --out"
+            )
+
+
+def _check_same_search(stored: Config, config: Config) -> None:
+    """Raises ConfigError where a key differs that makes another search."""
     before, after = flat_config(stored), flat_config(config)
     for key, value in after.items():
         if before[key] != value and not key.startswith(stages.CHANGEABLE):
@@ -217,11 +285,6 @@ def _check_changes(stored: Config, config: Config, reached: int) -> None:
                 f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
                 "start another run with `evoprune run` and --out"
             )
-    if config.search.generations < reached:
-        raise ConfigError(
-            f"search.generations must be at least {reached}, which this run has reached, not "
-            f"{config.search.generations}; branch off from an earlier generation with --generation and --out"
-        )
 
 
 def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
@@ -230,12 +293,16 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
         raise RunFolderError(f"{target.root} holds a run; choose another folder with --out")
     config = load_config(source.config)
     space = SearchSpace.from_dict(files.read_json(source.space))
-    read_snapshot(source, generation, stages.search_fingerprint(config, space))
+    read_snapshot(source, generation, stages.search_fingerprint(round_configs(config)[-1], space))
     target.create()
     files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
-    for number in range(generation + 1):
-        for path in (source.candidates(number), source.snapshot(number)):
-            files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
-    for path in (source.baseline, source.space):
-        files.write_bytes(target.root / path.name, files.read_bytes(path))
+    copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
+    copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
+    for path in (*copied, source.baseline, source.space):
+        files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     return target
+
+
+def _table_last(folder: RunFolder) -> list[Path]:
+    """The files of a finished round, in an order in which what makes it finished comes last."""
+    return [*(path for path in folder.own_files() if path != folder.survivors_table), folder.survivors_table]

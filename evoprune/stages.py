@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from evoprune.config import Config
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.latency import latencies_ms
-from evoprune.fitness.problem import make_problem
+from evoprune.fitness.problem import errors_as_scored, make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
 from evoprune.fitness.workers import Workers
@@ -49,8 +49,19 @@ BASELINE = "baseline"
 
 
 @dataclass(frozen=True, eq=False)
+class Reference:
+    """The unpruned network that tolerance, ratios and tables are against, and its search space. model: in eval mode."""
+
+    model: nn.Module
+    space: SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
 class Setting:
-    """What every stage of a run reads. network: freshly initialised."""
+    """What every stage of a run, or of one of its rounds, reads.
+
+    network: freshly initialised, or what the round before handed on. reference: None where it is this network.
+    """
 
     config: Config
     folder: RunFolder
@@ -59,6 +70,7 @@ class Setting:
     space: SearchSpace
     device: torch.device
     progress: Progress
+    reference: Reference | None = None
 
 
 def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Module:
@@ -91,16 +103,23 @@ def pose_problem(setting: Setting, model: nn.Module) -> Problem:
     """What candidates of the baseline are scored against."""
     config, data = setting.config, setting.data
     compensate = config.search.compensation == "gram"
+    calibration, _ = data.calibration.tensors()
     images, labels = data.validation.tensors()
+    baseline_errors = None
+    if reference := setting.reference:
+        baseline_errors = errors_as_scored(
+            reference.model, reference.space, calibration, images, labels, setting.device
+        )
     problem = make_problem(
         model,
         setting.space,
-        data.calibration.tensors()[0],
+        calibration,
         images,
         labels,
         tolerance=config.search.tolerance,
         compensate=compensate,
         device=setting.device,
+        baseline_errors=baseline_errors,
     )
     if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
         setting.progress.note(f"without compensation: {', '.join(left_out)}")
@@ -134,9 +153,11 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
 
 
 def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
-    """What a search was made under: the config but for what may change, and the search space."""
+    """What a search was made under: the round's config but for what may change, and the search space."""
     fixed = {
-        key: value for key, value in flat_config(config).items() if key != "name" and not key.startswith(CHANGEABLE)
+        key: value
+        for key, value in flat_config(config).items()
+        if key not in ("name", "search.rounds") and not key.startswith(CHANGEABLE)
     }
     return fixed | {"search space": space.fingerprint}
 
@@ -174,7 +195,8 @@ def test(
     """Reads the test set once for the baseline and all survivors, times them, and writes the survivors' table."""
     folder, data, device = setting.folder, setting.data, setting.device
     setting.progress.stage("test", f"{len(data.test)} images")
-    networks = {BASELINE: model.to(device)}
+    reference = setting.reference or Reference(model, setting.space)
+    networks = {BASELINE: reference.model.to(device)}
     for survivor in survivors:
         network = compact(model, setting.space, survivor.genome)
         load_weights(network, weights[survivor.key], str(folder.survivor(survivor.key)))
@@ -182,7 +204,7 @@ def test(
     mcr_test, mcr_validation = (_mcr(networks, split, device) for split in (data.test, data.validation))
     image, _ = data.validation.batch(torch.arange(1))
     latency_ms = latencies_ms(networks, image.to(device))
-    whole = cost(setting.space, setting.space.full())
+    whole = cost(reference.space, reference.space.full())
     rows = [
         SurvivorRow(
             key=survivor.key,

@@ -18,25 +18,42 @@ def make_problem(
     tolerance: float,
     compensate: bool,
     device: torch.device,
+    baseline_errors: int | None = None,
 ) -> Problem:
     """What candidates of this baseline are scored against.
 
     model: trained, in eval mode. calibration, images: float (n, c, h, w); labels: int64 (n,), the validation set.
-    tolerance: a fraction, above the error of the whole network as scored (batch norm recalibrated like any other's).
+    tolerance: a fraction, above baseline_errors: those of the whole network as scored (batch norm recalibrated like
+    any other's), or of another one's, where they are given.
     """
     statistics = gram_statistics(model.to(device), space, calibration.to(device)) if compensate else None
     model.cpu()
     everything = Problem(model, space, calibration, images, labels, len(labels), statistics)
-    whole = Scorer(everything, device).prepare(space.full())
-    with torch.inference_mode():
-        logits = torch.cat([whole(batch.to(device)).cpu() for batch in images.split(everything.batch_size)])
+    logits = _logits_of_whole(everything, device)
     order = hardest_first(logits, labels)
+    if baseline_errors is None:
+        baseline_errors = wrong(logits, labels)
     return Problem(
         model=model,
         space=space,
         calibration=calibration,
         images=images[order],
         labels=labels[order],
-        allowed_errors=allowed_errors(wrong(logits, labels), len(labels), tolerance),
+        allowed_errors=allowed_errors(baseline_errors, len(labels), tolerance),
         statistics=statistics,
     )
+
+
+def errors_as_scored(
+    model: nn.Module, space: SearchSpace, calibration: Tensor, images: Tensor, labels: Tensor, device: torch.device
+) -> int:
+    """The errors of the whole network as it would be scored; arguments as of `make_problem`."""
+    problem = Problem(model, space, calibration, images, labels, len(labels), statistics=None)
+    return wrong(_logits_of_whole(problem, device), labels)
+
+
+def _logits_of_whole(problem: Problem, device: torch.device) -> Tensor:
+    """Logits of the unpruned network, recalibrated, for all images. Returns (n, classes), on the CPU."""
+    whole = Scorer(problem, device).prepare(problem.space.full())
+    with torch.inference_mode():
+        return torch.cat([whole(batch.to(device)).cpu() for batch in problem.images.split(problem.batch_size)])

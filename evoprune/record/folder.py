@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -37,6 +37,8 @@ _OWN_FOLDERS = {
     "checkpoints": re.compile(r"gen-\d{4,}\.json"),
     "survivors": re.compile(r"[0-9a-f]+\.safetensors"),
 }
+_ROUNDS = "rounds"
+_NUMBER = re.compile(r"[1-9]\d{0,3}")
 _NAME = re.compile(r"[\w-]+")
 
 
@@ -87,6 +89,22 @@ class RunFolder:
         """A survivor's retrained, compacted weights."""
         return self._named("survivors", key)
 
+    def round(self, number: int) -> "RunFolder":
+        """The run folder of a round that is not the last one, counted from 1; the last one's is this folder."""
+        return RunFolder(self.root / _ROUNDS / str(number))
+
+    def rounds(self) -> list["RunFolder"]:
+        """The run folders of earlier rounds that are on disk, in order."""
+        names = [path.name for path in _listing(self.root / _ROUNDS) if path.is_dir()]
+        return [self.round(number) for number in sorted(int(name) for name in names if _NUMBER.fullmatch(name))]
+
+    def round_of(self) -> "RunFolder | None":
+        """The folder of the run that this one is an earlier round of; None where it is a run by itself."""
+        root = self.root.absolute()
+        outer = RunFolder(root.parent.parent)
+        is_round = root.parent.name == _ROUNDS and _NUMBER.fullmatch(root.name) and outer.holds_run()
+        return outer if is_round else None
+
     def candidate_generations(self) -> list[int]:
         """The generations whose candidates are on disk, ascending."""
         return self._generations("candidates")
@@ -135,25 +153,31 @@ class RunFolder:
         files.remove([path for path in made if path.stem not in keep])
 
     def clear(self) -> None:
-        """Remove the run's own files, by name, and its folders where that leaves them empty.
+        """Remove the run's own files, by name, its rounds' too, and its folders where that leaves them empty.
 
         Whatever else lies there stays. Raises RunFolderError where there is no run, a file cannot be
         removed, or one of the run's folders is a link that leads elsewhere.
         """
         if not self.holds_run():
             raise RunFolderError(f"{self.root} holds no run to overwrite; choose another folder with --out")
-        for name in _OWN_FOLDERS:
-            if (self.root / name).is_symlink():
-                raise RunFolderError(f"{self.root / name} is a link, which is not cleared; remove it yourself")
-        # the two files that make this a run go last, so that an interrupted clearing can be repeated
-        content = [path for path in self._own_paths() if path not in (self.config, self.environment)]
-        files.remove([*content, *self._temporaries(), self.config, self.environment])
-        for name in _OWN_FOLDERS:
-            folder = self.root / name
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        rounds = self.rounds()
+        below = [folder.root / name for folder in (self, *rounds) for name in _OWN_FOLDERS]
+        for place in (self.root / _ROUNDS, *(folder.root for folder in rounds), *below):
+            if place.is_symlink():
+                raise RunFolderError(f"{place} is a link, which is not cleared; remove it yourself")
+        for folder in (*rounds, self):  # the run itself last, so that an interrupted clearing can be repeated
+            folder._remove_own()
+        _remove_empty([*(folder.root for folder in rounds), self.root / _ROUNDS])
 
-    def _own_paths(self) -> list[Path]:
+    def _remove_own(self) -> None:
+        if self.environment.is_file():  # else no run put anything here
+            # the two files that make this a run go last, for the same reason
+            content = [path for path in self.own_files() if path not in (self.config, self.environment)]
+            files.remove([*content, *self._temporaries(), self.config, self.environment])
+        _remove_empty([self.root / name for name in _OWN_FOLDERS])
+
+    def own_files(self) -> list[Path]:
+        """The files that a run puts here, by name, without those of its earlier rounds; some may not be there."""
         return [self.root / name for name in _OWN_FILES] + [
             path
             for name, pattern in _OWN_FOLDERS.items()
@@ -188,6 +212,12 @@ def environment() -> dict[str, str | int | float | None]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
     }
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _listing(folder: Path) -> list[Path]:

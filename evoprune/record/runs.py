@@ -16,11 +16,13 @@ from evoprune.config import Config, load_config
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
-from evoprune.record.survivors import read_survivor
+from evoprune.record.survivors import SavedSurvivor, read_survivor
 from evoprune.record.tables import generations_frame, read_candidates, read_survivors, survivors_frame
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from evoprune.space.plan import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -69,24 +71,48 @@ class Run:
         `model.network` is `module:callable`: reading a run never imports code that its folder names.
         Raises UserError where there is no such survivor, or its files are damaged or do not fit each other.
         """
-        from evoprune.nets.weights import load_weights
-        from evoprune.space.plan import SearchSpace
-        from evoprune.surgery.compaction import compact
-
         key = self._full_key(key, sorted(self.survivors["key"]), "survivor")
-        path, genome = self._folder.survivor(key), self.genome(key)
-        space = SearchSpace.from_dict(files.read_json(self._folder.space))
-        survivor = read_survivor(path, space, genome)
+        space, survivor = self._saved(key)
         network = network or self.network
         if network is None:
             network = self._fresh_network(survivor.image_shape, survivor.classes)
-        small = compact(network, space, genome)
-        load_weights(small, survivor.tensors, str(path))
-        return small.eval()
+        for earlier in self._earlier_rounds():
+            network = earlier.hand_on(network)
+        return self._rebuilt(network, key, space, survivor)
+
+    def hand_on(self, network: "nn.Module") -> "nn.Module":
+        """What this round hands on to the next: its cheapest survivor; where it has none, the network as it is.
+
+        network: what the round started from, with whatever weights; not changed.
+        """
+        if self.survivors.empty:
+            return network
+        key = self.survivors["key"].iloc[0]
+        return self._rebuilt(network, key, *self._saved(key))
 
     @property
     def _folder(self) -> RunFolder:
         return RunFolder(self.root)
+
+    def _earlier_rounds(self) -> list["Run"]:
+        outer = self._folder.round_of()
+        last = len(self.config.search.rounds) if outer is None else int(self.root.absolute().name)
+        return [Run((outer or self._folder).round(number).root) for number in range(1, last)]
+
+    def _saved(self, key: str) -> "tuple[SearchSpace, SavedSurvivor]":
+        from evoprune.space.plan import SearchSpace
+
+        space = SearchSpace.from_dict(files.read_json(self._folder.space))
+        return space, read_survivor(self._folder.survivor(key), space, self.genome(key))
+
+    def _rebuilt(self, network: "nn.Module", key: str, space: "SearchSpace", survivor: SavedSurvivor) -> "nn.Module":
+        """The survivor, out of the network that this round started from."""
+        from evoprune.nets.weights import load_weights
+        from evoprune.surgery.compaction import compact
+
+        small = compact(network, space, self.genome(key))
+        load_weights(small, survivor.tensors, str(self._folder.survivor(key)))
+        return small.cpu().eval()
 
     def _fresh_network(self, image_shape: tuple[int, int, int], classes: int) -> "nn.Module":
         import torch
@@ -128,6 +154,7 @@ def load_run(path: str | Path) -> Run:
 def load_runs(path: str | Path) -> pd.DataFrame:
     """One row a survivor over all runs at or below a folder, at any depth, in the order of their paths.
 
+    The earlier rounds of a run are no runs of their own here.
     `run` (path relative to the folder), the survivors' columns, then every config key as a column:
     `search.tolerance` and so on. Lists are joined by commas. A run without survivors has no rows.
     Raises RunFolderError where there is no such folder or a run in it is damaged.
@@ -136,7 +163,8 @@ def load_runs(path: str | Path) -> pd.DataFrame:
     if not top.is_dir():
         raise RunFolderError(f"{path} is no folder; give one with run folders below it")
     roots = sorted(config.parent for config in top.rglob(RunFolder(top).config.name))
-    runs = [Run(root) for root in roots if RunFolder(root).holds_run()]
+    folders = [folder for root in roots if (folder := RunFolder(root)).holds_run() and not folder.round_of()]
+    runs = [Run(folder.root) for folder in folders]
     dtypes = {"run": "str", **_config_dtypes(Config)}
     settings = [{"run": run.root.relative_to(top).as_posix(), **flat_config(run.config)} for run in runs]
     survivors = pd.concat([survivors_frame([]), *(run.survivors for run in runs)], ignore_index=True)
