@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -82,5 +83,5 @@ class Counting:
             on_score(len(scores))
         return scores
 
-    def retrain(self, *_: object) -> list[object]:
+    def retrain(self, genomes: Any, states: Any, retraining: Any, on_epoch: Any) -> list[Any]:
         raise NotImplementedError
