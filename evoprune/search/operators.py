@@ -6,7 +6,7 @@ import numpy as np
 
 from evoprune.config import SearchConfig
 from evoprune.search.criteria import Preferences
-from evoprune.space.kernel_genes import StrideGenes
+from evoprune.space.kernel_genes import KernelGenes, StrideGenes
 from evoprune.space.plan import Genome, Group, SearchSpace
 
 RANDOM_KEPT_FRACTIONS = (0.9, 0.75, 0.6, 0.45, 0.3)
@@ -45,7 +45,7 @@ class Operators:
     def crossover(self, one: Genome, other: Genome, rng: np.random.Generator) -> Genome:
         """A child with each group's maps, each layer's kernels and each layer's strides whole from one parent."""
         child = one.copy()
-        parts = (*self.space.groups, *self.space.kernels, *self.space.strides)
+        parts = self.space.parts
         for part, swap in zip(parts, rng.random(len(parts)) < 0.5, strict=True):
             if swap:
                 child[part.genes] = other[part.genes]
@@ -61,14 +61,13 @@ class Operators:
         """
         space, config = self.space, self.config
         kind, reach = rng.random(), 10 ** rng.uniform(*REACH)
-        binary = [
+        binary: list[tuple[Group | KernelGenes, np.ndarray]] = [
             *zip(space.groups, (self.preferences.maps[group.genes] for group in space.groups), strict=True),
             *zip(space.kernels, self.preferences.kernels, strict=True),
         ]
         rates = [config.mutation_rate] * len(space.groups) + [config.kernel_mutation_rate] * len(space.kernels)
-        parts = [*(part for part, _ in binary), *space.strides]
         rates += [config.stride_mutation_rate] * len(space.strides)
-        counts = rng.binomial([part.size for part in parts], np.minimum(reach * np.array(rates), 0.5))
+        counts = rng.binomial([part.size for part in space.parts], np.minimum(reach * np.array(rates), 0.5))
         if not counts.any():
             counts[rng.integers(len(counts))] = 1
         genome = genome.copy()

@@ -76,9 +76,7 @@ def _alive(space: SearchSpace, layer: Layer, genome: Genome) -> np.ndarray:
 
 def _settle_kernel_genes(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Sets kernel and stride genes without effect to 0, in place. Returns `Phenotype.kernels`."""
-    alive = {
-        genes.weight: _alive(space, space.layer(genes.weight), genome) for genes in (*space.kernels, *space.strides)
-    }
+    alive = {genes.weight: _alive(space, space.layer(genes.weight), genome) for genes in space.inside_layers}
     present = {weight: kernels & bits.get(weight, True) for weight, kernels in alive.items()}
     for genes in space.kernels:
         counts = np.bincount(genes.of_kernel[alive[genes.weight]], minlength=genes.size)
@@ -106,7 +104,7 @@ def masks_of(space: SearchSpace, phenotype: Phenotype) -> tuple[FeatureMapMask |
         if rows is not None:
             masks.append(FeatureMapMask(layer.name, layer.shape[layer.out_dim], tuple(rows.tolist())))
         if layer.weight in kernels and layer.weight in phenotype.kernels:
-            outputs, inputs = phenotype.kernels[layer.weight].any(axis=2).nonzero()
+            outputs, inputs = np.nonzero(phenotype.kernels[layer.weight].any(axis=2))
             kept = tuple(zip(outputs.tolist(), inputs.tolist(), strict=True))
             if len(kept) < _alive(space, layer, phenotype.genome).sum():
                 masks.append(KernelMask(layer.name, layer.shape[layer.out_dim], layer.shape[layer.in_dim], kept))

@@ -169,10 +169,20 @@ class SearchSpace:
         """How many genes are feature maps: the first ones."""
         return sum(group.size for group in self.groups)
 
+    @property
+    def parts(self) -> tuple[Group | KernelGenes | StrideGenes, ...]:
+        """What has genes of one kind: groups of maps, layers' kernels, layers' strides, in the genome's order."""
+        return (*self.groups, *self.inside_layers)
+
+    @property
+    def inside_layers(self) -> tuple[KernelGenes | StrideGenes, ...]:
+        """Genes of kernels, then of strides: a part a layer each."""
+        return self.kernels + self.strides
+
     @cached_property
     def genes(self) -> int:
         """How many genes a genome has."""
-        return self.maps + sum(genes.size for genes in (*self.kernels, *self.strides))
+        return sum(part.size for part in self.parts)
 
     @cached_property
     def cardinality(self) -> np.ndarray:

@@ -230,7 +230,7 @@ def _layers_that_lose(space: SearchSpace) -> set[str]:
         for layer in space.layers
         if space.genes_along(layer.weight, layer.in_dim) is not None and not layer.channels_per_group
     }
-    return inputs | {genes.weight for genes in (*space.kernels, *space.strides)}
+    return inputs | {genes.weight for genes in space.inside_layers}
 
 
 def on_device(statistics: Statistics, device: torch.device) -> dict[str, LayerStatistics]:

@@ -57,7 +57,7 @@ def _belongs(name: str, packed: frozenset[str]) -> bool:
 def _lists(weight: str, space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
     """What the layer has genes for of: kernels that stay, int (kept,); masks in use, uint8 (masks, 2)."""
     layer, kernels = space.layer(weight), phenotype.kernels[weight]
-    present = kernels.any(axis=2)
+    present = np.any(kernels, axis=2)
     lists = {}
     if any(genes.weight == weight for genes in space.kernels):
         rows, columns = (

@@ -82,7 +82,7 @@ def test_each_map_of_2_by_3_pixels_takes_six_inputs_along() -> None:
     genome = space.full()
     genome[[1, 5]] = 0
     columns = [c for map_ in (0, 2, 3, 4, 6, 7) for c in range(6 * map_, 6 * map_ + 6)]
-    assert space.kept(genome)["4.weight", 1].tolist() == columns
+    assert space.phenotype(genome).kept["4.weight", 1].tolist() == columns
 
 
 def test_a_concatenation_shifts_what_is_read() -> None:
@@ -91,7 +91,7 @@ def test_a_concatenation_shifts_what_is_read() -> None:
     group = next(group for group in space.groups if group.layers == ("three.1.0",))
     genome = space.full()
     genome[group.start + 2] = 0
-    assert space.kept(genome)["mix.0.weight", 1].tolist() == [i for i in range(17) if i != 6]
+    assert space.phenotype(genome).kept["mix.0.weight", 1].tolist() == [i for i in range(17) if i != 6]
 
 
 def test_a_shuffle_moves_what_is_read() -> None:
@@ -99,7 +99,7 @@ def test_a_shuffle_moves_what_is_read() -> None:
     space = space_of("shufflenet v2")
     genome = space.full()
     genome[1] = 0
-    kept = space.kept(genome)
+    kept = space.phenotype(genome).kept
     assert kept["stem.0.weight", 0].tolist() == [0, 2, 3, 4, 6, 7]
     assert kept["branch.0.0.weight", 1].tolist() == [0, 2, 3]
     assert kept["branch.2.0.weight", 0].tolist() == [0, 2, 3]
@@ -110,7 +110,7 @@ def test_the_zero_padded_shortcut_leaves_its_zeros() -> None:
     space = space_of("zero-padded shortcut")
     genome = space.full()
     genome[0] = 0
-    assert space.kept(genome)["second.0.weight", 0].tolist() == [i for i in range(16) if i != 4]
+    assert space.phenotype(genome).kept["second.0.weight", 0].tolist() == [i for i in range(16) if i != 4]
 
 
 def test_a_single_map_that_squeeze_would_swallow_is_not_allowed() -> None:

@@ -21,7 +21,7 @@ def ours(space: SearchSpace, gene: int) -> dict[tuple[str, int], set[int]]:
     genome = space.full()
     genome[gene] = 0
     sizes = {(axis.tensor, axis.dim): len(axis.gene) for axis in space.axes}
-    kept = space.kept(genome)
+    kept = space.phenotype(genome).kept
     return {place: set(range(sizes[place])) - set(index.tolist()) for place, index in kept.items()}
 
 

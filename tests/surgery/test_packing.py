@@ -19,7 +19,7 @@ from tests.space.masked import KINDS, MASKED, SHARINGS, masked_space, network_of
 few = settings(max_examples=6, deadline=None, derandomize=True, database=None)
 
 HEADER_BYTES = 4096
-"""Names, types and places of the tensors, as JSON: 60 to 130 bytes for each of the at most 30 of these networks."""
+"""The names, types and places of the 14 to 30 tensors, as JSON: some 100 bytes each, measured 1.4 to 2.4 KB in all."""
 
 
 def same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
