@@ -64,6 +64,19 @@ NETWORKS = {
     ),
 }
 
+# The network that it prunes, and genes by hand: kernels of a layer are outputs x inputs (the first layer of grey images
+# has none, its kernels are its maps), strides one an input map.
+MASKED = {
+    "fashion_kernels": ("fashion_cnn", 3 * 32 * 32 + 64 * 32 + 64 * 64),
+    "fashion_strides": ("fashion_cnn", 1 + 4 * 32 + 64),
+    "fashion_all_masks": (  # kernels in blocks of eight output maps
+        "fashion_cnn",
+        (4 * 32 + 2 * 64 + 256) + (3 * 4 * 32 + 8 * 32 + 8 * 64) + (1 + 4 * 32 + 64),
+    ),
+    "anwar_cifar10_kernels": ("anwar_cifar10_small", 3 * 128 * 128 + 256 * 128 + 256 * 256),
+    "anwar_cifar10_both": ("anwar_cifar10_small", 3 * 128 + 2 * 256 + 256),  # its first round: feature maps
+}
+
 ABSENT = {
     "anwar_mnist": r"mnist is not in .* get \S*train-images-idx3-ubyte.gz .* or set data.root to where they lie",
     "anwar_cifar10_small": r"cifar10 is not in .* get \S*cifar-10-python.tar.gz, .* or set data.root to where they lie",
@@ -72,10 +85,10 @@ ABSENT = {
 
 
 def test_every_experiment_is_here() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(NETWORKS)
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*NETWORKS, *MASKED}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *MASKED])
 def test_it_loads_under_its_own_name(name: str) -> None:
     config = load_config(FOLDER / f"{name}.yaml")
     assert config.name == name
@@ -98,6 +111,16 @@ def test_its_network_is_searched(name: str) -> None:
     stays = {first, last} if config.space.keep_first_conv else {last}
     assert {frozen.name for frozen in report.frozen} == stays
     assert {layer.name for layer in report.layers if not layer.genes} == stays
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_kernels_and_strides_are_searched(name: str) -> None:
+    network, genes = MASKED[name]
+    _, macs, _ = NETWORKS[network]
+    config = load_config(FOLDER / f"{name}.yaml")
+    assert config.model.network == load_config(FOLDER / f"{network}.yaml").model.network
+    report = pipeline.inspect(config)
+    assert (report.macs, report.genes) == (macs, genes)
 
 
 @pytest.mark.parametrize(("name", "message"), ABSENT.items(), ids=ABSENT.keys())
