@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.fitness.candidate import Score
+from evoprune.nets.layout import lay_out
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome, SearchSpace
 from evoprune.space.slicing import cut_tensors, mend, named_tensors, replace_tensors
@@ -43,10 +44,10 @@ class Scorer:
         self._problem = problem
         self._device = device
         self._network = copy.deepcopy(problem.model).to(device).eval()
-        self._network.to(memory_format=torch.channels_last)
+        self._layout = lay_out(self._network, problem.calibration.to(device))
         self._tensors = {name: tensor.detach() for name, tensor in named_tensors(self._network)}
-        self._calibration = _laid_out(problem.calibration, device)
-        self._images = _laid_out(problem.images, device)
+        self._calibration = self._laid_out(problem.calibration.to(device))
+        self._images = self._laid_out(problem.images.to(device))
         self._labels = problem.labels.to(device)
         self._statistics = None if problem.statistics is None else on_device(problem.statistics, device)
         self._changed: Set[str] = frozenset()
@@ -88,12 +89,15 @@ class Scorer:
         solved = compensated(self._tensors, problem.space, phenotype, self._statistics) if self._statistics else {}
         changed = solved | cut_tensors(self._tensors | solved, problem.space, phenotype)
         put_back = {name: self._tensors[name] for name in self._changed - changed.keys()}
-        replace_tensors(self._network, put_back | {name: _channels_last(tensor) for name, tensor in changed.items()})
+        replace_tensors(self._network, put_back | {name: self._laid_out(tensor) for name, tensor in changed.items()})
         mend(self._network, problem.space)
         self._changed = changed.keys()
         self._forget_statistics()
         recalibrate(self._network, self._calibration)
         return self._network
+
+    def _laid_out(self, tensor: Tensor) -> Tensor:
+        return tensor.contiguous(memory_format=self._layout) if tensor.ndim == 4 else tensor
 
     def _forget_statistics(self) -> None:
         """Recalibration writes into running statistics: those must not be the baseline's own tensors."""
@@ -125,11 +129,3 @@ def hardest_first(logits: Tensor, labels: Tensor) -> Tensor:
 def allowed_errors(baseline_errors: int, images: int, tolerance: float) -> int:
     """The most errors of a feasible candidate: the baseline's and `tolerance` (a fraction) of all images."""
     return int(np.floor(baseline_errors + tolerance * images + 1e-9))
-
-
-def _laid_out(images: Tensor, device: torch.device) -> Tensor:
-    return _channels_last(images.to(device))
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from evoprune.config import TrainConfig
 from evoprune.errors import ConfigError, TrainingError
 from evoprune.nets.augmentation import augmented
+from evoprune.nets.layout import lay_out
 from evoprune.nets.modes import eval_mode
 from evoprune.nets.seeding import global_seed, mixed_seed
 from evoprune.nets.splits import Split
@@ -74,6 +75,7 @@ class _Job:
     optimiser: torch.optim.SGD
     augment: tuple[str, ...]
     guide: _Distillation | None
+    layout: torch.memory_format
 
 
 def fit(
@@ -104,7 +106,7 @@ def fit(
     Raises TrainingError where the loss is not finite; NetworkError where `state` is another network's.
     """
     model.to(device)
-    model.to(memory_format=torch.channels_last)
+    layout = lay_out(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
     optimiser = torch.optim.SGD(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=train.learning_rate,
@@ -117,7 +119,7 @@ def fit(
     guide = None
     if teacher is not None and distillation > 0:
         guide = _Distillation(teacher.to(device), distillation, temperature)
-    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), guide)
+    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), guide, layout)
     held = hold_at_zero(model, masks or {})
     first = state.epoch + 1 if state is not None else 1
     last = train.epochs if until is None else min(until, train.epochs)
@@ -178,13 +180,16 @@ def count_errors(model: nn.Module, split: Split, device: torch.device, batch_siz
     The model is moved to `device` and computes in eval mode; its mode afterwards is as before.
     """
     model.to(device)
-    errors = 0
+    errors, layout = 0, torch.contiguous_format
     with eval_mode(model):
         for indices in torch.arange(len(split)).split(batch_size):
             images, labels = split.batch(indices)
-            logits = model(images.to(device, memory_format=torch.channels_last))  # (b, classes)
+            if not indices[0]:
+                layout = lay_out(model, images.to(device))
+            logits = model(images.to(device, memory_format=layout))  # (b, classes)
             right = (logits.argmax(dim=1) == labels.to(device)) & logits.isfinite().all(dim=1)
             errors += len(indices) - int(right.sum())
+    model.to(memory_format=torch.contiguous_format)
     return errors
 
 
@@ -228,7 +233,7 @@ def _train_step(job: _Job, images: Tensor, labels: Tensor, rate: float, step: in
     for group in job.optimiser.param_groups:
         group["lr"] = rate
     job.optimiser.zero_grad()
-    images = images.to(job.device, memory_format=torch.channels_last)
+    images = images.to(job.device, memory_format=job.layout)
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.train.precision == "bfloat16"):
         loss = _loss(job.model, images, labels.to(job.device), job.guide)
     value = loss.item()

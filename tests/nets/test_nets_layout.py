@@ -1,0 +1,37 @@
+"""The layout is the fast one where the network runs so."""
+
+import torch
+from torch import Tensor, nn
+
+from evoprune.nets.layout import lay_out
+
+
+class Viewing(nn.Module):
+    """Views its maps as vectors, which channels-last memory does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).view(images.size(0), -1)
+
+
+IMAGES = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def test_channels_last_where_it_runs() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).train()
+    before = network(IMAGES)
+    assert lay_out(network, IMAGES) == torch.channels_last
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network.training
+    torch.testing.assert_close(network(IMAGES.contiguous(memory_format=torch.channels_last)), before)
+
+
+def test_contiguous_where_it_does_not() -> None:
+    network = Viewing()
+    before = network(IMAGES)
+    assert lay_out(network, IMAGES) == torch.contiguous_format
+    assert network.conv.weight.is_contiguous()
+    assert torch.equal(network(IMAGES), before)
