@@ -126,7 +126,7 @@ IMAGES, LABELS = torch.zeros(12, 1, 28, 28), torch.arange(12) % 10
     ],
 )
 def test_what_does_not_fit_is_named(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
-    arguments = {"example_input": IMAGES[:1], "validation": (IMAGES, LABELS), "calibration": IMAGES} | changed
+    arguments: dict[str, Any] = {"example_input": IMAGES[:1], "validation": (IMAGES, LABELS), "calibration": IMAGES}
     with pytest.raises(ep.UserError, match=message):
-        evolve(Small(), **arguments, workers=SERIAL, search=SEARCH, out=tmp_path / "run")
+        evolve(Small(), **(arguments | changed), workers=SERIAL, search=SEARCH, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -14,17 +14,19 @@ class Viewing(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.conv(images).view(images.size(0), -1)
+        maps: Tensor = self.conv(images)
+        return maps.view(images.size(0), -1)
 
 
 IMAGES = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 def test_channels_last_where_it_runs() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).train()
+    conv = nn.Conv2d(3, 4, 3)
+    network = nn.Sequential(conv, nn.Flatten()).train()
     before = network(IMAGES)
     assert lay_out(network, IMAGES) == torch.channels_last
-    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert network.training
     torch.testing.assert_close(network(IMAGES.contiguous(memory_format=torch.channels_last)), before)
 
