@@ -12,7 +12,7 @@ import numpy as np
 
 from evoprune.errors import SearchSpaceError
 from evoprune.space.kernel_genes import KernelGenes, Sharing, StrideGenes
-from evoprune.space.masks import FeatureMapMask, KernelMask, LayerStrides, StrideMask
+from evoprune.space.masks import FeatureMapMask, KernelMask, LayerStrides
 
 if TYPE_CHECKING:
     from torch import nn
@@ -363,52 +363,16 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, strings and numbers, for JSON."""
-        return {
-            "groups": [vars(group) | {"layers": list(group.layers)} for group in self.groups],
-            "axes": [{"tensor": axis.tensor, "dim": axis.dim, "gene": axis.gene.tolist()} for axis in self.axes],
-            "layers": [vars(layer) | {"shape": list(layer.shape)} for layer in self.layers],
-            "norms": [dict(vars(norm)) for norm in self.norms],
-            "tensors": [vars(tensor) | {"shape": list(tensor.shape)} for tensor in self.tensors],
-            "frozen": [dict(vars(frozen)) for frozen in self.frozen],
-            "fixed_macs": self.fixed_macs,
-            "kernels": [_fields(genes, "weight", "start", "shape", "block") for genes in self.kernels],
-            "strides": [
-                _fields(genes, "weight", "start", "shape", "kernel_size", "sharing", "groups")
-                | {"table": [[mask.start, mask.stride] for mask in genes.table]}
-                for genes in self.strides
-            ],
-        }
+        from evoprune.space.storage import to_dict
+
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "SearchSpace":
         """The way back from `to_dict`. Raises SearchSpaceError where something is missing or of the wrong kind."""
-        try:
-            return cls(
-                groups=tuple(Group(**row | {"layers": tuple(row["layers"])}) for row in data["groups"]),
-                axes=tuple(Axis(row["tensor"], row["dim"], np.array(row["gene"], np.int32)) for row in data["axes"]),
-                layers=tuple(Layer(**row | {"shape": tuple(row["shape"])}) for row in data["layers"]),
-                norms=tuple(Norm(**row) for row in data["norms"]),
-                tensors=tuple(TensorInfo(**row | {"shape": tuple(row["shape"])}) for row in data["tensors"]),
-                frozen=tuple(Frozen(**row) for row in data["frozen"]),
-                fixed_macs=int(data["fixed_macs"]),
-                kernels=tuple(KernelGenes(**row | {"shape": tuple(row["shape"])}) for row in data["kernels"]),
-                strides=tuple(
-                    StrideGenes(
-                        **row
-                        | {name: tuple(row[name]) for name in ("shape", "kernel_size")}
-                        | {"table": tuple(StrideMask(*pair) for pair in row["table"])}
-                    )
-                    for row in data["strides"]
-                ),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise SearchSpaceError(f"this is no search space of evoprune's: {error!r}") from None
+        from evoprune.space.storage import from_dict
 
-
-def _fields(record: object, *names: str) -> dict[str, Any]:
-    """Those fields of a record, tuples as lists."""
-    values = {name: getattr(record, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return from_dict(data)
 
 
 def _most_important(importance: np.ndarray, count: int) -> np.ndarray:
