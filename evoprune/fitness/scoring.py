@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from evoprune.fitness.candidate import Score
 from evoprune.nets.layout import lay_out
-from evoprune.space.cost import cost
+from evoprune.space.cost import phenotype_cost
+from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome, SearchSpace
 from evoprune.space.slicing import cut_tensors, mend, named_tensors, replace_tensors
 from evoprune.surgery.compensation import Statistics, compensated, on_device
@@ -59,7 +60,8 @@ class Scorer:
         """
         started = time.perf_counter()
         problem = self._problem
-        network = self.prepare(genome)
+        phenotype = problem.space.check(genome)
+        network = self._prepare(phenotype)
         errors = seen = 0
         with torch.inference_mode():
             batches = zip(self._images.split(problem.batch_size), self._labels.split(problem.batch_size), strict=True)
@@ -69,7 +71,7 @@ class Scorer:
                 if errors > problem.allowed_errors:
                     break
         total = len(problem.labels)
-        price = cost(problem.space, genome)
+        price = phenotype_cost(problem.space, phenotype)
         return Score(
             errors=errors,
             images_seen=seen,
@@ -84,8 +86,10 @@ class Scorer:
 
     def prepare(self, genome: Genome) -> nn.Module:
         """The genome's network as it is scored: cut, compensated, recalibrated. Valid until the next call."""
+        return self._prepare(self._problem.space.check(genome))
+
+    def _prepare(self, phenotype: Phenotype) -> nn.Module:
         problem = self._problem
-        phenotype = problem.space.check(genome)
         solved = compensated(self._tensors, problem.space, phenotype, self._statistics) if self._statistics else {}
         changed = solved | cut_tensors(self._tensors | solved, problem.space, phenotype)
         put_back = {name: self._tensors[name] for name in self._changed - changed.keys()}

@@ -56,7 +56,7 @@ class StrideGenes:
     sharing: Sharing = "input_map"
     groups: int = 1
 
-    @property
+    @cached_property
     def size(self) -> int:
         return int(self.of_kernel.max()) + 1
 
