@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evoprune.space.cost import cost
     from evoprune.space.discovery import SearchSpace
     from evoprune.surgery.compaction import compact
+    from evoprune.surgery.compensation import gram_statistics
     from evoprune.surgery.masking import mask
 
     __version__: str
@@ -28,6 +29,7 @@ __all__ = [
     "compact",
     "cost",
     "evolve",
+    "gram_statistics",
     "load_run",
     "load_runs",
     "mask",
@@ -41,6 +43,7 @@ _HOMES = {
     "compact": "evoprune.surgery.compaction",
     "cost": "evoprune.space.cost",
     "evolve": "evoprune.notebook",
+    "gram_statistics": "evoprune.surgery.compensation",
     "load_run": "evoprune.record.runs",
     "load_runs": "evoprune.record.runs",
     "mask": "evoprune.surgery.masking",

@@ -20,6 +20,7 @@ Algorithm = Literal["nsga2"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
+SurvivorCompensation = Literal["sequential", "search"]
 CostName = Literal["macs", "params", "bytes"]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
@@ -199,6 +200,10 @@ class SearchConfig(_Section):
     )
     cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
+    stop_dominated: bool = _flag(
+        True,
+        "stop scoring what a known candidate of no higher cost beats already: it cannot get on the front",
+    )
     crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
     mutation_rate: float = _fraction(
         0.02, "chance that a feature-map gene of a child changes", "0.02 is one gene in fifty"
@@ -231,6 +236,19 @@ class WorkersConfig(_Section):
         min_length=1,
     )
     threads: int = _whole(1, "threads a worker computes with", "threads")
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = _field(
+        "auto",
+        "what a worker may take: larger networks are scored in smaller batches; auto: a share of the machine's",
+        "a number above 0 (GiB), or auto",
+        "GiB",
+    )
+    gram_memory: Annotated[float, Field(gt=0)] | Literal["auto"] = _field(
+        "auto",
+        "what the statistics for compensation may take, which all workers of a machine share; layers beyond it stay "
+        "uncompensated; auto: a share of the machine's",
+        "a number above 0 (GiB), or auto",
+        "GiB",
+    )
 
 
 class RetrainConfig(_Section):
@@ -251,6 +269,12 @@ class RetrainConfig(_Section):
         0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
     )
     temperature: float = _positive(4.0, "temperature of the distillation's softened outputs")
+    compensation: SurvivorCompensation = _choice(
+        "sequential",
+        "how survivors begin: sequential: each layer solved on the pruned network's own activations, where that makes "
+        "fewer errors; search: as the search scored them",
+        SurvivorCompensation,
+    )
 
 
 class Config(_Section):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config import Config
+from evoprune.fitness.batching import gram_bytes, measured_execution
 from evoprune.fitness.candidate import Candidate
+from evoprune.fitness.conditions import ImageRecord
+from evoprune.fitness.execution import Execution
 from evoprune.fitness.latency import latencies_ms
 from evoprune.fitness.problem import errors_as_scored, make_problem
 from evoprune.fitness.retraining import Retraining
@@ -39,7 +42,10 @@ from evoprune.space.plan import SearchSpace
 from evoprune.surgery.compaction import compact
 from evoprune.surgery.compensation import uncompensated
 
-CHANGEABLE = ("search.generations", "workers.count", "workers.backend", "workers.address", "retrain.", "device")
+CHANGEABLE = (
+    *("search.generations", "retrain.", "device"),
+    *("workers.count", "workers.backend", "workers.address", "workers.memory"),
+)
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
 BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED = 1, 2, 3
@@ -119,11 +125,23 @@ def pose_problem(setting: Setting, model: nn.Module) -> Problem:
         tolerance=config.search.tolerance,
         compensate=compensate,
         device=setting.device,
+        cost=config.search.cost,
+        gram_bytes=gram_bytes(config.workers),
         baseline_errors=baseline_errors,
     )
+    problem = replace(problem, execution=_execution(setting, problem))
     if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
         setting.progress.note(f"without compensation: {', '.join(left_out)}")
     return problem
+
+
+def _execution(setting: Setting, problem: Problem) -> Execution:
+    """How this run's networks are scored: measured once, so that it is the same when the run goes on."""
+    path = setting.folder.execution
+    if not path.is_file():
+        measured = measured_execution(problem, setting.device, setting.config.workers)
+        files.write_json(path, asdict(measured))
+    return Execution(**files.read_json(path))
 
 
 def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candidate]:
@@ -139,14 +157,16 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     if snapshot is not None:
         algorithm.restore(snapshot.algorithm, {candidate.key: candidate for candidate in reversed(told)})
 
-    def keep(generation: int, candidates: Sequence[Candidate]) -> None:
+    def keep(generation: int, candidates: Sequence[Candidate], record: ImageRecord) -> None:
         with uninterrupted():
             files.write_parquet(folder.candidates(generation), candidates_frame(candidates))
-            write_snapshot(folder, Snapshot(generation, algorithm.state(), fingerprint))
+            snapshot = Snapshot(generation, algorithm.state(), record.wrong_share.tolist(), fingerprint)
+            write_snapshot(folder, snapshot)
 
     setting.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
-    evolve(algorithm, space, workers, config.search, last + 1, known, setting.progress, keep)
+    record = ImageRecord.empty(len(problem.labels)) if snapshot is None else ImageRecord(np.array(snapshot.wrong_share))
+    evolve(algorithm, space, workers, config.search, last + 1, known, record, setting.progress, keep)
     whole = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != whole]
     return choose_survivors(front, config.retrain.survivors, config.search.cost)

@@ -18,7 +18,8 @@ import torch
 
 from evoprune.config import WorkersConfig
 from evoprune.errors import UserError, WorkerError
-from evoprune.fitness.candidate import Score
+from evoprune.fitness.candidate import Outcome
+from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.retraining import Retrainer, Retraining
 from evoprune.fitness.scoring import Problem, Scorer
 from evoprune.nets.training import EpochReport, FitState
@@ -46,8 +47,8 @@ class Workers(Protocol):
     def count(self) -> int:
         """How many work at once."""
 
-    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
-        """The scores, in the order of the genomes."""
+    def score(self, genomes: Sequence[Genome], conditions: Conditions, on_score: OnScore) -> list[Outcome]:
+        """What scoring them says, in the order of the genomes."""
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
@@ -118,13 +119,14 @@ class SerialWorkers:
         self._threads = threads
         self._scorer = Scorer(problem, device)
 
-    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
-        scores = []
+    def score(self, genomes: Sequence[Genome], conditions: Conditions, on_score: OnScore) -> list[Outcome]:
+        outcomes = []
         with _threads(self._threads):
+            self._scorer.under(conditions)
             for genome in genomes:
-                scores.append(self._scorer.score(genome))
-                on_score(len(scores))
-        return scores
+                outcomes.append(self._scorer.score(genome))
+                on_score(len(outcomes))
+        return outcomes
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
@@ -151,18 +153,19 @@ class RayWorkers:
         self._problem = [ray.put(problem)]
         self.count = len(actors)
 
-    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
-        scores: dict[int, Score] = {}
+    def score(self, genomes: Sequence[Genome], conditions: Conditions, on_score: OnScore) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        shared = [self._ray.put(conditions)]
         chunk = max(1, min(16, len(genomes) // (8 * self.count)))
         chunks = [range(start, min(start + chunk, len(genomes))) for start in range(0, len(genomes), chunk)]
 
         def ask(actor: Any, indices: range) -> Any:
-            return actor.score.remote(self._problem, [genomes[index].tobytes() for index in indices])
+            return actor.score.remote(self._problem, shared, [genomes[index].tobytes() for index in indices])
 
         for indices, found in self._spread(chunks, ask, in_flight=2):
-            scores.update(zip(indices, found, strict=True))
-            on_score(len(scores))
-        return [scores[index] for index in range(len(genomes))]
+            outcomes.update(zip(indices, found, strict=True))
+            on_score(len(outcomes))
+        return [outcomes[index] for index in range(len(genomes))]
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
@@ -217,8 +220,9 @@ class _Actor:
         self._device = torch.device(device)
         self._held: dict[str, tuple[Any, Any]] = {}  # what for -> (reference, what was made of it)
 
-    def score(self, problem: list[Any], genomes: list[bytes]) -> list[Score]:
+    def score(self, problem: list[Any], conditions: list[Any], genomes: list[bytes]) -> list[Outcome]:
         scorer = self._hold("scorer", problem, lambda: Scorer(self._fetch("problem", problem), self._device))
+        self._hold("conditions", problem + conditions, lambda: scorer.under(self._fetch("terms", conditions)))
         return [scorer.score(_genome(data)) for data in genomes]
 
     def epoch(

@@ -29,6 +29,7 @@ _OWN_FILES = (
     "environment.json",
     "baseline.safetensors",
     "space.json",
+    "execution.json",
     "survivors.parquet",
 )
 _OWN_FOLDERS = {
@@ -67,6 +68,11 @@ class RunFolder:
     def space(self) -> Path:
         """The search space as plain data."""
         return self.root / "space.json"
+
+    @property
+    def execution(self) -> Path:
+        """In which batches candidates are scored."""
+        return self.root / "execution.json"
 
     @property
     def survivors_table(self) -> Path:

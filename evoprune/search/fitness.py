@@ -11,8 +11,9 @@ from evoprune.fitness.candidate import Candidate
 class ConstrainedFitness(base.Fitness):
     """(errors, cost), both minimised, under the tolerance: a feasible candidate dominates every infeasible one.
 
-    Two infeasible ones compare by how near to feasible they are: by the share of images that were seen before the
-    allowed errors were used up (a candidate that lasts longer makes fewer), then by errors on as many images.
+    One that was stopped since a known one beats it, and may be feasible, comes between the two. Two of either kind
+    compare by errors among the images that were seen before the allowed ones were used up: one that lasts longer
+    makes fewer.
     Deb 2000 (feasible first); Deb et al. 2002, definition 1 (constrained domination).
     """
 
@@ -22,20 +23,21 @@ class ConstrainedFitness(base.Fitness):
         score = candidate.score
         super().__init__((score.errors, candidate_cost(candidate, cost)))
         self.feasible = bool(score.feasible)
+        self.rank = {True: 0, None: 1, False: 2}[score.feasible]
         self.violation = 0.0 if self.feasible else score.errors / score.images_seen
 
     def __hash__(self) -> int:
-        return hash((self.feasible, self.violation, self.wvalues))
+        return hash((self.rank, self.violation, self.wvalues))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ConstrainedFitness):
             return NotImplemented
-        mine = self.feasible, self.violation, self.wvalues
-        return mine == (other.feasible, other.violation, other.wvalues)
+        mine = self.rank, self.violation, self.wvalues
+        return mine == (other.rank, other.violation, other.wvalues)
 
     def dominates(self, other: "ConstrainedFitness", obj: slice = slice(None)) -> bool:
-        if self.feasible != other.feasible:
-            return self.feasible
+        if self.rank != other.rank:
+            return self.rank < other.rank
         if not self.feasible:
             return self.violation < other.violation
         return super().dominates(other, obj)

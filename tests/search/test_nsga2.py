@@ -10,6 +10,7 @@ import pytest
 
 from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate
+from evoprune.fitness.conditions import Conditions, ImageRecord
 from evoprune.progress import GenerationSummary, SilentProgress
 from evoprune.search.loop import evaluate, evolve
 from evoprune.search.nsga2 import NSGA2
@@ -39,16 +40,18 @@ class Kept:
     algorithm: NSGA2
     candidates: list[list[Candidate]] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    records: list[ImageRecord] = field(default_factory=list)
 
-    def __call__(self, generation: int, candidates: Sequence[Candidate]) -> None:
+    def __call__(self, generation: int, candidates: Sequence[Candidate], record: ImageRecord) -> None:
         assert generation == len(self.candidates)
+        self.records.append(record)
         self.candidates.append(list(candidates))
         self.states.append(json.dumps(self.algorithm.state()))
 
 
 def searched(workers: Counting, config: SearchConfig, seed: int = 0) -> Kept:
     kept = Kept(algorithm_for(workers.space, config, seed))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, SILENT, kept)
+    evolve(kept.algorithm, workers.space, workers, config, 0, {}, ImageRecord.empty(100), SILENT, kept)
     return kept
 
 
@@ -131,7 +134,7 @@ def test_a_restored_state_goes_on_exactly(after: int) -> None:
     resumed.algorithm.restore(json.loads(whole.states[after]), {c.key: c for c in reversed(told)})
     again = planted(0, allowed=2)
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
-    evolve(resumed.algorithm, again.space, again, config, after + 1, known, SILENT, resumed)
+    evolve(resumed.algorithm, again.space, again, config, after + 1, known, whole.records[after], SILENT, resumed)
     assert [plain(generation) for generation in resumed.candidates] == [plain(g) for g in whole.candidates]
     assert resumed.states == whole.states[after + 1 :]
     assert [c.key for c in resumed.algorithm.front] == [c.key for c in whole.algorithm.front]
@@ -176,12 +179,13 @@ def test_candidates_come_in_the_order_of_the_genomes() -> None:
     space = space_of(4)
     workers = Counting(space, np.ones(4, bool), allowed=1)
     genomes = [np.array(bits, np.uint8) for bits in ([1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1])]
-    watching = Watching()
-    known = {space.key(genomes[3]): workers.score(genomes[3:], lambda done: None)[0]}
-    candidates = evaluate(genomes, 7, space, workers, known, 9, watching)
+    watching, unconditional = Watching(), Conditions(np.arange(100))
+    known = {space.key(genomes[3]): workers.score(genomes[3:], unconditional, lambda done: None)[0].score}
+    candidates, outcomes = evaluate(genomes, unconditional, 7, space, workers, known, 9, watching)
     assert [candidate.genome.tolist() for candidate in candidates] == [genome.tolist() for genome in genomes]
     assert [candidate.cached for candidate in candidates] == [False, False, True, True]
     assert [candidate.score.errors for candidate in candidates] == [0, 1, 0, 2]
+    assert [outcome.score for outcome in outcomes] == [candidates[0].score, candidates[1].score]
     assert {candidate.generation for candidate in candidates} == {7}
     assert watching.done == [(7, 9, 1, 2), (7, 9, 2, 2)]
     assert known.keys() == {candidate.key for candidate in candidates}
@@ -191,7 +195,7 @@ def test_generations_are_reported() -> None:
     workers, watching = planted(0, allowed=2), Watching()
     config = SearchConfig(population=8, generations=3)
     kept = Kept(algorithm_for(workers.space, config))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, watching, kept)
+    evolve(kept.algorithm, workers.space, workers, config, 0, {}, ImageRecord.empty(100), watching, kept)
     assert [summary.generation for summary in watching.summaries] == [0, 1, 2, 3]
     for summary, candidates in zip(watching.summaries, kept.candidates, strict=True):
         assert summary.candidates == summary.evaluated + summary.cached == 8
@@ -207,6 +211,6 @@ def test_without_a_feasible_candidate_there_is_no_best_one() -> None:
     workers, watching = planted(0, allowed=-1), Watching()
     config = SearchConfig(population=8, generations=1)
     kept = Kept(algorithm_for(workers.space, config))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, watching, kept)
+    evolve(kept.algorithm, workers.space, workers, config, 0, {}, ImageRecord.empty(100), watching, kept)
     assert kept.algorithm.front == []
     assert (watching.summaries[-1].best_cost, watching.summaries[-1].feasible) == (None, 0)
