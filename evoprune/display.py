@@ -21,6 +21,16 @@ _SURVIVOR_HEADS = (
     "params ratio",
     "latency ms",
 )
+_FITNESS_HEADS = (
+    "method",
+    "workers",
+    "candidates a second",
+    "ours over this",
+    "agrees",
+    "images seen",
+    "feasible",
+    "share of peak",
+)
 _LAYER_HEADS = ("layer", "kind", "maps", "genes", "MACs", "params")
 
 
@@ -37,6 +47,25 @@ class _LayerRow(Protocol):
     def macs(self) -> int: ...
     @property
     def params(self) -> int: ...
+
+
+class _FitnessRow(Protocol):
+    @property
+    def method(self) -> str: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def candidates_per_second(self) -> float: ...
+    @property
+    def ours_over_this(self) -> float: ...
+    @property
+    def agrees(self) -> bool: ...
+    @property
+    def images_seen(self) -> float: ...
+    @property
+    def feasible(self) -> int: ...
+    @property
+    def peak_share(self) -> float: ...
 
 
 class _FrozenPart(Protocol):
@@ -65,6 +94,24 @@ def layers_table(console: Console, layers: Iterable[_LayerRow], genes: int, macs
     ]
     total = ("total", "", "", f"{genes:,}", count(macs), count(params))
     return table(console, _LAYER_HEADS, [*rows, total])
+
+
+def fitness_table(console: Console, rows: Iterable[_FitnessRow]) -> RenderableType:
+    """Ways to score, as `evoprune bench fitness` timed them."""
+    cells = [
+        (
+            row.method,
+            str(row.workers),
+            f"{row.candidates_per_second:.2f}",
+            f"{row.ours_over_this:.2f}",
+            "yes" if row.agrees else "NO",
+            f"{row.images_seen:.0f}",
+            str(row.feasible),
+            f"{row.peak_share:.0%}",
+        )
+        for row in rows
+    ]
+    return table(console, _FITNESS_HEADS, cells)
 
 
 def frozen_lines(frozen: Iterable[_FrozenPart]) -> list[str]:

@@ -106,6 +106,15 @@ def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Modul
 
 
 def pose_problem(setting: Setting, model: nn.Module) -> Problem:
+    """What candidates of the baseline are scored against, and how: that is measured once a run."""
+    problem = unmeasured_problem(setting, model)
+    path = setting.folder.execution
+    if not path.is_file():
+        files.write_json(path, asdict(measured_execution(problem, setting.device, setting.config.workers)))
+    return replace(problem, execution=Execution(**files.read_json(path)))
+
+
+def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
     """What candidates of the baseline are scored against."""
     config, data = setting.config, setting.data
     compensate = config.search.compensation == "gram"
@@ -129,19 +138,9 @@ def pose_problem(setting: Setting, model: nn.Module) -> Problem:
         gram_bytes=gram_bytes(config.workers),
         baseline_errors=baseline_errors,
     )
-    problem = replace(problem, execution=_execution(setting, problem))
     if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
         setting.progress.note(f"without compensation: {', '.join(left_out)}")
     return problem
-
-
-def _execution(setting: Setting, problem: Problem) -> Execution:
-    """How this run's networks are scored: measured once, so that it is the same when the run goes on."""
-    path = setting.folder.execution
-    if not path.is_file():
-        measured = measured_execution(problem, setting.device, setting.config.workers)
-        files.write_json(path, asdict(measured))
-    return Execution(**files.read_json(path))
 
 
 def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candidate]:

@@ -48,6 +48,10 @@ class Problem:
     cost: CostName = "macs"
     execution: Execution = field(default_factory=Execution)
 
+    def scorer(self, device: torch.device) -> "Scorer":
+        """What scores its candidates on a device."""
+        return Scorer(self, device)
+
     def first_conditions(self) -> Conditions:
         """Those of a generation before which nothing is known."""
         return Conditions(np.arange(len(self.labels)))

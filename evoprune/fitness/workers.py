@@ -21,7 +21,7 @@ from evoprune.errors import UserError, WorkerError
 from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.retraining import Retrainer, Retraining
-from evoprune.fitness.scoring import Problem, Scorer
+from evoprune.fitness.scoring import Problem
 from evoprune.nets.training import EpochReport, FitState
 from evoprune.space.plan import Genome
 
@@ -101,11 +101,14 @@ class RayCrew:
     gpu_share: float
 
     def workers(self, problem: Problem) -> Workers:
+        return RayWorkers(self.ray, self.actors(self.count), problem)
+
+    def actors(self, count: int) -> list[Any]:
+        """So many actors, that hold no problem yet."""
         actor = self.ray.remote(_Actor).options(
             num_cpus=self.threads, num_gpus=self.gpu_share, max_restarts=-1, max_task_retries=3
         )
-        actors = [actor.remote(_import_paths(), self.threads, self.device.type) for _ in range(self.count)]
-        return RayWorkers(self.ray, actors, problem)
+        return [actor.remote(_import_paths(), self.threads, self.device.type) for _ in range(count)]
 
 
 class SerialWorkers:
@@ -117,7 +120,7 @@ class SerialWorkers:
         self._problem = problem
         self._device = device
         self._threads = threads
-        self._scorer = Scorer(problem, device)
+        self._scorer = problem.scorer(device)
 
     def score(self, genomes: Sequence[Genome], conditions: Conditions, on_score: OnScore) -> list[Outcome]:
         outcomes = []
@@ -221,7 +224,7 @@ class _Actor:
         self._held: dict[str, tuple[Any, Any]] = {}  # what for -> (reference, what was made of it)
 
     def score(self, problem: list[Any], conditions: list[Any], genomes: list[bytes]) -> list[Outcome]:
-        scorer = self._hold("scorer", problem, lambda: Scorer(self._fetch("problem", problem), self._device))
+        scorer = self._hold("scorer", problem, lambda: self._fetch("problem", problem).scorer(self._device))
         self._hold("conditions", problem + conditions, lambda: scorer.under(self._fetch("terms", conditions)))
         return [scorer.score(_genome(data)) for data in genomes]
 

@@ -71,8 +71,8 @@ def evaluate(
 
     Returns them, and the outcomes of those that were scored now.
     """
-    canonical = [space.canonical(genome) for genome in genomes]
-    keys = [space.key(genome) for genome in canonical]
+    phenotypes = [space.check(genome) for genome in genomes]
+    canonical, keys = [p.genome for p in phenotypes], [p.key for p in phenotypes]
     new = {key: genome for key, genome in zip(keys, canonical, strict=True) if key not in known}
     before = set(known)
     outcomes = workers.score(

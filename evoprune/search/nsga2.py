@@ -8,7 +8,7 @@ import numpy as np
 from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate
 from evoprune.search.criteria import Preferences
-from evoprune.search.fitness import Individual, feasible_front, select
+from evoprune.search.fitness import dominates, feasible_front, select
 from evoprune.search.operators import Operators
 from evoprune.space.plan import Genome, SearchSpace
 
@@ -69,4 +69,4 @@ class NSGA2:
         """The better of two; of two that do not dominate each other, the first."""
         one, other = (self._population[index] for index in self._rng.integers(len(self._population), size=2).tolist())
         cost = self._config.cost
-        return other if Individual(other, cost).fitness.dominates(Individual(one, cost).fitness) else one
+        return other if dominates(other, one, cost) else one

@@ -4,6 +4,7 @@ A feature map that has lost all kernels that make it, or all kernels that read i
 nothing changes. Genes that can then have no effect are 0, so that equal networks have equal genomes.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ class Phenotype:
     genome: Genome
     kept: Mapping[tuple[str, int], np.ndarray]
     kernels: Mapping[str, np.ndarray]
+
+    @property
+    def key(self) -> str:
+        """A stable name of what is left: 16 hexadecimal digits."""
+        return hashlib.sha256(self.genome.tobytes()).hexdigest()[:16]
 
 
 def develop(space: SearchSpace, genome: Genome) -> Phenotype:

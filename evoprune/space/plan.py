@@ -293,7 +293,7 @@ class SearchSpace:
 
     def key(self, genome: Genome) -> str:
         """A stable name of what is left of the network (its phenotype): 16 hexadecimal digits."""
-        return hashlib.sha256(self.check(genome).genome.tobytes()).hexdigest()[:16]
+        return self.check(genome).key
 
     def check(self, genome: Genome) -> "Phenotype":
         """The phenotype of a genome that leaves a whole network: every group keeps its least number of maps.
