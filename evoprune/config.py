@@ -204,6 +204,9 @@ class SearchConfig(_Section):
         True,
         "stop scoring what a known candidate of no higher cost beats already: it cannot get on the front",
     )
+    steady_state: bool = _flag(
+        False, "breed the next candidates before a generation is complete, so that no worker waits for its end"
+    )
     crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
     mutation_rate: float = _fraction(
         0.02, "chance that a feature-map gene of a child changes", "0.02 is one gene in fifty"

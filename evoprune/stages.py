@@ -29,12 +29,13 @@ from evoprune.record import files
 from evoprune.record.checkpoint import Snapshot, drop_after, newest_snapshot, write_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.interrupts import uninterrupted
+from evoprune.record.loop_state import loop_from_json, loop_to_json
 from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, candidates_of, survivors_frame
 from evoprune.record.training import drop_training_state, read_training_state, write_training_state
 from evoprune.search.criteria import magnitude_preferences
-from evoprune.search.loop import evolve
+from evoprune.search.loop import LoopState, evolve
 from evoprune.search.nsga2 import NSGA2
 from evoprune.search.survivors import choose_survivors
 from evoprune.space.cost import cost
@@ -156,16 +157,15 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     if snapshot is not None:
         algorithm.restore(snapshot.algorithm, {candidate.key: candidate for candidate in reversed(told)})
 
-    def keep(generation: int, candidates: Sequence[Candidate], record: ImageRecord) -> None:
+    def keep(generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
         with uninterrupted():
             files.write_parquet(folder.candidates(generation), candidates_frame(candidates))
-            snapshot = Snapshot(generation, algorithm.state(), record.wrong_share.tolist(), fingerprint)
-            write_snapshot(folder, snapshot)
+            write_snapshot(folder, Snapshot(generation, algorithm.state(), loop_to_json(state), fingerprint))
 
     setting.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
-    record = ImageRecord.empty(len(problem.labels)) if snapshot is None else ImageRecord(np.array(snapshot.wrong_share))
-    evolve(algorithm, space, workers, config.search, last + 1, known, record, setting.progress, keep)
+    stands = LoopState(ImageRecord.empty(len(problem.labels))) if snapshot is None else loop_from_json(snapshot.loop)
+    evolve(algorithm, space, workers, config.search, last + 1, known, stands, setting.progress, keep)
     whole = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != whole]
     return choose_survivors(front, config.retrain.survivors, config.search.cost)

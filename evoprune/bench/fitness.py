@@ -24,6 +24,7 @@ from evoprune.errors import ConfigError
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.scoring import Problem
 from evoprune.fitness.workers import RayCrew, RayWorkers, open_crew
+from evoprune.fitness.workers import score as score_all
 from evoprune.nets.training import resolve_device
 from evoprune.pipeline import pose
 from evoprune.progress import Progress
@@ -195,7 +196,7 @@ def _methods(problem: Problem, conditions: Conditions, crew: RayCrew) -> list[_M
 
 def _by_workers(workers: RayWorkers, conditions: Conditions) -> Score:
     def score(genomes: Sequence[Genome]) -> list[Tally]:
-        scores = (outcome.score for outcome in workers.score(genomes, conditions, lambda done: None))
+        scores = (outcome.score for outcome in score_all(workers, genomes, conditions))
         return [Tally(score.errors, score.images_seen, score.feasible) for score in scores]
 
     return score

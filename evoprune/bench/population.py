@@ -59,7 +59,7 @@ def record_population(path: Path, config: Config, generation: int, progress: Pro
         "generation": generation,
         "genomes": [candidate.genome.tobytes().hex() for candidate in asked if not candidate.cached],
         "known": [[getattr(score, config.search.cost), score.errors] for score in front.values()],
-        "wrong_share": snapshot.wrong_share,
+        "wrong_share": snapshot.loop["wrong_share"],
     }
     files.write_json(path, content)
 

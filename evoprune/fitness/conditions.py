@@ -43,12 +43,16 @@ class ImageRecord:
         """Most often wrong first; of images alike, in the problem's own order (by the baseline's margin)."""
         return np.argsort(-self.wrong_share, kind="stable")
 
-    def updated(self, outcomes: Sequence[Outcome], order: np.ndarray) -> "ImageRecord":
-        """The record after a generation that was scored in this order. Images that nobody saw keep what they had."""
-        wrong, seen = np.zeros(len(order)), np.zeros(len(order))
-        for outcome in outcomes:
-            places = order[: outcome.score.images_seen]
-            wrong[places] += outcome.wrong_flags()
-            seen[places] += 1
+    def updated(self, scored: Sequence[tuple[np.ndarray, Sequence[Outcome]]]) -> "ImageRecord":
+        """The record after a generation. Images that nobody saw keep what they had.
+
+        scored: orders, and the outcomes of those who saw the images in them.
+        """
+        wrong, seen = np.zeros(len(self.wrong_share)), np.zeros(len(self.wrong_share))
+        for order, outcomes in scored:
+            for outcome in outcomes:
+                places = order[: outcome.score.images_seen]
+                wrong[places] += outcome.wrong_flags()
+                seen[places] += 1
         latest = np.divide(wrong, seen, out=self.wrong_share.copy(), where=seen > 0)
         return ImageRecord(MEMORY * self.wrong_share + (1 - MEMORY) * latest)

@@ -19,12 +19,13 @@ class Snapshot:
 
     algorithm: plain JSON data, whatever the algorithm goes on from (state of the generators, keys of the
     population). fingerprint: what it was searched under, key by key: the config's entries that may not
-    change, the search space's hash. wrong_share: how often recent candidates got each validation image wrong.
+    change, the search space's hash. loop: plain JSON data, where the loop around the algorithm
+    stands.
     """
 
     generation: int
     algorithm: dict[str, Any]
-    wrong_share: list[float]
+    loop: dict[str, Any]
     fingerprint: dict[str, Any]
 
 
@@ -35,7 +36,7 @@ def write_snapshot(folder: RunFolder, snapshot: Snapshot) -> None:
         "generation": snapshot.generation,
         "fingerprint": snapshot.fingerprint,
         "algorithm": snapshot.algorithm,
-        "wrong_share": snapshot.wrong_share,
+        "loop": snapshot.loop,
     }
     files.write_json(folder.snapshot(snapshot.generation), content)
 
@@ -57,7 +58,7 @@ def read_snapshot(folder: RunFolder, generation: int, fingerprint: Mapping[str, 
             raise RunFolderError(
                 f"{path} has layout {layout}, not {LAYOUT}; resume with the evoprune of {folder.environment.name}"
             )
-        snapshot = Snapshot(*(content[key] for key in ("generation", "algorithm", "wrong_share", "fingerprint")))
+        snapshot = Snapshot(*(content[key] for key in ("generation", "algorithm", "loop", "fingerprint")))
         difference = _difference(snapshot.fingerprint, fingerprint)
     except (KeyError, TypeError) as error:
         raise files.DamagedFileError(f"{path} is damaged: it holds no snapshot; remove it") from error

@@ -32,12 +32,11 @@ class NSGA2:
         """All feasible candidates so far that no other one beats, cheapest first."""
         return self._front
 
-    def ask(self) -> list[Genome]:
-        """The next generation's genomes; the first is the whole network, in the first generation."""
-        size = self._config.population
+    def ask(self, count: int) -> list[Genome]:
+        """So many genomes to be scored next; before anything was told, a first population, the whole network first."""
         if not self._population:
-            return self._operators.first_population(size, self._rng)
-        return [self._child() for _ in range(size)]
+            return self._operators.first_population(count, self._rng)
+        return [self._child() for _ in range(count)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """The scored candidates of what was asked last."""

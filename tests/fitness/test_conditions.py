@@ -29,7 +29,7 @@ def test_the_record_by_hand() -> None:
     """Order 2, 0, 3, 1. One candidate sees all and errs on images 2 and 1; another stops after images 2 and 0."""
     record = ImageRecord(np.array([0.0, 0.0, 0.0, 0.8]))
     order = np.array([2, 0, 3, 1])
-    after = record.updated([outcome([True, False, False, True]), outcome([False, True])], order)
+    after = record.updated([(order, [outcome([True, False, False, True]), outcome([False, True])])])
     # shares of this generation: image 0: 1/2, 1: 1/1, 2: 1/2, 3: 0/1; half of it, and half of what was
     assert after.wrong_share.tolist() == [0.25, 0.5, 0.25, 0.4]
     assert after.order().tolist() == [1, 3, 0, 2]
@@ -38,8 +38,8 @@ def test_the_record_by_hand() -> None:
 
 def test_images_that_nobody_saw_keep_what_they_had() -> None:
     record = ImageRecord(np.array([0.1, 0.2, 0.3, 0.4]))
-    assert record.updated([], np.arange(4)).wrong_share.tolist() == record.wrong_share.tolist()
-    after = record.updated([outcome([True])], np.array([3, 2, 1, 0]))
+    assert record.updated([]).wrong_share.tolist() == record.wrong_share.tolist()
+    after = record.updated([(np.array([3, 2, 1, 0]), [outcome([True])])])
     assert after.wrong_share.tolist() == [0.1, 0.2, 0.3, 0.7]
 
 

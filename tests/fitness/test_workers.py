@@ -19,7 +19,7 @@ from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.problem import make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
-from evoprune.fitness.workers import RayCrew, RayWorkers, SerialCrew, how_many, open_crew
+from evoprune.fitness.workers import RayCrew, RayWorkers, SerialCrew, how_many, open_crew, score
 from evoprune.nets.splits import Split
 from evoprune.nets.training import EpochReport, FitState, fit
 from evoprune.nets.zoo import build_network
@@ -183,8 +183,8 @@ def nothing(*_: object) -> None:
 def test_scores_come_in_the_order_of_the_genomes(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
     asked = genomes(posed.space, 24)
     told: dict[str, list[int]] = {"serial": [], "ray": []}
-    one = serial.score(asked, UNCONDITIONAL, told["serial"].append)
-    two = ray_workers.score(asked, UNCONDITIONAL, told["ray"].append)
+    one = score(serial, asked, UNCONDITIONAL, told["serial"].append)
+    two = score(ray_workers, asked, UNCONDITIONAL, told["ray"].append)
     assert untimed(one) == untimed(two)
     assert len({outcome.score.macs for outcome in one}) > 12
     assert {outcome.score.exact for outcome in one} == {True, False}
@@ -194,7 +194,18 @@ def test_scores_come_in_the_order_of_the_genomes(serial: Any, ray_workers: RayWo
 
 
 def test_no_genomes_no_scores(serial: Any, ray_workers: RayWorkers) -> None:
-    assert serial.score([], UNCONDITIONAL, nothing) == ray_workers.score([], UNCONDITIONAL, nothing) == []
+    assert score(serial, [], UNCONDITIONAL) == score(ray_workers, [], UNCONDITIONAL) == []
+
+
+def test_orders_that_overlap_come_back_whole(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
+    """Three are handed over before the first one is asked for; each under conditions of its own."""
+    asked = genomes(posed.space, 24)
+    under = [Conditions(np.roll(np.arange(200), shift)) for shift in (0, 50, 100)]
+    for workers in (serial, ray_workers):
+        tickets = [workers.submit(asked[8 * k : 8 * k + 8], conditions) for k, conditions in enumerate(under)]
+        found = [workers.collect(ticket, nothing) for ticket in tickets]
+        for k, conditions in enumerate(under):
+            assert untimed(found[k]) == untimed(score(serial, asked[8 * k : 8 * k + 8], conditions))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -265,8 +276,8 @@ def test_killed_actors_make_no_difference(
             os.kill(killed[-1], signal.SIGKILL)
 
     asked = genomes(posed.space, 24)
-    scores = ray_workers.score(asked, UNCONDITIONAL, lambda done: kill() if not killed else None)
-    assert untimed(scores) == untimed(serial.score(asked, UNCONDITIONAL, nothing))
+    scores = score(ray_workers, asked, UNCONDITIONAL, lambda done: kill() if not killed else None)
+    assert untimed(scores) == untimed(score(serial, asked, UNCONDITIONAL, nothing))
     states = ray_workers.retrain(asked[:2], [None, None], retraining, kill)
     assert same(states, serial.retrain(asked[:2], [None, None], retraining, nothing))
     assert len(set(killed)) == min(2, ray_workers.count)
@@ -278,10 +289,10 @@ def test_another_problem_replaces_the_one_that_was_held(crew: RayCrew, posed: Pr
     asked = genomes(posed.space, 4)
     other = RayWorkers(crew.ray, ray_workers._actors, strict)
     before, changed, after = (
-        workers.score(asked, UNCONDITIONAL, nothing) for workers in (ray_workers, other, ray_workers)
+        score(workers, asked, UNCONDITIONAL, nothing) for workers in (ray_workers, other, ray_workers)
     )
     assert untimed(before) == untimed(after)
-    assert untimed(changed) == untimed(SerialCrew(CPU, 1).workers(strict).score(asked, UNCONDITIONAL, nothing))
+    assert untimed(changed) == untimed(score(SerialCrew(CPU, 1).workers(strict), asked, UNCONDITIONAL, nothing))
     assert {outcome.score.feasible for outcome in changed} == {False}
 
 
@@ -295,6 +306,6 @@ def test_serial_leaves_threads_as_they_were(posed: Problem) -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
     workers = SerialCrew(CPU, threads=before + 1).workers(posed)
-    workers.score(genomes(posed.space, 2), UNCONDITIONAL, lambda done: seen.append(torch.get_num_threads()))
+    score(workers, genomes(posed.space, 2), UNCONDITIONAL, lambda done: seen.append(torch.get_num_threads()))
     assert seen == [before + 1, before + 1]
     assert torch.get_num_threads() == before

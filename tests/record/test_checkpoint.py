@@ -18,7 +18,10 @@ def folder(tmp_path: Path) -> RunFolder:
     """A run with the snapshots and candidates of generations 0 to 3."""
     folder = RunFolder(tmp_path)
     for generation in range(4):
-        write_snapshot(folder, Snapshot(generation, {"population": [f"{generation:x}"]}, [0.25], dict(FINGERPRINT)))
+        write_snapshot(
+            folder,
+            Snapshot(generation, {"population": [f"{generation:x}"]}, {"wrong_share": [0.25]}, dict(FINGERPRINT)),
+        )
         files.write_bytes(folder.candidates(generation), b"")
     return folder
 
@@ -31,7 +34,7 @@ def test_a_generators_state_goes_on_where_it_was(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     rng.random(5)
     folder = RunFolder(tmp_path)
-    write_snapshot(folder, Snapshot(0, {"rng": rng.bit_generator.state}, [], {}))
+    write_snapshot(folder, Snapshot(0, {"rng": rng.bit_generator.state}, {}, {}))
     resumed = np.random.default_rng()
     resumed.bit_generator.state = read_snapshot(folder, 0, {}).algorithm["rng"]
     assert resumed.random(4).tolist() == rng.random(4).tolist()

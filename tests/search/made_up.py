@@ -63,8 +63,14 @@ class Counting:
     scored: list[str] = field(default_factory=list)
     count: int = 1
 
-    def score(self, genomes: Sequence[Genome], conditions: Conditions, on_score: OnScore) -> list[Outcome]:
-        outcomes = []
+    waiting: list[list[Genome]] = field(default_factory=list)
+
+    def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        self.waiting.append(list(genomes))
+        return len(self.waiting)
+
+    def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        genomes, outcomes = self.waiting.pop(0), []
         for genome in genomes:
             self.scored.append(self.space.key(genome))
             errors = int((self.useful & (genome == 0)).sum())
