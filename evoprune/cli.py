@@ -197,6 +197,21 @@ def fitness(
     typer.echo(f"table  {out}")
 
 
+@bench.command()
+def overhead(
+    population: Annotated[int, typer.Option(min=4, help="Candidates a generation.")] = 512,
+    generations: Annotated[int, typer.Option(min=1, help="Generations after the first.")] = 15,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/bench_overhead.csv"),
+) -> None:
+    """Time a search whose scorer does nothing: what driver, Ray and record cost."""
+    from evoprune.bench.overhead import bench_overhead, write_row
+    from evoprune.config import WorkersConfig
+
+    row = bench_overhead(population, generations, WorkersConfig())
+    write_row(out, row)
+    typer.echo(f"{row.candidates_per_second:.0f} candidates a second ({row.candidates} on {row.workers} workers)")
+
+
 def main() -> None:
     """The `evoprune` command."""
     app()

@@ -43,9 +43,12 @@ def develop(space: SearchSpace, genome: Genome) -> Phenotype:
             break
         genome[: space.maps] = alive
     kernels = _settle_kernel_genes(space, genome, bits)
-    kept = {(axis.tensor, axis.dim): axis.kept(genome) for axis in space.axes}
-    sizes = {(axis.tensor, axis.dim): len(axis.gene) for axis in space.axes}
-    return Phenotype(genome, {place: index for place, index in kept.items() if len(index) < sizes[place]}, kernels)
+    kept: dict[tuple[str, int], np.ndarray] = {}
+    for alike in space.axes_alike:
+        index = alike[0].kept(genome)
+        if len(index) < len(alike[0].gene):
+            kept.update(((axis.tensor, axis.dim), index) for axis in alike)
+    return Phenotype(genome, kept, kernels)
 
 
 def _made_and_read(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """What removed inputs carried is taken over: against sums by hand, numpy's least squares, and the layers themselves."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -420,3 +421,53 @@ def test_layers_that_cannot_be_compensated_are_named() -> None:
     images = torch.randn(2, 1, 8, 8, generator=generator())
     space = ep.SearchSpace.from_model(model, images[:1])
     assert uncompensated(space, gram_statistics(model, space, images)) == ("2",)
+
+
+# --- statistics as samples, within a bound, and on their way to workers
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), examples=st.integers(2, 12), keep=st.floats(0.1, 0.9))
+def test_samples_and_their_gram_matrix_give_the_same_weights(seed: int, examples: int, keep: float) -> None:
+    rng = np.random.default_rng(seed)
+    columns = 30
+    root = torch.from_numpy(rng.normal(size=(1, examples, columns)))
+    mean = torch.from_numpy(rng.normal(size=(1, columns)))
+    weight = torch.from_numpy(rng.normal(size=(4, columns)))
+    stays = rng.random((1, columns)) < keep
+    stays[0, 0] = True
+    by_samples = solve(weight, stays, np.arange(4), LayerStatistics(None, root, mean, "bias"))
+    by_gram = solve(weight, stays, np.arange(4), LayerStatistics(root.mT @ root, None, mean, "bias"))
+    for one, other in zip(by_samples, by_gram, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_statistics_stay_within_their_bound_and_the_largest_are_left_out() -> None:
+    """Columns 36, 54 and 6 * 64: Gram matrices of 5,184 and 11,664 bytes, and 10 rows of 384 floats."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Flatten(),
+        nn.Linear(6 * 64, 2),
+    ).eval()  # fmt: skip
+    images = torch.randn(10, 1, 8, 8, generator=generator())
+    space = ep.SearchSpace.from_model(model, images[:1])
+    sizes = {"1.weight": 36 * 36 * 4, "2.weight": 54 * 54 * 4, "4.weight": 10 * 384 * 4}
+    everything = gram_statistics(model, space, images)
+    assert {name: layer.bytes - layer.mean.nbytes for name, layer in everything.items()} == sizes
+    bounds = {27_000: {"1.weight", "2.weight"}, 16_848: {"1.weight", "2.weight"}, 16_847: {"1.weight"}, 5_000: set()}
+    for bound, fitting in bounds.items():
+        assert set(gram_statistics(model, space, images, bound)) == fitting
+    assert set(gram_statistics(model, space, images, sum(sizes.values()))) == set(sizes)
+    assert uncompensated(space, gram_statistics(model, space, images, 16_848)) == ("4",)
+
+
+def test_statistics_travel_as_arrays_that_can_be_shared() -> None:
+    statistics = LayerStatistics(torch.eye(3)[None], None, torch.ones(1, 3), "bias")
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(statistics, protocol=5, buffer_callback=buffers.append)
+    assert sum(buffer.raw().nbytes for buffer in buffers) == (9 + 3) * 4
+    assert len(data) < 1000
+    back = pickle.loads(data, buffers=buffers)
+    assert back.gram is not None
+    assert back.gram.data_ptr() == np.frombuffer(buffers[0].raw(), np.float32).ctypes.data
+    assert torch.equal(back.gram, torch.eye(3)[None])
+    assert (back.samples, back.bias) == (None, "bias")
