@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from evoprune.config import load_config, parse_override
+from evoprune.config_loading import load_config, parse_override
 from evoprune.display import fitness_table, frozen_lines, layers_table, survivors_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress

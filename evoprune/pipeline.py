@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from evoprune import stages
-from evoprune.config import Config, SpaceConfig, config_from_dict, dump_config, load_config, round_configs
+from evoprune.config import Config, SpaceConfig
+from evoprune.config_loading import config_from_dict, dump_config, load_config, round_configs
 from evoprune.errors import ConfigError, NetworkError, RunFolderError
 from evoprune.fitness.batching import measured_execution
 from evoprune.fitness.scoring import Problem

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from evoprune import pipeline
 from evoprune.cli import app
-from evoprune.config import load_config
+from evoprune.config_loading import load_config
 from evoprune.nets import datasets
 from evoprune.nets.data import load_data
 from evoprune.nets.datasets import DEBIAN_FASHION_MNIST

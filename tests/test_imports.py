@@ -18,6 +18,7 @@ FLOORS = (
     {"errors"},
     {"strict_yaml", "config_errors", "progress"},
     {"config"},
+    {"config_loading"},
     {"nets", "space"},
     {"surgery"},
     {"fitness"},

@@ -12,16 +12,8 @@ from typer.testing import CliRunner
 import evoprune as ep
 from evoprune import stages
 from evoprune.cli import app
-from evoprune.config import (
-    Config,
-    RoundSection,
-    SearchConfig,
-    WorkersConfig,
-    config_from_dict,
-    dump_config,
-    load_config,
-    round_configs,
-)
+from evoprune.config import Config, RoundSection, SearchConfig, WorkersConfig
+from evoprune.config_loading import config_from_dict, dump_config, load_config, round_configs
 from evoprune.errors import ConfigError, RunFolderError
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.problem import errors_as_scored, make_problem

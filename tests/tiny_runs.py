@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import evoprune as ep
-from evoprune.config import Config, config_from_dict, dump_config
+from evoprune.config import Config
+from evoprune.config_loading import config_from_dict, dump_config
 from evoprune.fitness import batching, latency
 from evoprune.nets.data import Data, load_data
 from evoprune.progress import Progress

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from evoprune.config import Config, load_config
+from evoprune.config import Config
+from evoprune.config_loading import load_config
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder

@@ -11,7 +11,8 @@ import torch
 from evoprune.bench import fitness
 from evoprune.bench.fitness import Tally, agree, bench_fitness, shared_prefix_share, write_rows
 from evoprune.bench.population import read_population
-from evoprune.config import Config, config_from_dict
+from evoprune.config import Config
+from evoprune.config_loading import config_from_dict
 from evoprune.errors import ConfigError
 from evoprune.pipeline import pose
 from evoprune.progress import SilentProgress
