@@ -12,7 +12,8 @@ from evoprune.errors import UserError
 if TYPE_CHECKING:
     from evoprune.notebook import evolve
     from evoprune.pipeline import resume, run
-    from evoprune.record.runs import Run, load_run, load_runs
+    from evoprune.record.gather import load_candidates, load_runs
+    from evoprune.record.runs import Run, load_run
     from evoprune.space.cost import cost
     from evoprune.space.discovery import SearchSpace
     from evoprune.surgery.compaction import compact
@@ -28,6 +29,7 @@ __all__ = [
     "compact",
     "cost",
     "evolve",
+    "load_candidates",
     "load_run",
     "load_runs",
     "mask",
@@ -41,8 +43,9 @@ _HOMES = {
     "compact": "evoprune.surgery.compaction",
     "cost": "evoprune.space.cost",
     "evolve": "evoprune.notebook",
+    "load_candidates": "evoprune.record.gather",
     "load_run": "evoprune.record.runs",
-    "load_runs": "evoprune.record.runs",
+    "load_runs": "evoprune.record.gather",
     "mask": "evoprune.surgery.masking",
     "resume": "evoprune.pipeline",
     "run": "evoprune.pipeline",

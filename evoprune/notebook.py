@@ -13,6 +13,7 @@ from evoprune.config import (
     Config,
     DataConfig,
     ModelConfig,
+    RecordConfig,
     RetrainConfig,
     SearchConfig,
     SpaceConfig,
@@ -52,6 +53,7 @@ def evolve(
     search: SearchConfig | None = None,
     retrain: RetrainConfig | None = None,
     workers: WorkersConfig | None = None,
+    record: RecordConfig | None = None,
     device: str = "auto",
     seed: int = 0,
     out: str | Path | None = None,
@@ -64,7 +66,7 @@ def evolve(
     batch-norm statistics and compensation, out of the training images. train: what survivors are retrained on;
     None: they stay as the search scored them. Each may be a DataLoader.
     tolerance: a fraction (0.02 is two percentage points), in the place of `search.tolerance`.
-    space, search, retrain, workers: as in a config file. out: the run folder, a new temporary one if None; where it
+    space, search, retrain, workers, record: as in a config file, but no report where record is None. out: the run folder, a new temporary one if None; where it
     holds an unfinished run of the same call, that one goes on.
     Returns the run; `run.load_survivor(key)` is a compacted network. There is no test set: `mcr_test` is missing.
     Raises SearchSpaceError, DataError, WorkerError, RunFolderError: ValueErrors of one line.
@@ -84,6 +86,7 @@ def evolve(
         train=TrainConfig(),
         workers=workers or WorkersConfig(),
         retrain=RetrainConfig.model_validate(settings),
+        record=record or RecordConfig(report=False),
     )
     network = copy.deepcopy(model).cpu().eval()
     classes = _count_classes(network, images, labels)
