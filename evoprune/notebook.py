@@ -66,8 +66,9 @@ def evolve(
     batch-norm statistics and compensation, out of the training images. train: what survivors are retrained on;
     None: they stay as the search scored them. Each may be a DataLoader.
     tolerance: a fraction (0.02 is two percentage points), in the place of `search.tolerance`.
-    space, search, retrain, workers, record: as in a config file, but no report where record is None. out: the run folder, a new temporary one if None; where it
-    holds an unfinished run of the same call, that one goes on.
+    space, search, retrain, workers, record: as in a config file, but without a report where record is None.
+    out: the run folder, a new temporary one if None; where it holds an unfinished run of the
+    same call, that one goes on.
     Returns the run; `run.load_survivor(key)` is a compacted network. There is no test set: `mcr_test` is missing.
     Raises SearchSpaceError, DataError, WorkerError, RunFolderError: ValueErrors of one line.
     """

@@ -19,7 +19,7 @@ def frame(points: Sequence[tuple[int, float | None]], feasible: Sequence[bool | 
             "key": [str(place) for place in range(len(points))],
             "macs": pd.Series([cost for cost, _ in points], dtype="int64"),
             "mcr": pd.Series([mcr for _, mcr in points], dtype="Float64"),
-            "feasible": pd.Series(feasible or [True] * len(points), dtype="boolean"),
+            "feasible": pd.array(list(feasible or [True] * len(points)), dtype="boolean"),
             "generation": range(len(points)),
         }
     )
