@@ -124,6 +124,27 @@ def resume(
 
 
 @app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders with some below.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The report of several runs, an HTML file of its own.")
+    ] = None,
+) -> None:
+    """Draw a run's pictures and write its report into its folder, or one report of several runs side by side."""
+    from evoprune.record.gather import runs_at
+    from evoprune.record.report import write_joint_report, write_report
+
+    runs = runs_at(folders)
+    if out is not None:
+        path = write_joint_report(runs, out)
+    elif len(runs) == 1:
+        path = write_report(runs[0])
+    else:
+        raise ConfigError(f"these are {len(runs)} runs; name the file of their joint report with --out FILE")
+    typer.echo(str(path))
+
+
+@app.command()
 def inspect(
     subject: Annotated[
         str, typer.Argument(metavar="CONFIG", help="An experiment's YAML file, or a network: torchvision:resnet18.")
@@ -221,6 +242,7 @@ def _print_survivors(result: "Run") -> None:
         ("networks", root / "survivors"),
         ("candidates", root / "candidates"),
         ("config", root / "config.yaml"),
+        *((("report", root / "report.html"),) if (root / "report.html").is_file() else ()),
     ):
         console.print(f"{what:<10}  {place}", markup=False, soft_wrap=True)
     console.print(f"read it     evoprune.load_run({str(root)!r})", markup=False, soft_wrap=True)

@@ -28,7 +28,7 @@ from evoprune.nets.images import ImageArray
 from evoprune.nets.modes import eval_mode
 from evoprune.nets.splits import Split
 from evoprune.nets.training import FitState, resolve_device
-from evoprune.pipeline import carry_out, discover, go_on_in
+from evoprune.pipeline import carry_out, discover, go_on_in, report
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run
@@ -108,7 +108,9 @@ def evolve(
         go_on_in(folder, config)
         setting = Setting(config, folder, data, network, plan, computing, progress or SilentProgress())
         carry_out(setting, FitState.before(model).weights, crew)
-    return Run(folder.root, network=copy.deepcopy(model))
+    run = Run(folder.root, network=copy.deepcopy(model))
+    report(run, setting.progress)
+    return run
 
 
 def _labelled(source: Labelled, what: str) -> tuple[Tensor, Tensor]:

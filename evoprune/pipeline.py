@@ -120,8 +120,19 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
             folder.clear()
         go_on_in(folder, config)
         carry_out(stages.Setting(config, folder, data, network, space, device, progress), weights, crew)
+    finished = load_run(folder.root)
+    report(finished, progress)
     progress.stage("done", str(folder.root))
-    return load_run(folder.root)
+    return finished
+
+
+def report(run: Run, progress: Progress) -> None:
+    """Pictures and report of a finished run, where its config asks for them."""
+    if run.config.record.report:
+        from evoprune.record.report import write_report  # it takes a second that others need not wait for
+
+        progress.stage("report", str(RunFolder(run.root).report))
+        write_report(run)
 
 
 def carry_out(setting: stages.Setting, weights: Mapping[str, Tensor] | None, crew: Crew) -> None:
@@ -248,7 +259,7 @@ def _results_of(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in settings.items()
-        if key not in ("workers.count", "workers.backend", "workers.address")
+        if not key.startswith(("workers.count", "workers.backend", "workers.address", "record."))
     }
 
 

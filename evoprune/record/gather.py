@@ -44,6 +44,17 @@ def load_candidates(path: str | Path, genomes: bool = False) -> pd.DataFrame:
     return _beside_config(top, runs, frames, empty({name: CANDIDATE_DTYPES[name] for name in columns}))
 
 
+def runs_at(paths: Sequence[Path]) -> list[Run]:
+    """The runs that folders hold or have below them, in order, each once. Raises RunFolderError where one has none."""
+    runs: dict[Path, Run] = {}
+    for path in paths:
+        found = [Run(path)] if RunFolder(path).holds_run() else runs_below(path)
+        if not found:
+            raise RunFolderError(f"{path} holds no run, nor does a folder below it; give one that `evoprune run` made")
+        runs |= {run.root.resolve(): run for run in found}
+    return list(runs.values())
+
+
 def runs_below(path: Path) -> list[Run]:
     """All runs at or below a folder, by path, without the earlier rounds of any. Raises RunFolderError without it."""
     if not path.is_dir():

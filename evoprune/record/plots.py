@@ -19,7 +19,8 @@ from evoprune.record.fronts import front
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#999999"
 _BELOW: dict[str, Any] = {
     "loc": "upper center",
-    "bbox_to_anchor": (0.5, -0.14),
+    "bbox_to_anchor": (0.5, 0),
+    "borderaxespad": 4.5,  # in font sizes: below ticks and axis label, however tall the axis is
     "ncols": 3,
     "frameon": False,
     "fontsize": "small",
