@@ -5,8 +5,10 @@ Nothing heavy is imported before a command has read its config, so that help and
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from evoprune.config import load_config, parse_override
-from evoprune.display import frozen_lines, layers_table, survivors_table
+from evoprune.display import frozen_lines, keys_table, layers_table, survivors_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How often `evoprune watch` looks at the folder."""
 
 _PIPE_WIDTH = 1000
 
@@ -123,6 +128,25 @@ def resume(
     _print_survivors(result)
 
 
+@app.command("watch")
+def follow(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The run folder.")],
+) -> None:
+    """Follow a run that another process does, until it is finished; Ctrl-C leaves it alone."""
+    from evoprune.record.watch import watch
+
+    def wait() -> float:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        return SECONDS_BETWEEN_LOOKS
+
+    try:
+        with make_progress(False, sys.stderr) as progress:
+            result = watch(folder, progress, wait)
+    except KeyboardInterrupt:
+        return
+    _print_survivors(result)
+
+
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders with some below.")],
@@ -179,6 +203,23 @@ def inspect(
         console.print(
             f"this is round 1 of {rounds}; what a later round searches depends on the network handed on to it"
         )
+
+
+class HelpTopic(StrEnum):
+    """What `evoprune help` explains."""
+
+    config = "config"
+
+
+@app.command("help")
+def explain(
+    topic: Annotated[HelpTopic, typer.Argument(metavar="TOPIC", help="config: every key of an experiment's YAML.")],
+) -> None:
+    """Print every key of a config: what it may be, its default, its unit, what it means."""
+    from evoprune.config_help import config_help
+
+    console = _console()
+    console.print(keys_table(console, config_help()))
 
 
 @bench.command()

@@ -32,6 +32,7 @@ from evoprune.pipeline import carry_out, discover, go_on_in, report
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run
+from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.stages import Setting
 
 GIVEN = "given"
@@ -103,13 +104,16 @@ def evolve(
         image_shape=(channels, height, width),
     )
     folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="evoprune-")))
+    check_tensorboard(config)
     computing = resolve_device(device)
+    shown = progress or SilentProgress()
     with open_crew(config.workers, computing) as crew:
         go_on_in(folder, config)
-        setting = Setting(config, folder, data, network, plan, computing, progress or SilentProgress())
-        carry_out(setting, FitState.before(model).weights, crew)
+        with with_scalars(shown, config, folder) as told:
+            setting = Setting(config, folder, data, network, plan, computing, told)
+            carry_out(setting, FitState.before(model).weights, crew)
     run = Run(folder.root, network=copy.deepcopy(model))
-    report(run, setting.progress)
+    report(run, shown)
     return run
 
 

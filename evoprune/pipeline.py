@@ -22,6 +22,7 @@ from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run, flat_config, load_run
+from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.space.plan import SearchSpace
 from evoprune.space.report import SpaceReport, space_report
 
@@ -104,6 +105,7 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
 
 def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool) -> Run:
     """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced."""
+    check_tensorboard(config)
     device = resolve_device(config.device)
     rounds = round_configs(config)
     first = _round_folder(folder, 1, len(rounds))
@@ -119,7 +121,8 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
         if fresh and folder.holds_run():
             folder.clear()
         go_on_in(folder, config)
-        carry_out(stages.Setting(config, folder, data, network, space, device, progress), weights, crew)
+        with with_scalars(progress, config, folder) as told:
+            carry_out(stages.Setting(config, folder, data, network, space, device, told), weights, crew)
     finished = load_run(folder.root)
     report(finished, progress)
     progress.stage("done", str(folder.root))
