@@ -47,8 +47,10 @@ class _Round:
     config: Config
     run: RunFolder
 
-    def summary(self, generation: int, candidates: pd.DataFrame, best: pd.DataFrame) -> GenerationSummary:
-        """candidates: of that generation. best: the front of all candidates by then."""
+    def summary(
+        self, generation: int, candidates: pd.DataFrame, best: pd.DataFrame, newest: bool
+    ) -> GenerationSummary:
+        """candidates: of that generation. best: the front of all candidates by then. newest: the time left is known."""
         search = self.config.search
         seconds = self._seconds(generation)
         evaluated = int((~candidates["cached"].astype(bool)).sum())
@@ -65,7 +67,7 @@ class _Round:
             cost_name=search.cost,
             best_mcr=float(best["mcr"].iloc[0]) if len(best) else None,
             evaluations_per_second=evaluated / (seconds or float(candidates["eval_seconds"].sum()) or 1.0),
-            seconds_left=seconds * left if seconds else None,
+            seconds_left=seconds * left if seconds and newest else None,
         )
 
     def _seconds(self, generation: int) -> float | None:
@@ -93,10 +95,11 @@ def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
                 progress.stage(name, detail)
                 stage, happened = name, True
             if name == "search":
-                for generation in [number for number in folder.snapshot_generations() if number > told]:
+                generations = folder.snapshot_generations()
+                for generation in [number for number in generations if number > told]:
                     candidates = files.read_parquet([folder.candidates(generation)])
                     best = front(candidates if best is None else pd.concat([best, candidates]), here.config.search.cost)
-                    progress.generation(here.summary(generation, candidates, best))
+                    progress.generation(here.summary(generation, candidates, best, generation == generations[-1]))
                     told, happened = generation, True
         for survivor in sorted(_keys(folder) - retrained):
             progress.note(f"{survivor} is retrained")
