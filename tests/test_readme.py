@@ -25,22 +25,23 @@ from evoprune.config import dump_config, load_config
 from evoprune.fitness import latency
 from evoprune.nets.data import load_data
 from evoprune.nets.zoo import build_network
-from tests import tiny_runs
 
 CHECKOUT = Path(__file__).parent.parent
+
+NETWORK = "4C3-MP4-10"
 
 SMALL: dict[str, object] = {
     "data.dataset": "mnist5k",
     "data.validation": 200,
     "data.calibration": 64,
-    "model.network": tiny_runs.NETWORK,
+    "model.network": NETWORK,
     "model.weights": None,
     "train.epochs": 1,
     "search.population": 6,
     "search.generations": 3,
     "search.tolerance": 0.3,
     "workers.backend": "serial",
-    "retrain.epochs": 1,
+    "retrain.epochs": 0,
     "record.report": False,  # the README's `evoprune report` writes them
 }
 
@@ -113,12 +114,12 @@ def given() -> dict[str, Any]:
     data = load_data(load_config(CHECKOUT / "experiments" / "quickstart.yaml", SMALL).data, seed=0)
     x_train, y_train = data.calibration.tensors()
     x_validation, y_validation = data.validation.tensors()
-    model: nn.Module = build_network(tiny_runs.NETWORK, data.image_shape, data.classes, torch.Generator().manual_seed(0))
+    model: nn.Module = build_network(NETWORK, data.image_shape, data.classes, torch.Generator().manual_seed(0))
     return {
         **{"x_train": x_train, "y_train": y_train, "x_validation": x_validation, "y_validation": y_validation},
         "model": model.eval(),
-        "small_search": ep.config.SearchConfig(population=4, generations=1),  # type: ignore[attr-defined]
-        "serial": ep.config.WorkersConfig(backend="serial"),  # type: ignore[attr-defined]
+        "small_search": ep.config.SearchConfig(population=4, generations=1),
+        "serial": ep.config.WorkersConfig(backend="serial"),
     }
 
 

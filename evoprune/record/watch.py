@@ -47,9 +47,7 @@ class _Round:
     config: Config
     run: RunFolder
 
-    def summary(
-        self, generation: int, candidates: pd.DataFrame, best: pd.DataFrame, newest: bool
-    ) -> GenerationSummary:
+    def summary(self, generation: int, candidates: pd.DataFrame, best: pd.DataFrame, newest: bool) -> GenerationSummary:
         """candidates: of that generation. best: the front of all candidates by then. newest: the time left is known."""
         search = self.config.search
         seconds = self._seconds(generation)

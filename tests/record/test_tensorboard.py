@@ -31,7 +31,7 @@ def test_scalars_of_every_generation_and_epoch(tmp_path: Path) -> None:
         [macs / tiny_runs.WHOLE_MACS for macs in best]
     )
     assert {"loss/baseline", *(f"loss/{key}" for key in run.survivors["key"])} <= set(written)
-    tiny_runs.run(tmp_path / "run", {"search.generations": 1, "retrain.epochs": 0}, overwrite=True)
+    RunFolder(run.root).clear()
     assert not RunFolder(run.root).tensorboard.exists()
 
 
