@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evoprune.space.cost import cost
     from evoprune.space.discovery import SearchSpace
     from evoprune.surgery.compaction import compact
+    from evoprune.surgery.compensation import gram_statistics
     from evoprune.surgery.masking import mask
 
     __version__: str
@@ -29,6 +30,7 @@ __all__ = [
     "compact",
     "cost",
     "evolve",
+    "gram_statistics",
     "load_candidates",
     "load_run",
     "load_runs",
@@ -43,6 +45,7 @@ _HOMES = {
     "compact": "evoprune.surgery.compaction",
     "cost": "evoprune.space.cost",
     "evolve": "evoprune.notebook",
+    "gram_statistics": "evoprune.surgery.compensation",
     "load_candidates": "evoprune.record.gather",
     "load_run": "evoprune.record.runs",
     "load_runs": "evoprune.record.gather",

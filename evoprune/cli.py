@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from evoprune.config import load_config, parse_override
-from evoprune.display import frozen_lines, keys_table, layers_table, survivors_table
+from evoprune.config_loading import load_config, parse_override
+from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 
@@ -233,6 +233,45 @@ def spaces(
     from evoprune.bench.spaces import torchvision_spaces
 
     torchvision_spaces(out, names, typer.echo)
+
+
+@bench.command()
+def fitness(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With trained weights (model.weights).")] = Path(
+        "experiments/bench_fitness.yaml"
+    ),
+    population: Annotated[
+        Path, typer.Option(metavar="FILE", help="The recorded generation; where there is none, it is made.")
+    ] = Path("results/bench_fitness_population.json"),
+    generation: Annotated[int, typer.Option(help="Which generation is recorded.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that every method runs, in turn.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/bench_fitness.csv"),
+) -> None:
+    """Time the scoring of a generation: ours, without each saving, and what people write."""
+    settings = load_config(config)
+    from evoprune.bench.fitness import bench_fitness, write_rows
+
+    with make_progress(False, sys.stderr) as progress:
+        rows = bench_fitness(settings, population, generation, rounds, progress, progress.note)
+    write_rows(out, rows)
+    console = _console()
+    console.print(fitness_table(console, rows))
+    typer.echo(f"table  {out}")
+
+
+@bench.command()
+def overhead(
+    population: Annotated[int, typer.Option(min=4, help="Candidates a generation.")] = 512,
+    generations: Annotated[int, typer.Option(min=1, help="Generations after the first.")] = 15,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/bench_overhead.csv"),
+) -> None:
+    """Time a search whose scorer does nothing: what driver, Ray and record cost."""
+    from evoprune.bench.overhead import bench_overhead, write_row
+    from evoprune.config import WorkersConfig
+
+    row = bench_overhead(population, generations, WorkersConfig())
+    write_row(out, row)
+    typer.echo(f"{row.candidates_per_second:.0f} candidates a second ({row.candidates} on {row.workers} workers)")
 
 
 def main() -> None:

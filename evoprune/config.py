@@ -1,31 +1,22 @@
-"""The experiment's schema: YAML in, a validated and frozen object out.
+"""The experiment's schema: a frozen object whose every value is valid. `config_loading` makes it from YAML.
 
 Every field carries its description, unit and rule; the rule is what a complaint about it says.
 """
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
-
-from evoprune.config_errors import complaints, known_keys, printable, unknown_key
-from evoprune.errors import ConfigError
-from evoprune.strict_yaml import read_yaml
 
 Algorithm = Literal["nsga2"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
+SurvivorCompensation = Literal["sequential", "search"]
 CostName = Literal["macs", "params", "bytes"]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
-
-OVERRIDE_SOURCE = "--set"
 
 
 def _field(
@@ -199,6 +190,13 @@ class SearchConfig(_Section):
     )
     cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
+    stop_dominated: bool = _flag(
+        True,
+        "stop scoring what a known candidate of no higher cost beats already: it cannot get on the front",
+    )
+    steady_state: bool = _flag(
+        False, "breed the next candidates before a generation is complete, so that no worker waits for its end"
+    )
     crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
     mutation_rate: float = _fraction(
         0.02, "chance that a feature-map gene of a child changes", "0.02 is one gene in fifty"
@@ -231,6 +229,19 @@ class WorkersConfig(_Section):
         min_length=1,
     )
     threads: int = _whole(1, "threads a worker computes with", "threads")
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = _field(
+        "auto",
+        "what a worker may take: larger networks are scored in smaller batches; auto: a share of the machine's",
+        "a number above 0 (GiB), or auto",
+        "GiB",
+    )
+    gram_memory: Annotated[float, Field(gt=0)] | Literal["auto"] = _field(
+        "auto",
+        "what the statistics for compensation may take, which all workers of a machine share; layers beyond it stay "
+        "uncompensated; auto: a share of the machine's",
+        "a number above 0 (GiB), or auto",
+        "GiB",
+    )
 
 
 class RetrainConfig(_Section):
@@ -251,6 +262,12 @@ class RetrainConfig(_Section):
         0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
     )
     temperature: float = _positive(4.0, "temperature of the distillation's softened outputs")
+    compensation: SurvivorCompensation = _choice(
+        "sequential",
+        "how survivors begin: sequential: each layer solved on the pruned network's own activations, where that makes "
+        "fewer errors; search: as the search scored them",
+        SurvivorCompensation,
+    )
 
 
 class RecordConfig(_Section):
@@ -284,126 +301,3 @@ class Config(_Section):
     workers: WorkersConfig = Field(WorkersConfig(), description="scoring of candidates")
     retrain: RetrainConfig = Field(RetrainConfig(), description="retraining of survivors")
     record: RecordConfig = Field(RecordConfig(), description="what is written besides tables and networks")
-
-
-def load_config(path: Path | str, overrides: Mapping[str, object] | None = None) -> Config:
-    """Reads, overrides and validates an experiment's YAML file.
-
-    overrides: dotted key -> value, as {"search.population": 16}.
-    Raises ConfigError: one line with the first complaint and the number of others.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such config file; give the path of an experiment's YAML") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text in UTF-8; give the path of an experiment's YAML") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an experiment's YAML file") from error
-    try:
-        data = read_yaml(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: is no valid YAML: {error}") from error
-    if not isinstance(data, Mapping):
-        found = "is empty" if data is None else f"is no mapping of keys but a {type(data).__name__}"
-        raise ConfigError(f"{path}: {found}; write `name: ...` and what differs from the defaults")
-    return config_from_dict(data, overrides, source=str(path))
-
-
-def config_from_dict(
-    data: Mapping[str, Any], overrides: Mapping[str, object] | None = None, source: str = "config"
-) -> Config:
-    """Validates an experiment given as nested mappings; `source` is the place that complaints name.
-
-    Raises ConfigError as load_config does.
-    """
-    overrides = overrides or {}
-    keys = known_keys(Config)
-    found = [f"{OVERRIDE_SOURCE}: {unknown_key(key, keys)}" for key in overrides if key not in keys]
-    merged = _plain(data, source)
-    for key, value in overrides.items():
-        if key in keys:
-            _put(merged, key.split("."), _plain(value, OVERRIDE_SOURCE))
-    try:
-        # Strict JSON, not strict Python: there a list may stand for a tuple and a mapping for a section.
-        config = Config.model_validate_json(json.dumps(merged))
-    except ValidationError as error:
-        found += complaints(error, merged, keys, lambda place: _source_of(place, overrides, source))
-    if found:
-        others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise ConfigError(printable(found[0]) + others)
-    round_configs(config, source)
-    return config
-
-
-def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
-    """Each round as a config that has no rounds; the config itself where it has none.
-
-    Raises ConfigError as load_config does, and where a round that is not the last searches over masks.
-    """
-    top = config.model_dump(mode="json")
-    rounds = top["search"].pop("rounds")
-    configs = []
-    for number, sections in enumerate(rounds, 1):
-        place = f"{source}: search.rounds, round {number}"
-        if "rounds" in sections.get("search", {}):
-            raise ConfigError(f"{place}: search.rounds must not be in a round; write one list of rounds, at top level")
-        merged = _plain(top, source)
-        for section, values in sections.items():
-            _put(merged, [section], values)
-        configs.append(config_from_dict(merged, source=place))
-        masks = [name for name in ("kernels", "strides") if getattr(configs[-1].space, name)]
-        if masks and number < len(rounds):
-            raise ConfigError(
-                f"{place}: space.{masks[0]} must be false in all rounds but the last, not true "
-                "(a round hands on whole feature maps, without masks); move it to the last round"
-            )
-    return tuple(configs) or (config,)
-
-
-def dump_config(config: Config) -> str:
-    """The config as YAML with every key resolved; load_config reads it back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def parse_override(text: str) -> tuple[str, object]:
-    """`search.tolerance=0.01` -> ("search.tolerance", 0.01); the value is read as YAML.
-
-    Raises ConfigError where there is no key, no `=` or no valid YAML.
-    """
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    if not key or not equals:
-        raise ConfigError(f"{OVERRIDE_SOURCE} must be KEY=VALUE, as search.population=16, not {text}")
-    try:
-        return key, read_yaml(value)
-    except ValueError as error:
-        raise ConfigError(f"{OVERRIDE_SOURCE}: {key} has a value that is no valid YAML: {error}") from error
-
-
-def _plain(value: Any, source: str) -> Any:
-    """A deep copy of JSON types alone, so that dates and paths are text and nothing is shared."""
-    try:
-        return json.loads(json.dumps(value, default=str))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{source}: must be plain keys and values ({error})") from error
-
-
-def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
-    """Puts a value at its place in nested dicts; a mapping is merged into the section that is there."""
-    head, *rest = path
-    section = data.setdefault(head, {}) if rest or isinstance(value, dict) else None
-    if rest:
-        # A section that is no mapping is the file's own mistake, which validation reports.
-        if isinstance(section, dict):
-            _put(section, rest, value)
-    elif isinstance(section, dict):
-        for key, inner in value.items():
-            _put(section, [key], inner)
-    else:
-        data[head] = value
-
-
-def _source_of(place: str, overrides: Mapping[str, object], source: str) -> str:
-    overridden = any(place == key or place.startswith(f"{key}.") for key in overrides)
-    return OVERRIDE_SOURCE if overridden else source

@@ -22,6 +22,16 @@ _SURVIVOR_HEADS = (
     "latency ms",
 )
 _KEY_HEADS = ("key", "type", "default", "unit", "meaning")
+_FITNESS_HEADS = (
+    "method",
+    "workers",
+    "candidates a second",
+    "ours over this",
+    "agrees",
+    "images seen",
+    "feasible",
+    "share of peak",
+)
 _LAYER_HEADS = ("layer", "kind", "maps", "genes", "MACs", "params")
 
 
@@ -51,6 +61,25 @@ class _KeyRow(Protocol):
     def unit(self) -> str: ...
     @property
     def meaning(self) -> str: ...
+
+
+class _FitnessRow(Protocol):
+    @property
+    def method(self) -> str: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def candidates_per_second(self) -> float: ...
+    @property
+    def ours_over_this(self) -> float: ...
+    @property
+    def agrees(self) -> bool: ...
+    @property
+    def images_seen(self) -> float: ...
+    @property
+    def feasible(self) -> int: ...
+    @property
+    def peak_share(self) -> float: ...
 
 
 class _FrozenPart(Protocol):
@@ -85,6 +114,24 @@ def keys_table(console: Console, keys: Iterable[_KeyRow]) -> RenderableType:
     """A config's keys, one below the other."""
     rows = [(row.key, row.kind, row.default, row.unit, row.meaning) for row in keys]
     return table(console, _KEY_HEADS, rows, words=True)
+
+
+def fitness_table(console: Console, rows: Iterable[_FitnessRow]) -> RenderableType:
+    """Ways to score, as `evoprune bench fitness` timed them."""
+    cells = [
+        (
+            row.method,
+            str(row.workers),
+            f"{row.candidates_per_second:.2f}",
+            f"{row.ours_over_this:.2f}",
+            "yes" if row.agrees else "NO",
+            f"{row.images_seen:.0f}",
+            str(row.feasible),
+            f"{row.peak_share:.0%}",
+        )
+        for row in rows
+    ]
+    return table(console, _FITNESS_HEADS, cells)
 
 
 def frozen_lines(frozen: Iterable[_FrozenPart]) -> list[str]:

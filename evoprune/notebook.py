@@ -19,8 +19,8 @@ from evoprune.config import (
     SpaceConfig,
     TrainConfig,
     WorkersConfig,
-    round_configs,
 )
+from evoprune.config_loading import round_configs
 from evoprune.errors import DataError
 from evoprune.fitness.workers import open_crew
 from evoprune.nets.data import Data

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from evoprune import stages
-from evoprune.config import Config, SpaceConfig, config_from_dict, dump_config, load_config, round_configs
+from evoprune.config import Config, SpaceConfig
+from evoprune.config_loading import config_from_dict, dump_config, load_config, round_configs
 from evoprune.errors import ConfigError, NetworkError, RunFolderError
+from evoprune.fitness.batching import measured_execution
+from evoprune.fitness.scoring import Problem
 from evoprune.fitness.workers import Crew, open_crew
 from evoprune.nets.data import image_shape_and_classes, load_data
 from evoprune.nets.seeding import mixed_seed
@@ -95,6 +98,26 @@ def inspect_network(network: str, image_shape: tuple[int, int, int], classes: in
     """The same of a network by name (layer string, zoo, torchvision:NAME, module:callable), for such images."""
     model = build_network(network, image_shape, classes, torch.Generator().manual_seed(0))
     return space_report(network, discover(SpaceConfig(), model, _probe_image(image_shape)))
+
+
+def pose(config: Config) -> Problem:
+    """The problem that a config's search solves, without a run: for what measures scoring.
+
+    Raises ConfigError where the config names no trained weights, or has rounds; and as `run`.
+    """
+    if config.model.weights is None or config.search.rounds:
+        raise ConfigError(
+            "model.weights must name trained weights here, and search.rounds be empty: nothing is trained"
+        )
+    device = resolve_device(config.device)
+    data = load_data(config.data, config.seed)
+    network = _fresh_network(config, data.image_shape, data.classes)
+    load_weights(network, _given_weights(config, network) or {}, config.model.weights)
+    space = discover(config.space, network, _probe_image(data.image_shape))
+    nowhere = RunFolder(Path())  # posing a problem writes nothing
+    setting = stages.Setting(config, nowhere, data, network.eval(), space, device, SilentProgress())
+    problem = stages.unmeasured_problem(setting, setting.network)
+    return replace(problem, execution=measured_execution(problem, device, config.workers))
 
 
 def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | None) -> Config:
@@ -312,7 +335,7 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
     files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
-    for path in (*copied, source.baseline, source.space):
+    for path in (*copied, source.baseline, source.space, source.execution):
         files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     return target
 

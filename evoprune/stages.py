@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config import Config
+from evoprune.fitness.batching import gram_bytes, measured_execution
 from evoprune.fitness.candidate import Candidate
+from evoprune.fitness.conditions import ImageRecord
+from evoprune.fitness.execution import Execution
 from evoprune.fitness.latency import latencies_ms
 from evoprune.fitness.layer_latency import layer_latencies_ms
 from evoprune.fitness.problem import errors_as_scored, make_problem
@@ -28,12 +31,13 @@ from evoprune.record.checkpoint import Snapshot, drop_after, newest_snapshot, wr
 from evoprune.record.folder import RunFolder
 from evoprune.record.interrupts import uninterrupted
 from evoprune.record.layers import layers_frame, write_layers
+from evoprune.record.loop_state import loop_from_json, loop_to_json
 from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, candidates_of, survivors_frame
 from evoprune.record.training import drop_training_state, read_training_state, write_training_state
 from evoprune.search.criteria import magnitude_preferences
-from evoprune.search.loop import evolve
+from evoprune.search.loop import LoopState, evolve
 from evoprune.search.nsga2 import NSGA2
 from evoprune.search.survivors import choose_survivors
 from evoprune.space.cost import cost
@@ -42,13 +46,8 @@ from evoprune.surgery.compaction import compact
 from evoprune.surgery.compensation import uncompensated
 
 CHANGEABLE = (
-    "search.generations",
-    "workers.count",
-    "workers.backend",
-    "workers.address",
-    "retrain.",
-    "record.",
-    "device",
+    *("search.generations", "retrain.", "record.", "device"),
+    *("workers.count", "workers.backend", "workers.address", "workers.memory"),
 )
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
@@ -110,6 +109,15 @@ def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Modul
 
 
 def pose_problem(setting: Setting, model: nn.Module) -> Problem:
+    """What candidates of the baseline are scored against, and how: that is measured once a run."""
+    problem = unmeasured_problem(setting, model)
+    path = setting.folder.execution
+    if not path.is_file():
+        files.write_json(path, asdict(measured_execution(problem, setting.device, setting.config.workers)))
+    return replace(problem, execution=Execution(**files.read_json(path)))
+
+
+def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
     """What candidates of the baseline are scored against."""
     config, data = setting.config, setting.data
     compensate = config.search.compensation == "gram"
@@ -129,6 +137,8 @@ def pose_problem(setting: Setting, model: nn.Module) -> Problem:
         tolerance=config.search.tolerance,
         compensate=compensate,
         device=setting.device,
+        cost=config.search.cost,
+        gram_bytes=gram_bytes(config.workers),
         baseline_errors=baseline_errors,
     )
     if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
@@ -149,14 +159,15 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     if snapshot is not None:
         algorithm.restore(snapshot.algorithm, {candidate.key: candidate for candidate in reversed(told)})
 
-    def keep(generation: int, candidates: Sequence[Candidate]) -> None:
+    def keep(generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
         with uninterrupted():
             files.write_parquet(folder.candidates(generation), candidates_frame(candidates))
-            write_snapshot(folder, Snapshot(generation, algorithm.state(), fingerprint))
+            write_snapshot(folder, Snapshot(generation, algorithm.state(), loop_to_json(state), fingerprint))
 
     setting.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
-    evolve(algorithm, space, workers, config.search, last + 1, known, setting.progress, keep)
+    stands = LoopState(ImageRecord.empty(len(problem.labels))) if snapshot is None else loop_from_json(snapshot.loop)
+    evolve(algorithm, space, workers, config.search, last + 1, known, stands, setting.progress, keep)
     whole = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != whole]
     return choose_survivors(front, config.retrain.survivors, config.search.cost)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoprune.config import Config, config_from_dict, dump_config, load_config, parse_override
+from evoprune.config import Config
 from evoprune.config_errors import known_keys
+from evoprune.config_loading import config_from_dict, dump_config, load_config, parse_override
 from evoprune.errors import ConfigError
 from evoprune.strict_yaml import read_yaml
 
@@ -133,7 +134,7 @@ BAD = {
     "section without keys": (
         "name: a\nretrain:",
         "x.yaml: retrain must be a section with keys of its own (survivors, epochs, learning_rate, "
-        "batch_size, momentum, weight_decay, precision, distillation, temperature), not null",
+        "batch_size, momentum, weight_decay, precision, distillation, temperature, compensation), not null",
     ),
     "nothing to search": (
         "name: a\nspace: {feature_maps: false}",

@@ -4,8 +4,8 @@ from typer.testing import CliRunner
 
 import evoprune.config_help
 from evoprune.cli import app
-from evoprune.config import config_from_dict
 from evoprune.config_help import config_help
+from evoprune.config_loading import config_from_dict
 from evoprune.record.runs import flat_config
 from evoprune.strict_yaml import read_yaml
 

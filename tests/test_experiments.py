@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from evoprune import pipeline
 from evoprune.cli import app
-from evoprune.config import load_config
+from evoprune.config_loading import load_config
 from evoprune.nets import datasets
 from evoprune.nets.data import load_data
 from evoprune.nets.datasets import DEBIAN_FASHION_MNIST
@@ -19,6 +19,12 @@ from evoprune.nets.zoo import build_network
 FOLDER = Path(__file__).parents[1] / "experiments"
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+
+HALF_WIDTH = (
+    GREY,
+    64 * 9 * 784 + 64 * 64 * 9 * (784 + 2 * 196) + (128 * 64 + 128 * 128) * 9 * 49 + 256 * (128 * 49) + 10 * 256,
+    4 * 64 + 2 * 128 + 256,
+)
 
 # Images; MACs by hand: maps x inputs x taps x pixels of every convolution, then the linear layers; genes.
 NETWORKS = {
@@ -29,6 +35,8 @@ NETWORKS = {
         32 * 9 * 784 + 32 * 32 * 9 * (784 + 2 * 196) + (64 * 32 + 64 * 64) * 9 * 49 + 256 * (64 * 49) + 10 * 256,
         4 * 32 + 2 * 64 + 256,
     ),
+    "fashion_half_width": HALF_WIDTH,
+    "bench_fitness": HALF_WIDTH,
     # stem, then three stages of three blocks; each of the last two begins with half of the maps on twice the side,
     # and has a 1x1 shortcut. The maps of a stage's sums go together; those inside a block are its own.
     "fashion_resnet20": (

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli import app
-from evoprune.config import config_from_dict
+from evoprune.config_loading import config_from_dict
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 

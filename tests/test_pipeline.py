@@ -14,7 +14,6 @@ import evoprune as ep
 from evoprune import pipeline, stages
 from evoprune.cli import app
 from evoprune.errors import RunFolderError
-from evoprune.fitness import latency
 from evoprune.nets.training import count_errors
 from evoprune.nets.weights import load_weights
 from evoprune.nets.zoo import build_network
@@ -72,6 +71,7 @@ def test_the_folder_holds_what_it_should_and_nothing_else(tiny_run: ep.Run) -> N
         "environment.json",
         "baseline.safetensors",
         "space.json",
+        "execution.json",
         "survivors.parquet",
         "layers.parquet",
         *(f"candidates/gen-000{generation}.parquet" for generation in range(4)),
@@ -169,8 +169,9 @@ def test_all_runs_below_a_folder(tiny_run: ep.Run) -> None:
 def test_a_config_file_overrides_and_the_usual_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what overrides ask for: no retraining, so that survivors are what the search scored."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
+    tiny_runs.measure_briefly(monkeypatch)
     overrides = {"search.generations": 1, "retrain.epochs": 0, "retrain.survivors": 3, "search.cost": "params"}
+    overrides["retrain.compensation"] = "search"
     run = ep.run(tiny_runs.config_file(tmp_path), overrides)
     assert run.root == Path("results/tiny")
     assert run.config == tiny_runs.config(overrides)
@@ -232,7 +233,7 @@ def test_a_run_that_is_there_is_refused_or_replaced(tiny_run: ep.Run, tmp_path: 
 def test_a_run_may_end_without_survivors(tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the table is empty, and the command says what to do about it."""
     monkeypatch.setattr(stages, "choose_survivors", lambda front, count, cost: [])
-    monkeypatch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
+    tiny_runs.measure_briefly(monkeypatch)
     weights = str(RunFolder(tiny_run.root).baseline)
     config = tiny_runs.config_file(tmp_path, {"model.weights": weights, "search.generations": 1})
     result = CliRunner().invoke(app, ["run", str(config), "--out", str(tmp_path / "run"), "--quiet"])

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli import app
-from evoprune.config import dump_config, load_config
+from evoprune.config_loading import dump_config, load_config
 from evoprune.fitness import latency
 from evoprune.nets.data import load_data
 from evoprune.nets.zoo import build_network

@@ -135,6 +135,42 @@ def test_interrupted_between_two_scores(tiny_run: ep.Run, tmp_path: Path) -> Non
     tiny_runs.check_equal(tiny_runs.resume(folder), tiny_run)
 
 
+class AfterScores(SilentProgress):
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def scored(self, generation: int, generations: int, done: int, total: int) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+STEADY = LONGER | {"search.steady_state": True}
+
+
+@pytest.mark.parametrize("after", [5, 30, 75])
+def test_steady_state_goes_on_as_if_never_interrupted(after: int, tmp_path: Path, steady_run: ep.Run) -> None:
+    """Interrupted after so many scores: candidates of later parts were with the workers then."""
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        tiny_runs.run(folder, STEADY, AfterScores(after))
+    tiny_runs.check_equal(tiny_runs.resume(folder), steady_run)
+
+
+@pytest.fixture(scope="module")
+def steady_run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
+    return tiny_runs.run(tmp_path_factory.mktemp("runs") / "steady", STEADY)
+
+
+def test_steady_state_breeds_other_candidates(steady_run: ep.Run, long_run: ep.Run) -> None:
+    """From the same start, as many of them, none of them scored twice."""
+    one, other = steady_run.candidates, long_run.candidates
+    assert one["key"][:16].tolist() == other["key"][:16].tolist()
+    assert len(one) == len(other)
+    assert one["key"].tolist() != other["key"].tolist()
+    assert one.loc[~one["cached"], "key"].is_unique
+
+
 def test_candidates_without_their_snapshot_are_scored_again(tiny_run: ep.Run, finished: Path) -> None:
     """As after a kill between the two files, and with half a file of a write that was torn."""
     folder = RunFolder(finished)

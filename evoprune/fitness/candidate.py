@@ -32,6 +32,24 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """A score, and which of the images that were seen were wrong: a bit each, in the order in which they were seen."""
+
+    score: Score
+    wrong: bytes
+
+    @classmethod
+    def of(cls, score: Score, wrong: np.ndarray) -> "Outcome":
+        """wrong: bool (images_seen,)."""
+        return cls(score, np.packbits(wrong).tobytes())
+
+    def wrong_flags(self) -> np.ndarray:
+        """Returns bool (images_seen,)."""
+        bits = np.frombuffer(self.wrong, dtype=np.uint8)
+        return np.unpackbits(bits, count=self.score.images_seen).astype(bool)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A genome (uint8 vector), the key of its phenotype, and its score in a generation.
 

@@ -1,8 +1,12 @@
 """From a baseline and its data to the problem that workers hold."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from evoprune.config import CostName
+from evoprune.fitness.execution import Execution
 from evoprune.fitness.scoring import Problem, Scorer, allowed_errors, hardest_first, wrong
 from evoprune.space.plan import SearchSpace
 from evoprune.surgery.compensation import gram_statistics
@@ -18,29 +22,40 @@ def make_problem(
     tolerance: float,
     compensate: bool,
     device: torch.device,
+    cost: CostName = "macs",
+    gram_bytes: int | None = None,
+    execution: Execution | None = None,
     baseline_errors: int | None = None,
 ) -> Problem:
     """What candidates of this baseline are scored against.
 
     model: trained, in eval mode. calibration, images: float (n, c, h, w); labels: int64 (n,), the validation set.
     tolerance: a fraction, above baseline_errors: those of the whole network as scored (batch norm recalibrated like
-    any other's), or of another one's, where they are given.
+    any other's), or of another one's, where they are given. gram_bytes: the most that statistics for compensation
+    take. execution: how networks are run.
     """
-    statistics = gram_statistics(model.to(device), space, calibration.to(device)) if compensate else None
+    statistics = gram_statistics(model.to(device), space, calibration.to(device), gram_bytes) if compensate else None
     model.cpu()
-    everything = Problem(model, space, calibration, images, labels, len(labels), statistics)
-    logits = _logits_of_whole(everything, device)
-    order = hardest_first(logits, labels)
-    if baseline_errors is None:
-        baseline_errors = wrong(logits, labels)
-    return Problem(
+    problem = Problem(
         model=model,
         space=space,
         calibration=calibration,
+        images=images,
+        labels=labels,
+        allowed_errors=len(labels),
+        statistics=statistics,
+        cost=cost,
+        execution=execution or Execution(),
+    )
+    logits = Scorer(problem, device).logits(space.full())
+    order = hardest_first(logits, labels)
+    if baseline_errors is None:
+        baseline_errors = wrong(logits, labels)
+    return replace(
+        problem,
         images=images[order],
         labels=labels[order],
         allowed_errors=allowed_errors(baseline_errors, len(labels), tolerance),
-        statistics=statistics,
     )
 
 
@@ -49,11 +64,4 @@ def errors_as_scored(
 ) -> int:
     """The errors of the whole network as it would be scored; arguments as of `make_problem`."""
     problem = Problem(model, space, calibration, images, labels, len(labels), statistics=None)
-    return wrong(_logits_of_whole(problem, device), labels)
-
-
-def _logits_of_whole(problem: Problem, device: torch.device) -> Tensor:
-    """Logits of the unpruned network, recalibrated, for all images. Returns (n, classes), on the CPU."""
-    whole = Scorer(problem, device).prepare(problem.space.full())
-    with torch.inference_mode():
-        return torch.cat([whole(batch.to(device)).cpu() for batch in problem.images.split(problem.batch_size)])
+    return wrong(Scorer(problem, device).logits(space.full()), labels)

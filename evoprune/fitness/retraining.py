@@ -4,14 +4,16 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from evoprune.config import RetrainConfig, TrainConfig
-from evoprune.fitness.scoring import Problem, Scorer
+from evoprune.fitness.scoring import Problem, Scorer, wrong
 from evoprune.nets.splits import Split
 from evoprune.nets.training import EpochReport, FitState, fit
 from evoprune.space.plan import Genome
-from evoprune.space.slicing import cut_masks
+from evoprune.space.slicing import copied, cut_masks
 from evoprune.surgery.compaction import compact
+from evoprune.surgery.sequential import compensate_sequentially
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,30 @@ class Retrainer:
         self._teacher = copy.deepcopy(problem.model) if retraining.config.distillation else None
 
     def start(self, genome: Genome) -> FitState:
-        """The genome's network as the search scored it (compensated, recalibrated), before any training."""
-        return FitState.before(Scorer(self._problem, self._device).prepare(genome))
+        """The genome's network before any training: as the search scored it (compensated, recalibrated).
+
+        Or compensated sequentially, where that is asked for and makes fewer errors on the validation set.
+        """
+        as_scored = Scorer(self._problem, self._device).prepare(genome)
+        if self._retraining.config.compensation != "sequential":
+            return FitState.before(as_scored)
+        return FitState.before(self._better(as_scored, genome))
+
+    def _better(self, as_scored: nn.Module, genome: Genome) -> nn.Module:
+        """This network, or its sequentially compensated copy."""
+        problem, device = self._problem, self._device
+        solved = copied(as_scored).to(memory_format=torch.contiguous_format)
+        calibration, whole = problem.calibration.to(device), copied(problem.model).to(device).eval()
+        compensate_sequentially(solved, whole, problem.space, problem.space.check(genome), calibration)
+        return solved if self._errors(solved) < self._errors(as_scored) else as_scored
+
+    def _errors(self, network: nn.Module) -> int:
+        size, problem = self._problem.execution.batch_size, self._problem
+        with torch.inference_mode():
+            return sum(
+                wrong(network(images.to(self._device)), labels.to(self._device))
+                for images, labels in zip(problem.images.split(size), problem.labels.split(size), strict=True)
+            )
 
     def epoch(self, genome: Genome, state: FitState) -> tuple[EpochReport, FitState]:
         """One more epoch. Returns what it was like, and the state after it. Raises TrainingError."""

@@ -2,30 +2,40 @@
 
 import copy
 import time
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoprune.fitness.candidate import Score
+from evoprune.config import CostName
+from evoprune.fitness.candidate import Outcome, Score
+from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.execution import Execution
+from evoprune.fitness.fusion import FusedNetwork, fused
 from evoprune.nets.layout import lay_out
 from evoprune.space.cost import phenotype_cost
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome, SearchSpace
-from evoprune.space.slicing import cut_tensors, mend, named_tensors, replace_tensors
+from evoprune.space.slicing import cut_tensors, mend, named_tensors, replace_tensors, zeroed_tensors
 from evoprune.surgery.compensation import Statistics, compensated, on_device
 from evoprune.surgery.recalibration import recalibrate
+
+PROBED_IMAGES = 4
+"""Calibration images on which the fused network has to agree with the plain one."""
+
+AGREEMENT = 1e-3
+"""Largest difference of their logits, as a share of the largest logit: far above rounding, far below a mistake."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What every score depends on besides the genome; a worker holds it once.
+    """What every score depends on besides the genome and its generation's conditions; a worker holds it once.
 
-    model: the baseline, in eval mode. calibration: float (n, c, h, w). images, labels: the validation set, in the
-    order in which it is scored. allowed_errors: the most that a feasible candidate makes. statistics: None without
-    compensation. batch_size: validation images a forward pass.
+    model: the baseline, in eval mode. calibration: float (n, c, h, w). images, labels: the validation set, those
+    of the baseline's least margin first. allowed_errors: the most that a feasible candidate makes. statistics: None
+    without compensation. cost: what a known candidate of no higher one is compared by.
     """
 
     model: nn.Module
@@ -35,7 +45,16 @@ class Problem:
     labels: Tensor
     allowed_errors: int
     statistics: Statistics | None
-    batch_size: int = 50
+    cost: CostName = "macs"
+    execution: Execution = field(default_factory=Execution)
+
+    def scorer(self, device: torch.device) -> "Scorer":
+        """What scores its candidates on a device."""
+        return Scorer(self, device)
+
+    def first_conditions(self) -> Conditions:
+        """Those of a generation before which nothing is known."""
+        return Conditions(np.arange(len(self.labels)))
 
 
 class Scorer:
@@ -45,60 +64,143 @@ class Scorer:
         self._problem = problem
         self._device = device
         self._network = copy.deepcopy(problem.model).to(device).eval()
-        self._layout = lay_out(self._network, problem.calibration.to(device))
+        calibration = problem.calibration.to(device)
+        channels_last = problem.execution.channels_last
+        self._layout = lay_out(self._network, calibration) if channels_last else torch.contiguous_format
         self._tensors = {name: tensor.detach() for name, tensor in named_tensors(self._network)}
-        self._calibration = self._laid_out(problem.calibration.to(device))
-        self._images = self._laid_out(problem.images.to(device))
-        self._labels = problem.labels.to(device)
+        self._calibration = self._laid_out(calibration)
         self._statistics = None if problem.statistics is None else on_device(problem.statistics, device)
         self._changed: Set[str] = frozenset()
+        self._fused = self._proved_fused() if problem.execution.fused else None
+        self.under(problem.first_conditions())
 
-    def score(self, genome: Genome) -> Score:
+    def under(self, conditions: Conditions) -> None:
+        """What is scored from now on is scored under these conditions."""
+        self._conditions = conditions
+        order = torch.from_numpy(conditions.order)
+        self._images = self._laid_out(self._problem.images[order].to(self._device))
+        self._labels = self._problem.labels[order].to(self._device)
+
+    def score(self, genome: Genome) -> Outcome:
         """Cuts the genome's network out of the baseline's weights and counts its errors.
 
-        Stops as soon as the errors pass what is allowed: then the candidate is infeasible, whatever follows.
+        Stops at the image at which the errors pass what is allowed: then the candidate is infeasible, whatever
+        follows; or where less was allowed since a known one is cheaper and better, whether it is, is left open.
         """
         started = time.perf_counter()
         problem = self._problem
         phenotype = problem.space.check(genome)
-        network = self._prepare(phenotype)
-        errors = seen = 0
-        with torch.inference_mode():
-            batches = zip(self._images.split(problem.batch_size), self._labels.split(problem.batch_size), strict=True)
-            for images, labels in batches:
-                errors += wrong(network(images), labels)
-                seen += len(labels)
-                if errors > problem.allowed_errors:
-                    break
-        total = len(problem.labels)
         price = phenotype_cost(problem.space, phenotype)
-        return Score(
+        tolerated = problem.allowed_errors
+        allowed = self._conditions.allowed_errors(getattr(price, problem.cost), tolerated)
+        self._put(phenotype)
+        flags = self._flags(allowed if problem.execution.early_stop else len(problem.labels))
+        errors, seen, total = int(flags.sum()), len(flags), len(problem.labels)
+        exact = seen == total
+        score = Score(
             errors=errors,
             images_seen=seen,
             images=total,
-            feasible=errors <= problem.allowed_errors,
-            exact=seen == total,
+            feasible=True if exact and errors <= tolerated else False if errors > tolerated else None,
+            exact=exact,
             macs=price.macs,
             params=price.params,
             bytes=price.bytes,
             eval_seconds=time.perf_counter() - started,
         )
+        return Outcome.of(score, flags)
+
+    def logits(self, genome: Genome) -> Tensor:
+        """The genome's network on all validation images, in the problem's order. Returns (images, classes), CPU."""
+        forward, batches = self.forward(genome), self._problem.images.split(self._problem.execution.batch_size)
+        return torch.cat([forward(batch.to(self._device)).cpu() for batch in batches])
+
+    def forward(self, genome: Genome) -> Callable[[Tensor], Tensor]:
+        """What computes the genome's logits (n, classes) of images (n, c, h, w) as they are scored.
+
+        Valid until the next call.
+        """
+        self._put(self._problem.space.check(genome))
+        with torch.inference_mode():
+            calibrated = self._calibrated(self._problem.execution.calibration_batch_size)
+
+        def logits(images: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return calibrated(self._laid_out(images))
+
+        return logits
 
     def prepare(self, genome: Genome) -> nn.Module:
         """The genome's network as it is scored: cut, compensated, recalibrated. Valid until the next call."""
-        return self._prepare(self._problem.space.check(genome))
+        self._put(self._problem.space.check(genome))
+        recalibrate(self._network, self._calibration, self._problem.execution.calibration_batch_size)
+        return self._network
 
-    def _prepare(self, phenotype: Phenotype) -> nn.Module:
-        problem = self._problem
-        solved = compensated(self._tensors, problem.space, phenotype, self._statistics) if self._statistics else {}
-        changed = solved | cut_tensors(self._tensors | solved, problem.space, phenotype)
+    @torch.inference_mode()
+    def _flags(self, allowed: int) -> np.ndarray:
+        """Which images the network as it was put misclassifies, as `_wrong_until`; where memory runs out, in halves."""
+        size, most = self._problem.execution.batch_size, self._problem.execution.calibration_batch_size
+        while True:
+            try:
+                return self._wrong_until(self._calibrated(most), allowed, size)
+            except (MemoryError, RuntimeError) as error:
+                if size == 1 or not _out_of_memory(error):
+                    raise
+            size, most = max(size // 2, 1), max(most // 2, 2)
+
+    def _wrong_until(self, forward: Callable[[Tensor], Tensor], allowed: int, size: int) -> np.ndarray:
+        """Which images are misclassified, up to the one that passes `allowed` errors. Returns bool (images seen,)."""
+        found: list[np.ndarray] = []
+        errors = 0
+        for images, labels in zip(self._images.split(size), self._labels.split(size), strict=True):
+            flags = wrong_flags(forward(images), labels).cpu().numpy()
+            reached = errors + flags.cumsum()
+            if reached[-1] > allowed:
+                return np.concatenate([*found, flags[: int(np.searchsorted(reached, allowed + 1)) + 1]])
+            errors = int(reached[-1])
+            found.append(flags)
+        return np.concatenate(found)
+
+    def _calibrated(self, most: int) -> Callable[[Tensor], Tensor]:
+        """The network as it was put, recalibrated on at most so many images a pass, fused where it can be."""
+        if self._fused is not None:
+            self._fused.calibrate(self._calibration, most)
+            return self._fused
+        recalibrate(self._network, self._calibration, most)
+        return self._network
+
+    @torch.no_grad()
+    def _put(self, phenotype: Phenotype) -> None:
+        """Makes the network the phenotype's, with the baseline's batch-norm statistics."""
+        space = self._problem.space
+        solved = compensated(self._tensors, space, phenotype, self._statistics) if self._statistics else {}
+        change = cut_tensors if self._problem.execution.compacted else zeroed_tensors
+        changed = solved | change(self._tensors | solved, space, phenotype)
         put_back = {name: self._tensors[name] for name in self._changed - changed.keys()}
         replace_tensors(self._network, put_back | {name: self._laid_out(tensor) for name, tensor in changed.items()})
-        mend(self._network, problem.space)
+        mend(self._network, space)
         self._changed = changed.keys()
         self._forget_statistics()
-        recalibrate(self._network, self._calibration)
-        return self._network
+
+    def _proved_fused(self) -> FusedNetwork | None:
+        """The fused network, where it computes the same as the plain one, also when it gets narrower."""
+        network = fused(self._network)
+        if network is None:
+            return None
+        space, probe = self._problem.space, self._calibration[:PROBED_IMAGES]
+        most = self._problem.execution.calibration_batch_size
+        for genome in (space.random(np.random.default_rng(0)), space.full()):
+            plain = self.prepare(genome)
+            with torch.inference_mode():
+                expected = plain(probe)
+                try:
+                    network.calibrate(self._calibration, most)
+                    difference = (network(probe) - expected).abs().max()
+                except Exception:  # whatever a graph with numbers of the unpruned network in it does
+                    return None
+            if not difference <= AGREEMENT * expected.abs().max():
+                return None
+        return network
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
         return tensor.contiguous(memory_format=self._layout) if tensor.ndim == 4 else tensor
@@ -113,10 +215,18 @@ class Scorer:
                         setattr(module, buffer, getattr(module, buffer).clone())
 
 
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def wrong_flags(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which of a batch are misclassified; logits that are not finite count as errors. Returns bool (n,)."""
+    return (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
+
+
 def wrong(logits: Tensor, labels: Tensor) -> int:
-    """How many of a batch are misclassified; logits that are not finite count as errors."""
-    right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
-    return len(labels) - int(right.sum())
+    """How many of a batch are misclassified."""
+    return int(wrong_flags(logits, labels).sum())
 
 
 def hardest_first(logits: Tensor, labels: Tensor) -> Tensor:

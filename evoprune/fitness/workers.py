@@ -8,9 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +19,10 @@ import torch
 
 from evoprune.config import WorkersConfig
 from evoprune.errors import UserError, WorkerError
-from evoprune.fitness.candidate import Score
+from evoprune.fitness.candidate import Outcome
+from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.retraining import Retrainer, Retraining
-from evoprune.fitness.scoring import Problem, Scorer
+from evoprune.fitness.scoring import Problem
 from evoprune.nets.training import EpochReport, FitState
 from evoprune.space.plan import Genome
 
@@ -32,6 +34,9 @@ OnEpoch = Callable[[int, EpochReport, FitState], None]
 
 CONNECT_SECONDS = 10
 """How long somebody has to listen at the address of a cluster."""
+
+IN_FLIGHT = 2
+"""Tasks that an actor has at a time: the next one is there when one is done."""
 
 ANSWER_SECONDS = 25
 """How long a cluster has to answer, the start of a Python that asks included."""
@@ -46,13 +51,23 @@ class Workers(Protocol):
     def count(self) -> int:
         """How many work at once."""
 
-    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
-        """The scores, in the order of the genomes."""
+    def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        """Hands genomes over to be scored, after those before; does not wait. Returns a ticket for `collect`."""
+
+    def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        """What scoring them says, in the order of the genomes; waits for it. Tickets are collected in their order."""
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
         """Trains each genome's network from its state (None: from the start) to the end of the schedule."""
+
+
+def score(
+    workers: Workers, genomes: Sequence[Genome], conditions: Conditions, on_score: OnScore = lambda done: None
+) -> list[Outcome]:
+    """Hands genomes over and waits for what scoring them says, in their order."""
+    return workers.collect(workers.submit(genomes, conditions), on_score)
 
 
 class Crew(Protocol):
@@ -100,11 +115,14 @@ class RayCrew:
     gpu_share: float
 
     def workers(self, problem: Problem) -> Workers:
+        return RayWorkers(self.ray, self.actors(self.count), problem)
+
+    def actors(self, count: int) -> list[Any]:
+        """So many actors, that hold no problem yet."""
         actor = self.ray.remote(_Actor).options(
             num_cpus=self.threads, num_gpus=self.gpu_share, max_restarts=-1, max_task_retries=3
         )
-        actors = [actor.remote(_import_paths(), self.threads, self.device.type) for _ in range(self.count)]
-        return RayWorkers(self.ray, actors, problem)
+        return [actor.remote(_import_paths(), self.threads, self.device.type) for _ in range(count)]
 
 
 class SerialWorkers:
@@ -116,15 +134,22 @@ class SerialWorkers:
         self._problem = problem
         self._device = device
         self._threads = threads
-        self._scorer = Scorer(problem, device)
+        self._scorer = problem.scorer(device)
+        self._waiting: deque[tuple[list[Genome], Conditions]] = deque()
 
-    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
-        scores = []
+    def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        self._waiting.append((list(genomes), conditions))
+        return len(self._waiting)
+
+    def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        genomes, conditions = self._waiting.popleft()
+        outcomes = []
         with _threads(self._threads):
+            self._scorer.under(conditions)
             for genome in genomes:
-                scores.append(self._scorer.score(genome))
-                on_score(len(scores))
-        return scores
+                outcomes.append(self._scorer.score(genome))
+                on_score(len(outcomes))
+        return outcomes
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
@@ -141,6 +166,24 @@ class SerialWorkers:
         return reached
 
 
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Some genomes of an order, as bytes; start: the first one's place in it. conditions: a reference, in a list."""
+
+    ticket: int
+    start: int
+    conditions: list[Any]
+    genomes: list[bytes]
+
+
+@dataclass(eq=False)
+class _Order:
+    """What was handed over together: how many genomes, and their outcomes by place as they arrive."""
+
+    count: int
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+
 class RayWorkers:
     """Ray actors that hold network and data once; candidates travel as bytes."""
 
@@ -150,19 +193,60 @@ class RayWorkers:
         # Sent as a reference inside a list, with every call: an actor fetches it once, after a restart once more.
         self._problem = [ray.put(problem)]
         self.count = len(actors)
+        self._tickets = 0
+        self._orders: dict[int, _Order] = {}
+        self._waiting: deque[_Task] = deque()
+        self._running: dict[Any, tuple[Any, _Task]] = {}
+        self._idle: deque[Any] = deque(actor for _ in range(IN_FLIGHT) for actor in actors)
+        self._conditions: tuple[Conditions, Any] | None = None
 
-    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
-        scores: dict[int, Score] = {}
+    def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        ticket, self._tickets = self._tickets, self._tickets + 1
+        shared = [self._shared(conditions)]
         chunk = max(1, min(16, len(genomes) // (8 * self.count)))
-        chunks = [range(start, min(start + chunk, len(genomes))) for start in range(0, len(genomes), chunk)]
+        self._orders[ticket] = _Order(len(genomes))
+        for start in range(0, len(genomes), chunk):
+            data = [genome.tobytes() for genome in genomes[start : start + chunk]]
+            self._waiting.append(_Task(ticket, start, shared, data))
+        self._hand_out()
+        return ticket
 
-        def ask(actor: Any, indices: range) -> Any:
-            return actor.score.remote(self._problem, [genomes[index].tobytes() for index in indices])
+    def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        order = self._orders[ticket]
+        try:
+            while len(order.outcomes) < order.count:
+                done, _ = self._ray.wait(list(self._running))
+                for reference in done:
+                    actor, task = self._running.pop(reference)
+                    self._idle.append(actor)
+                    self._hand_out()
+                    belongs = self._orders[task.ticket]
+                    belongs.outcomes.update(enumerate(self._result(reference), task.start))
+                    if belongs is order:
+                        on_score(len(order.outcomes))
+        except BaseException:  # whatever ends this ends what was handed over: the next one starts afresh
+            self._forget()
+            raise
+        del self._orders[ticket]
+        return [order.outcomes[index] for index in range(order.count)]
 
-        for indices, found in self._spread(chunks, ask, in_flight=2):
-            scores.update(zip(indices, found, strict=True))
-            on_score(len(scores))
-        return [scores[index] for index in range(len(genomes))]
+    def _hand_out(self) -> None:
+        """Gives idle actors what waits, in its order."""
+        while self._waiting and self._idle:
+            actor, task = self._idle.popleft(), self._waiting.popleft()
+            self._running[actor.score.remote(self._problem, task.conditions, task.genomes)] = (actor, task)
+
+    def _shared(self, conditions: Conditions) -> Any:
+        """A reference to conditions, which several calls in turn have alike."""
+        if self._conditions is None or self._conditions[0] is not conditions:
+            self._conditions = conditions, self._ray.put(conditions)
+        return self._conditions[1]
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._orders.clear()
+        self._running.clear()
+        self._idle = deque(actor for _ in range(IN_FLIGHT) for actor in self._actors)
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
@@ -217,8 +301,9 @@ class _Actor:
         self._device = torch.device(device)
         self._held: dict[str, tuple[Any, Any]] = {}  # what for -> (reference, what was made of it)
 
-    def score(self, problem: list[Any], genomes: list[bytes]) -> list[Score]:
-        scorer = self._hold("scorer", problem, lambda: Scorer(self._fetch("problem", problem), self._device))
+    def score(self, problem: list[Any], conditions: list[Any], genomes: list[bytes]) -> list[Outcome]:
+        scorer = self._hold("scorer", problem, lambda: self._fetch("problem", problem).scorer(self._device))
+        self._hold("conditions", problem + conditions, lambda: scorer.under(self._fetch("terms", conditions)))
         return [scorer.score(_genome(data)) for data in genomes]
 
     def epoch(

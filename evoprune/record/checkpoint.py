@@ -9,7 +9,7 @@ from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 
-LAYOUT = 1
+LAYOUT = 2
 _MISSING = object()
 
 
@@ -19,11 +19,13 @@ class Snapshot:
 
     algorithm: plain JSON data, whatever the algorithm goes on from (state of the generators, keys of the
     population). fingerprint: what it was searched under, key by key: the config's entries that may not
-    change, the search space's hash.
+    change, the search space's hash. loop: plain JSON data, where the loop around the algorithm
+    stands.
     """
 
     generation: int
     algorithm: dict[str, Any]
+    loop: dict[str, Any]
     fingerprint: dict[str, Any]
 
 
@@ -34,6 +36,7 @@ def write_snapshot(folder: RunFolder, snapshot: Snapshot) -> None:
         "generation": snapshot.generation,
         "fingerprint": snapshot.fingerprint,
         "algorithm": snapshot.algorithm,
+        "loop": snapshot.loop,
     }
     files.write_json(folder.snapshot(snapshot.generation), content)
 
@@ -51,14 +54,14 @@ def read_snapshot(folder: RunFolder, generation: int, fingerprint: Mapping[str, 
     content = files.read_json(path)
     try:
         layout = content["layout"]
-        snapshot = Snapshot(content["generation"], content["algorithm"], content["fingerprint"])
+        if layout != LAYOUT:
+            raise RunFolderError(
+                f"{path} has layout {layout}, not {LAYOUT}; resume with the evoprune of {folder.environment.name}"
+            )
+        snapshot = Snapshot(*(content[key] for key in ("generation", "algorithm", "loop", "fingerprint")))
         difference = _difference(snapshot.fingerprint, fingerprint)
     except (KeyError, TypeError) as error:
         raise files.DamagedFileError(f"{path} is damaged: it holds no snapshot; remove it") from error
-    if layout != LAYOUT:
-        raise RunFolderError(
-            f"{path} has layout {layout}, not {LAYOUT}; resume with the evoprune of {folder.environment.name}"
-        )
     if difference:
         raise RunFolderError(f"{path} is of another search: {difference}; put that back, or start a new run with --out")
     return snapshot

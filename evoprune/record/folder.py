@@ -29,6 +29,7 @@ _OWN_FILES = (
     "environment.json",
     "baseline.safetensors",
     "space.json",
+    "execution.json",
     "survivors.parquet",
     "layers.parquet",
     "report.html",
@@ -72,6 +73,11 @@ class RunFolder:
     def space(self) -> Path:
         """The search space as plain data."""
         return self.root / "space.json"
+
+    @property
+    def execution(self) -> Path:
+        """In which batches candidates are scored."""
+        return self.root / "execution.json"
 
     @property
     def survivors_table(self) -> Path:

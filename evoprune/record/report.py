@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from evoprune.config import Config, round_configs
+from evoprune.config import Config
 from evoprune.config_errors import known_keys
+from evoprune.config_loading import round_configs
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.comparison import Comparison

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evoprune.config import Config, load_config, round_configs
+from evoprune.config import Config
+from evoprune.config_loading import load_config, round_configs
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from evoprune.config import Config, round_configs
+from evoprune.config import Config
+from evoprune.config_loading import round_configs
 from evoprune.progress import GenerationSummary, Progress, duration
 from evoprune.record import files
 from evoprune.record.folder import RunFolder

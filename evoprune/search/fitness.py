@@ -8,37 +8,10 @@ from evoprune.config import CostName
 from evoprune.fitness.candidate import Candidate
 
 
-class ConstrainedFitness(base.Fitness):
-    """(errors, cost), both minimised, under the tolerance: a feasible candidate dominates every infeasible one.
-
-    Two infeasible ones compare by how near to feasible they are: by the share of images that were seen before the
-    allowed errors were used up (a candidate that lasts longer makes fewer), then by errors on as many images.
-    Deb 2000 (feasible first); Deb et al. 2002, definition 1 (constrained domination).
-    """
+class FeasibleFitness(base.Fitness):
+    """(errors, cost), both minimised."""
 
     weights = (-1.0, -1.0)
-
-    def __init__(self, candidate: Candidate, cost: CostName):
-        score = candidate.score
-        super().__init__((score.errors, candidate_cost(candidate, cost)))
-        self.feasible = bool(score.feasible)
-        self.violation = 0.0 if self.feasible else score.errors / score.images_seen
-
-    def __hash__(self) -> int:
-        return hash((self.feasible, self.violation, self.wvalues))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ConstrainedFitness):
-            return NotImplemented
-        mine = self.feasible, self.violation, self.wvalues
-        return mine == (other.feasible, other.violation, other.wvalues)
-
-    def dominates(self, other: "ConstrainedFitness", obj: slice = slice(None)) -> bool:
-        if self.feasible != other.feasible:
-            return self.feasible
-        if not self.feasible:
-            return self.violation < other.violation
-        return super().dominates(other, obj)
 
 
 class Individual:
@@ -46,17 +19,44 @@ class Individual:
 
     def __init__(self, candidate: Candidate, cost: CostName):
         self.candidate = candidate
-        self.fitness = ConstrainedFitness(candidate, cost)
+        self.fitness = FeasibleFitness((candidate.score.errors, candidate_cost(candidate, cost)))
 
 
 def candidate_cost(candidate: Candidate, cost: CostName) -> int:
     return {"macs": candidate.score.macs, "params": candidate.score.params, "bytes": candidate.score.bytes}[cost]
 
 
+def dominates(one: Candidate, other: Candidate, cost: CostName) -> bool:
+    """Whether one is better under the tolerance: feasible before the others, those then by `shortfall`.
+
+    Deb 2000 (feasible first); Deb et al. 2002, definition 1 (constrained domination).
+    """
+    if one.score.feasible and other.score.feasible:
+        return Individual(one, cost).fitness.dominates(Individual(other, cost).fitness)
+    return shortfall(one) < shortfall(other)
+
+
+def shortfall(candidate: Candidate) -> tuple[int, float]:
+    """How far from feasible: 0 where it is; then what was stopped since a known one beats it; then the infeasible.
+
+    Two of either kind compare by errors among the images that were seen before the allowed ones were used up: one
+    that lasts longer makes fewer.
+    """
+    score = candidate.score
+    if score.feasible:
+        return 0, 0.0
+    return (1 if score.feasible is None else 2), score.errors / score.images_seen
+
+
 def select(candidates: Sequence[Candidate], count: int, cost: CostName) -> list[Candidate]:
-    """The best `count`: front by front, the last one by crowding. Deb et al. 2002, NSGA-II."""
-    individuals = [Individual(candidate, cost) for candidate in candidates]
-    return [individual.candidate for individual in tools.selNSGA2(individuals, count)]
+    """The best `count`: the feasible front by front, the last one by crowding; then the others by `shortfall`.
+
+    Deb et al. 2002, NSGA-II; the fronts by Fortin, Grenier and Parizeau 2013.
+    """
+    feasible = [Individual(candidate, cost) for candidate in candidates if candidate.score.feasible]
+    chosen = tools.selNSGA2(feasible, count, nd="log") if feasible else []
+    others = sorted((candidate for candidate in candidates if not candidate.score.feasible), key=shortfall)
+    return [individual.candidate for individual in chosen] + others[: count - len(chosen)]
 
 
 def feasible_front(candidates: Sequence[Candidate], cost: CostName) -> list[Candidate]:
@@ -65,6 +65,6 @@ def feasible_front(candidates: Sequence[Candidate], cost: CostName) -> list[Cand
     if not unique:
         return []
     individuals = [Individual(candidate, cost) for candidate in reversed(unique.values())]
-    front = tools.sortNondominated(individuals, len(individuals), first_front_only=True)[0]
+    front = tools.sortLogNondominated(individuals, len(individuals), first_front_only=True)
     found = [individual.candidate for individual in front]
     return sorted(found, key=lambda c: (candidate_cost(c, cost), c.score.errors, c.key))

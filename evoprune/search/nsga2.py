@@ -8,7 +8,7 @@ import numpy as np
 from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate
 from evoprune.search.criteria import Preferences
-from evoprune.search.fitness import Individual, feasible_front, select
+from evoprune.search.fitness import dominates, feasible_front, select
 from evoprune.search.operators import Operators
 from evoprune.space.plan import Genome, SearchSpace
 
@@ -32,12 +32,11 @@ class NSGA2:
         """All feasible candidates so far that no other one beats, cheapest first."""
         return self._front
 
-    def ask(self) -> list[Genome]:
-        """The next generation's genomes; the first is the whole network, in the first generation."""
-        size = self._config.population
+    def ask(self, count: int) -> list[Genome]:
+        """So many genomes to be scored next; before anything was told, a first population, the whole network first."""
         if not self._population:
-            return self._operators.first_population(size, self._rng)
-        return [self._child() for _ in range(size)]
+            return self._operators.first_population(count, self._rng)
+        return [self._child() for _ in range(count)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """The scored candidates of what was asked last."""
@@ -69,4 +68,4 @@ class NSGA2:
         """The better of two; of two that do not dominate each other, the first."""
         one, other = (self._population[index] for index in self._rng.integers(len(self._population), size=2).tolist())
         cost = self._config.cost
-        return other if Individual(other, cost).fitness.dominates(Individual(one, cost).fitness) else one
+        return other if dominates(other, one, cost) else one

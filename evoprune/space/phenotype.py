@@ -4,6 +4,7 @@ A feature map that has lost all kernels that make it, or all kernels that read i
 nothing changes. Genes that can then have no effect are 0, so that equal networks have equal genomes.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ class Phenotype:
     kept: Mapping[tuple[str, int], np.ndarray]
     kernels: Mapping[str, np.ndarray]
 
+    @property
+    def key(self) -> str:
+        """A stable name of what is left: 16 hexadecimal digits."""
+        return hashlib.sha256(self.genome.tobytes()).hexdigest()[:16]
+
 
 def develop(space: SearchSpace, genome: Genome) -> Phenotype:
     """The phenotype of a genome, uint8 (genes,). Groups may have lost all their maps: see `SearchSpace.check`."""
@@ -37,9 +43,12 @@ def develop(space: SearchSpace, genome: Genome) -> Phenotype:
             break
         genome[: space.maps] = alive
     kernels = _settle_kernel_genes(space, genome, bits)
-    kept = {(axis.tensor, axis.dim): axis.kept(genome) for axis in space.axes}
-    sizes = {(axis.tensor, axis.dim): len(axis.gene) for axis in space.axes}
-    return Phenotype(genome, {place: index for place, index in kept.items() if len(index) < sizes[place]}, kernels)
+    kept: dict[tuple[str, int], np.ndarray] = {}
+    for alike in space.axes_alike:
+        index = alike[0].kept(genome)
+        if len(index) < len(alike[0].gene):
+            kept.update(((axis.tensor, axis.dim), index) for axis in alike)
+    return Phenotype(genome, kept, kernels)
 
 
 def _made_and_read(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -204,6 +204,14 @@ class SearchSpace:
     def _genes_of_place(self) -> dict[tuple[str, int], np.ndarray]:
         return {(axis.tensor, axis.dim): axis.gene for axis in self.axes}
 
+    @cached_property
+    def axes_alike(self) -> tuple[tuple[Axis, ...], ...]:
+        """Axes whose positions have the same genes, which thus always keep the same positions, together."""
+        alike: dict[bytes, list[Axis]] = {}
+        for axis in self.axes:
+            alike.setdefault(axis.gene.tobytes(), []).append(axis)
+        return tuple(tuple(axes) for axes in alike.values())
+
     def genes_along(self, tensor: str, dim: int) -> np.ndarray | None:
         """The map gene of each position along a dimension, -1 where it stays; None where all stay. int32 (size,)."""
         return self._genes_of_place.get((tensor, dim))
@@ -260,8 +268,11 @@ class SearchSpace:
             genome[: self.maps] = self.phenotype(genome).genome[: self.maps]
         for group in self.groups:
             width = int(genome[group.genes].sum())
+            missing = self.allowed_width(group, width) - width
+            if not missing:
+                continue
             back = np.where(genome[group.genes] == 0, importance[group.genes], -np.inf)
-            for gene in group.start + _most_important(back, self.allowed_width(group, width) - width):
+            for gene in group.start + _most_important(back, missing):
                 self._bring_back(genome, int(gene))
         return genome
 
@@ -293,7 +304,7 @@ class SearchSpace:
 
     def key(self, genome: Genome) -> str:
         """A stable name of what is left of the network (its phenotype): 16 hexadecimal digits."""
-        return hashlib.sha256(self.check(genome).genome.tobytes()).hexdigest()[:16]
+        return self.check(genome).key
 
     def check(self, genome: Genome) -> "Phenotype":
         """The phenotype of a genome that leaves a whole network: every group keeps its least number of maps.

@@ -42,17 +42,21 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
     """
     check_tensors(model, space)
     phenotype = space.check(genome)
-    kept, tensors = phenotype.kept, dict(named_tensors(model))
+    replace_tensors(model, zeroed_tensors(dict(named_tensors(model)), space, phenotype))
+    for norm in space.norms:
+        if not norm.channels_per_group and (norm.weight, 0) in phenotype.kept:
+            hook = NormOverKept(torch.from_numpy(phenotype.kept[norm.weight, 0]), norm.dim)
+            model.get_submodule(norm.module).register_forward_hook(hook)
+
+
+def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """Those tensors that lose positions or weights, in their full shapes, with zeros for those; detached copies."""
     result = _masked(tensors, space, phenotype)
-    for (name, dim), index in kept.items():
+    for (name, dim), index in phenotype.kept.items():
         gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), index)
         tensor = result.get(name, tensors[name]).detach()
         result[name] = tensor.index_fill(dim, torch.from_numpy(gone).to(tensor.device), 0)
-    replace_tensors(model, result)
-    for norm in space.norms:
-        if not norm.channels_per_group and (norm.weight, 0) in kept:
-            hook = NormOverKept(torch.from_numpy(kept[norm.weight, 0]), norm.dim)
-            model.get_submodule(norm.module).register_forward_hook(hook)
+    return result
 
 
 def cut(model: nn.Module, space: SearchSpace, genome: Genome) -> None:

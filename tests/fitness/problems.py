@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config import DataConfig
+from evoprune.fitness.execution import Execution
 from evoprune.fitness.problem import make_problem
 from evoprune.fitness.scoring import Problem
 from evoprune.nets.data import Data, load_data
@@ -104,7 +105,7 @@ def problem(
     labels = (logits - logits.mean(0)).argmax(1)
     labels[::10] = (labels[::10] + 1) % 10
     posed = make_problem(model, space, calibration, pixels, labels, **settings)
-    return replace(posed, batch_size=16)
+    return replace(posed, execution=Execution(batch_size=16))
 
 
 def genomes(space: SearchSpace, count: int = 6, seed: int = 0) -> list[np.ndarray]:

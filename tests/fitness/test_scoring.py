@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import evoprune as ep
 from evoprune.errors import SearchSpaceError
 from evoprune.fitness.candidate import Score
+from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.execution import Execution
 from evoprune.fitness.scoring import Problem, Scorer, allowed_errors, hardest_first, wrong
 from evoprune.surgery.compensation import compensated, gram_statistics
 from evoprune.surgery.recalibration import recalibrate
@@ -47,7 +49,7 @@ def test_the_fast_way_equals_the_plain_one(name: str, compensate: bool) -> None:
     scorer = Scorer(posed, CPU)
     scores = []
     for genome in genomes(posed.space):
-        score = scorer.score(genome)
+        score = scorer.score(genome).score
         errors = plain_errors(posed, genome)
         assert score.errors == int(errors[: score.images_seen].sum())
         assert score.feasible == (int(errors.sum()) <= posed.allowed_errors)
@@ -83,7 +85,7 @@ def test_the_fast_way_equals_the_plain_one_under_every_mask(name: str, masks: tu
     scorer, rng = Scorer(posed, CPU), np.random.default_rng(0)
     for keep in (0.8, 0.4) if name != "depthwise" else (0.6,):
         genome = space.random(rng, keep)
-        score = scorer.score(genome)
+        score = scorer.score(genome).score
         assert (score.exact, score.images_seen) == (True, 60)
         assert (score.macs, score.params, score.bytes) == dataclasses.astuple(ep.cost(space, genome))
         with torch.no_grad():
@@ -97,7 +99,7 @@ def test_the_fast_way_equals_the_plain_one_under_every_mask(name: str, masks: tu
 def test_scores_that_nothing_stops_are_exact(name: str) -> None:
     posed = dataclasses.replace(problem(name), allowed_errors=60)
     genome = genomes(posed.space)[-1]
-    score = Scorer(posed, CPU).score(genome)
+    score = Scorer(posed, CPU).score(genome).score
     assert (score.exact, score.feasible, score.images_seen) == (True, True, 60)
     assert score.errors == int(plain_errors(posed, genome).sum())
     assert score.mcr == score.errors / 60
@@ -115,20 +117,69 @@ def test_in_single_precision_the_two_ways_agree_up_to_rounding() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 60, 100])
 def test_an_early_stop_tells_nothing_but_the_truth(batch_size: int) -> None:
-    """It comes with the batch in which the errors pass what is allowed, and says so."""
-    posed = dataclasses.replace(problem("plain"), batch_size=batch_size, allowed_errors=10)
+    """It comes at the image at which the errors pass what is allowed, in whatever batches, and says so."""
+    posed = dataclasses.replace(problem("plain"), execution=Execution(batch_size), allowed_errors=10)
     scorer = Scorer(posed, CPU)
     for genome in genomes(posed.space):
-        score, errors = scorer.score(genome), plain_errors(posed, genome).long()
-        reached = errors.cumsum(0)
+        outcome, errors = scorer.score(genome), plain_errors(posed, genome).long()
+        score, reached = outcome.score, errors.cumsum(0)
+        assert outcome.wrong_flags().tolist() == errors[: score.images_seen].bool().tolist()
         if int(reached[-1]) <= 10:
             assert (score.exact, score.feasible, score.errors) == (True, True, int(reached[-1]))
             continue
-        first_too_many = int((reached > 10).nonzero()[0]) + 1
-        seen = min(-(-first_too_many // batch_size) * batch_size, 60)
+        seen = int((reached > 10).nonzero()[0]) + 1
         assert (score.images_seen, score.exact, score.feasible) == (seen, seen == 60, False)
-        assert score.errors == int(reached[seen - 1]) > 10
+        assert score.errors == 11
         assert (score.mcr is None) == (seen < 60)
+
+
+def test_what_a_known_one_beats_is_stopped_and_left_open() -> None:
+    """Candidates of 6 to 40 errors, where 30 are tolerated and one of half the MACs is known to make 12."""
+    posed = problem("plain")
+    half = ep.cost(posed.space, posed.space.full()).macs // 2
+    scorer = Scorer(posed, CPU)
+    scorer.under(Conditions(np.arange(60), known=((half, 12),)))
+    found = set()
+    for genome in genomes(posed.space, 24):
+        score, errors = scorer.score(genome).score, int(plain_errors(posed, genome).sum())
+        cheaper = score.macs < half
+        found.add((cheaper, score.feasible))
+        if errors <= 12 or (cheaper and errors <= 30):
+            assert (score.exact, score.feasible, score.errors) == (True, True, errors)
+        elif cheaper:
+            assert (score.feasible, score.errors) == (False, 31)
+        else:
+            assert (score.feasible, score.errors) == (None, 13)
+    assert {(False, True), (False, None)} < found
+
+
+def test_images_are_seen_in_the_order_of_the_conditions() -> None:
+    posed = dataclasses.replace(problem("plain"), allowed_errors=10)
+    genome = genomes(posed.space)[-1]
+    errors = plain_errors(posed, genome).numpy()
+    scorer = Scorer(posed, CPU)
+    right_first = np.argsort(errors, kind="stable")
+    scorer.under(Conditions(right_first))
+    last = scorer.score(genome)
+    scorer.under(Conditions(right_first[::-1].copy()))
+    first = scorer.score(genome)
+    assert (first.score.images_seen, last.score.images_seen) == (11, int((~errors).sum()) + 11)
+    assert first.score.feasible is last.score.feasible is False
+
+
+@pytest.mark.parametrize("saving", ["compacted", "fused", "channels_last", "early_stop"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_savings_change_no_score(name: str, saving: str) -> None:
+    posed = problem(name)
+    without = dataclasses.replace(posed, execution=dataclasses.replace(posed.execution, **{saving: False}))
+    scorers = Scorer(posed, CPU), Scorer(without, CPU)
+    for genome in genomes(posed.space, 4):
+        fast, plain = (scorer.score(genome).score for scorer in scorers)
+        assert plain.feasible == fast.feasible
+        assert plain.errors == fast.errors or saving == "early_stop"
+        if saving == "early_stop":
+            assert (plain.exact, plain.images_seen) == (True, 60)
+            assert plain.errors == fast.errors or (plain.errors > 30 and fast.errors == 31)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -138,8 +189,8 @@ def test_candidates_leave_nothing_behind(name: str) -> None:
     before = {key: tensor.clone() for key, tensor in posed.model.state_dict().items()}
     scorer = Scorer(posed, CPU)
     order = [wide, narrow, wide, posed.space.full(), narrow, wide]
-    found = [untimed(scorer.score(genome)) for genome in order]
-    assert found == [untimed(Scorer(posed, CPU).score(genome)) for genome in order]
+    found = [untimed(scorer.score(genome).score) for genome in order]
+    assert found == [untimed(Scorer(posed, CPU).score(genome).score) for genome in order]
     assert not posed.model.training
     assert all(torch.equal(tensor, before[key]) for key, tensor in posed.model.state_dict().items())
 
@@ -163,7 +214,7 @@ def test_logits_that_are_not_finite_are_errors(poison: float) -> None:
     with torch.no_grad():
         sick.get_parameter("out.bias")[3] = poison
     posed = dataclasses.replace(posed, model=sick, allowed_errors=60)
-    score = Scorer(posed, CPU).score(posed.space.full())
+    score = Scorer(posed, CPU).score(posed.space.full()).score
     assert (score.errors, score.images_seen) == (60, 60)
 
 
@@ -174,7 +225,7 @@ def test_a_poisoned_weight_makes_every_candidate_infeasible() -> None:
         sick.get_parameter("conv1.weight")[:] = math.nan
     scorer = Scorer(dataclasses.replace(posed, model=sick), CPU)
     for genome in genomes(posed.space):
-        score = scorer.score(genome)
+        score = scorer.score(genome).score
         assert (score.feasible, score.exact, score.errors) == (False, False, score.images_seen)
 
 
@@ -182,7 +233,7 @@ def test_a_poisoned_weight_makes_every_candidate_infeasible() -> None:
 def test_the_whole_network_is_scored_as_any_other_and_stays_below_the_tolerance(name: str) -> None:
     """A tenth of the labels are wrong: 6 errors of 60, and 0.4 of tolerance allows 24 more."""
     posed = problem(name)
-    score = Scorer(posed, CPU).score(posed.space.full())
+    score = Scorer(posed, CPU).score(posed.space.full()).score
     assert (score.errors, score.feasible, score.exact, posed.allowed_errors) == (6, True, True, 30)
 
 

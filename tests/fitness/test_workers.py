@@ -7,17 +7,19 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from evoprune.config import RetrainConfig, TrainConfig, WorkersConfig
 from evoprune.errors import TrainingError, WorkerError
 from evoprune.fitness import workers as workers_module
-from evoprune.fitness.candidate import Score
+from evoprune.fitness.candidate import Outcome
+from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.problem import make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
-from evoprune.fitness.workers import RayCrew, RayWorkers, SerialCrew, how_many, open_crew
+from evoprune.fitness.workers import RayCrew, RayWorkers, SerialCrew, how_many, open_crew, score
 from evoprune.nets.splits import Split
 from evoprune.nets.training import EpochReport, FitState, fit
 from evoprune.nets.zoo import build_network
@@ -25,6 +27,7 @@ from evoprune.space.plan import SearchSpace
 from tests.fitness.problems import CPU, digits, genomes
 
 GPU = torch.device("cuda")
+UNCONDITIONAL = Conditions(np.arange(200))
 
 
 # --- a cluster that is not there (before Ray is started below)
@@ -159,8 +162,8 @@ def ray_workers(crew: RayCrew, posed: Problem) -> Any:
     return crew.workers(posed)
 
 
-def untimed(scores: list[Score]) -> list[Score]:
-    return [dataclasses.replace(score, eval_seconds=0.0) for score in scores]
+def untimed(outcomes: list[Outcome]) -> list[Outcome]:
+    return [Outcome(dataclasses.replace(found.score, eval_seconds=0.0), found.wrong) for found in outcomes]
 
 
 def same(one: list[FitState], other: list[FitState]) -> bool:
@@ -180,18 +183,29 @@ def nothing(*_: object) -> None:
 def test_scores_come_in_the_order_of_the_genomes(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
     asked = genomes(posed.space, 24)
     told: dict[str, list[int]] = {"serial": [], "ray": []}
-    one = serial.score(asked, told["serial"].append)
-    two = ray_workers.score(asked, told["ray"].append)
+    one = score(serial, asked, UNCONDITIONAL, told["serial"].append)
+    two = score(ray_workers, asked, UNCONDITIONAL, told["ray"].append)
     assert untimed(one) == untimed(two)
-    assert len({score.macs for score in one}) > 12
-    assert {score.exact for score in one} == {True, False}
+    assert len({outcome.score.macs for outcome in one}) > 12
+    assert {outcome.score.exact for outcome in one} == {True, False}
     assert told["serial"] == list(range(1, 25))
     assert told["ray"] == sorted(told["ray"])
     assert told["ray"][-1] == 24
 
 
 def test_no_genomes_no_scores(serial: Any, ray_workers: RayWorkers) -> None:
-    assert serial.score([], nothing) == ray_workers.score([], nothing) == []
+    assert score(serial, [], UNCONDITIONAL) == score(ray_workers, [], UNCONDITIONAL) == []
+
+
+def test_orders_that_overlap_come_back_whole(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
+    """Three are handed over before the first one is asked for; each under conditions of its own."""
+    asked = genomes(posed.space, 24)
+    under = [Conditions(np.roll(np.arange(200), shift)) for shift in (0, 50, 100)]
+    for workers in (serial, ray_workers):
+        tickets = [workers.submit(asked[8 * k : 8 * k + 8], conditions) for k, conditions in enumerate(under)]
+        found = [workers.collect(ticket, nothing) for ticket in tickets]
+        for k, conditions in enumerate(under):
+            assert untimed(found[k]) == untimed(score(serial, asked[8 * k : 8 * k + 8], conditions))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -262,8 +276,8 @@ def test_killed_actors_make_no_difference(
             os.kill(killed[-1], signal.SIGKILL)
 
     asked = genomes(posed.space, 24)
-    scores = ray_workers.score(asked, lambda done: kill() if not killed else None)
-    assert untimed(scores) == untimed(serial.score(asked, nothing))
+    scores = score(ray_workers, asked, UNCONDITIONAL, lambda done: kill() if not killed else None)
+    assert untimed(scores) == untimed(score(serial, asked, UNCONDITIONAL, nothing))
     states = ray_workers.retrain(asked[:2], [None, None], retraining, kill)
     assert same(states, serial.retrain(asked[:2], [None, None], retraining, nothing))
     assert len(set(killed)) == min(2, ray_workers.count)
@@ -274,10 +288,12 @@ def test_another_problem_replaces_the_one_that_was_held(crew: RayCrew, posed: Pr
     strict = dataclasses.replace(posed, allowed_errors=0)
     asked = genomes(posed.space, 4)
     other = RayWorkers(crew.ray, ray_workers._actors, strict)
-    before, changed, after = (workers.score(asked, nothing) for workers in (ray_workers, other, ray_workers))
+    before, changed, after = (
+        score(workers, asked, UNCONDITIONAL, nothing) for workers in (ray_workers, other, ray_workers)
+    )
     assert untimed(before) == untimed(after)
-    assert untimed(changed) == untimed(SerialCrew(CPU, 1).workers(strict).score(asked, nothing))
-    assert {score.feasible for score in changed} == {False}
+    assert untimed(changed) == untimed(score(SerialCrew(CPU, 1).workers(strict), asked, UNCONDITIONAL, nothing))
+    assert {outcome.score.feasible for outcome in changed} == {False}
 
 
 def test_count_beyond_the_cluster(crew: RayCrew) -> None:
@@ -290,6 +306,6 @@ def test_serial_leaves_threads_as_they_were(posed: Problem) -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
     workers = SerialCrew(CPU, threads=before + 1).workers(posed)
-    workers.score(genomes(posed.space, 2), lambda done: seen.append(torch.get_num_threads()))
+    score(workers, genomes(posed.space, 2), UNCONDITIONAL, lambda done: seen.append(torch.get_num_threads()))
     assert seen == [before + 1, before + 1]
     assert torch.get_num_threads() == before

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evoprune.config import config_from_dict, dump_config
+from evoprune.config_loading import config_from_dict, dump_config
 from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder

@@ -18,7 +18,10 @@ def folder(tmp_path: Path) -> RunFolder:
     """A run with the snapshots and candidates of generations 0 to 3."""
     folder = RunFolder(tmp_path)
     for generation in range(4):
-        write_snapshot(folder, Snapshot(generation, {"population": [f"{generation:x}"]}, dict(FINGERPRINT)))
+        write_snapshot(
+            folder,
+            Snapshot(generation, {"population": [f"{generation:x}"]}, {"wrong_share": [0.25]}, dict(FINGERPRINT)),
+        )
         files.write_bytes(folder.candidates(generation), b"")
     return folder
 
@@ -31,7 +34,7 @@ def test_a_generators_state_goes_on_where_it_was(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     rng.random(5)
     folder = RunFolder(tmp_path)
-    write_snapshot(folder, Snapshot(0, {"rng": rng.bit_generator.state}, {}))
+    write_snapshot(folder, Snapshot(0, {"rng": rng.bit_generator.state}, {}, {}))
     resumed = np.random.default_rng()
     resumed.bit_generator.state = read_snapshot(folder, 0, {}).algorithm["rng"]
     assert resumed.random(4).tolist() == rng.random(4).tolist()
@@ -78,12 +81,12 @@ def test_one_of_another_search_is_refused_with_the_difference(
 
 
 def test_one_of_another_layout_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "LAYOUT", 2)
-    with pytest.raises(RunFolderError, match="has layout 1, not 2"):
+    monkeypatch.setattr(checkpoint, "LAYOUT", 3)
+    with pytest.raises(RunFolderError, match="has layout 2, not 3"):
         read_snapshot(folder, 3, FINGERPRINT)
 
 
-@pytest.mark.parametrize("content", [None, [], {"layout": 1}, {"layout": 1, "generation": 0, "algorithm": {}}])
+@pytest.mark.parametrize("content", [None, [], {"layout": 2}, {"layout": 2, "generation": 0, "algorithm": {}}])
 def test_one_that_is_no_snapshot_counts_as_damaged(folder: RunFolder, content: object) -> None:
     files.write_json(folder.snapshot(3), content)
     with pytest.raises(files.DamagedFileError, match="no snapshot"):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli import app
-from evoprune.config import config_from_dict, dump_config
+from evoprune.config_loading import config_from_dict, dump_config
 from evoprune.errors import RunFolderError
 from evoprune.record import files, report
 from evoprune.record.comparison import Comparison

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evoprune.config import config_from_dict, dump_config
+from evoprune.config_loading import config_from_dict, dump_config
 from evoprune.errors import RunFolderError, UserError
 from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files

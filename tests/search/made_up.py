@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evoprune.fitness.candidate import Candidate, Score
+from evoprune.fitness.candidate import Candidate, Outcome, Score
+from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.workers import OnEpoch, OnScore
 from evoprune.nets.training import FitState
@@ -62,27 +63,32 @@ class Counting:
     scored: list[str] = field(default_factory=list)
     count: int = 1
 
-    def score(self, genomes: Sequence[Genome], on_score: OnScore) -> list[Score]:
-        scores = []
+    waiting: list[list[Genome]] = field(default_factory=list)
+
+    def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        self.waiting.append(list(genomes))
+        return len(self.waiting)
+
+    def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        genomes, outcomes = self.waiting.pop(0), []
         for genome in genomes:
             self.scored.append(self.space.key(genome))
             errors = int((self.useful & (genome == 0)).sum())
             price = cost(self.space, genome)
-            scores.append(
-                Score(
-                    errors,
-                    self.images,
-                    self.images,
-                    errors <= self.allowed,
-                    True,
-                    price.macs,
-                    price.params,
-                    price.bytes,
-                    eval_seconds=0.25,
-                )
+            score = Score(
+                errors,
+                self.images,
+                self.images,
+                errors <= self.allowed,
+                True,
+                price.macs,
+                price.params,
+                price.bytes,
+                eval_seconds=0.25,
             )
-            on_score(len(scores))
-        return scores
+            outcomes.append(Outcome.of(score, np.arange(self.images) < errors))
+            on_score(len(outcomes))
+        return outcomes
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch

@@ -10,14 +10,18 @@ import pytest
 
 from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate
+from evoprune.fitness.conditions import Conditions, ImageRecord
+from evoprune.fitness.workers import score
 from evoprune.progress import GenerationSummary, SilentProgress
-from evoprune.search.loop import evaluate, evolve
+from evoprune.record.loop_state import loop_from_json, loop_to_json
+from evoprune.search.loop import LoopState, evolve, new_genomes, part_of, part_sizes, told_by
 from evoprune.search.nsga2 import NSGA2
 from evoprune.space.plan import SearchSpace
 from tests.search.made_up import MACS_A_GENE, Counting, preferences, space_of
 
 SIZES = (12, 10, 8)
 SILENT = SilentProgress()
+START = LoopState(ImageRecord.empty(100))
 
 
 def planted(seed: int, allowed: int) -> Counting:
@@ -39,16 +43,18 @@ class Kept:
     algorithm: NSGA2
     candidates: list[list[Candidate]] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
 
-    def __call__(self, generation: int, candidates: Sequence[Candidate]) -> None:
+    def __call__(self, generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
         assert generation == len(self.candidates)
+        self.loops.append(json.dumps(loop_to_json(state)))
         self.candidates.append(list(candidates))
         self.states.append(json.dumps(self.algorithm.state()))
 
 
 def searched(workers: Counting, config: SearchConfig, seed: int = 0) -> Kept:
     kept = Kept(algorithm_for(workers.space, config, seed))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, SILENT, kept)
+    evolve(kept.algorithm, workers.space, workers, config, 0, {}, START, SILENT, kept)
     return kept
 
 
@@ -97,7 +103,7 @@ def test_the_front_is_kept_over_all_generations() -> None:
 
 def test_the_first_generation_begins_with_the_whole_network() -> None:
     space = space_of(*SIZES)
-    genomes = algorithm_for(space, SearchConfig(population=10)).ask()
+    genomes = algorithm_for(space, SearchConfig(population=10)).ask(10)
     assert genomes[0].tolist() == [1] * 30
     assert len(genomes) == 10
 
@@ -120,21 +126,23 @@ def test_the_same_generator_gives_the_same_search() -> None:
     assert one.states != other.states
 
 
+@pytest.mark.parametrize("steady", [False, True], ids=["by generation", "steady state"])
 @pytest.mark.parametrize("after", [0, 2, 5])
-def test_a_restored_state_goes_on_exactly(after: int) -> None:
+def test_a_restored_state_goes_on_exactly(after: int, steady: bool) -> None:
     """Through JSON, as a snapshot; nothing is scored again that was scored before."""
-    config = SearchConfig(population=8, generations=6)
+    config = SearchConfig(population=12, generations=6, steady_state=steady)
     workers = planted(0, allowed=2)
     whole = searched(workers, config)
     told = [candidate for generation in whole.candidates[: after + 1] for candidate in generation]
     resumed = Kept(algorithm_for(workers.space, config, seed=99), whole.candidates[: after + 1])
     resumed.algorithm.restore(json.loads(whole.states[after]), {c.key: c for c in reversed(told)})
-    again = planted(0, allowed=2)
+    again, stood = planted(0, allowed=2), loop_from_json(json.loads(whole.loops[after]))
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
-    evolve(resumed.algorithm, again.space, again, config, after + 1, known, SILENT, resumed)
+    evolve(resumed.algorithm, again.space, again, config, after + 1, known, stood, SILENT, resumed)
     assert [plain(generation) for generation in resumed.candidates] == [plain(g) for g in whole.candidates]
     assert resumed.states == whole.states[after + 1 :]
     assert [c.key for c in resumed.algorithm.front] == [c.key for c in whole.algorithm.front]
+    assert resumed.loops == whole.loops[after + 1 :]
     assert workers.scored == [c.key for c in told if not c.cached] + again.scored
 
 
@@ -176,22 +184,58 @@ def test_candidates_come_in_the_order_of_the_genomes() -> None:
     space = space_of(4)
     workers = Counting(space, np.ones(4, bool), allowed=1)
     genomes = [np.array(bits, np.uint8) for bits in ([1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1])]
-    watching = Watching()
-    known = {space.key(genomes[3]): workers.score(genomes[3:], lambda done: None)[0]}
-    candidates = evaluate(genomes, 7, space, workers, known, 9, watching)
+    unconditional = Conditions(np.arange(100))
+    known = {space.key(genomes[3]): score(workers, genomes[3:], unconditional)[0].score}
+    part = part_of(genomes, 7, unconditional, space)
+    new = new_genomes(part, known)
+    assert list(new) == [space.key(genome) for genome in genomes[:2]]
+    candidates, outcomes = told_by(part, new, score(workers, list(new.values()), unconditional), known)
     assert [candidate.genome.tolist() for candidate in candidates] == [genome.tolist() for genome in genomes]
     assert [candidate.cached for candidate in candidates] == [False, False, True, True]
     assert [candidate.score.errors for candidate in candidates] == [0, 1, 0, 2]
+    assert [outcome.score for outcome in outcomes] == [candidates[0].score, candidates[1].score]
     assert {candidate.generation for candidate in candidates} == {7}
-    assert watching.done == [(7, 9, 1, 2), (7, 9, 2, 2)]
     assert known.keys() == {candidate.key for candidate in candidates}
+
+
+def test_parts_of_a_generation() -> None:
+    assert part_sizes(SearchConfig(population=24)) == [24]
+    assert part_sizes(SearchConfig(population=24, steady_state=True)) == [3] * 8
+    assert part_sizes(SearchConfig(population=10, steady_state=True)) == [1, 1, 1, 1, 1, 1, 2, 2]
+    assert part_sizes(SearchConfig(population=5, steady_state=True)) == [1] * 5
+
+
+@dataclass
+class Busy(Counting):
+    """Keeps how many genomes wait whenever something is collected."""
+
+    left: list[int] = field(default_factory=list)
+
+    def collect(self, ticket: int, on_score: Any) -> Any:
+        self.left.append(sum(map(len, self.waiting)))
+        return super().collect(ticket, on_score)
+
+
+@pytest.mark.parametrize("steady", [False, True])
+def test_steady_state_leaves_nobody_waiting(steady: bool) -> None:
+    """While a part is collected, all the others are with the workers; but at the very end, when there is no more."""
+    busy = Busy(space_of(*SIZES), planted(0, 0).useful, allowed=2)
+    config = SearchConfig(population=16, generations=6, steady_state=steady)
+    kept = searched(busy, config)
+    if steady:
+        assert min(busy.left[:-8]) >= 10
+    else:
+        assert len(busy.left) == 7
+    assert [len(generation) for generation in kept.candidates] == [16] * 7
+    assert len(busy.scored) == len(set(busy.scored))
+    assert kept.algorithm.front
 
 
 def test_generations_are_reported() -> None:
     workers, watching = planted(0, allowed=2), Watching()
     config = SearchConfig(population=8, generations=3)
     kept = Kept(algorithm_for(workers.space, config))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, watching, kept)
+    evolve(kept.algorithm, workers.space, workers, config, 0, {}, START, watching, kept)
     assert [summary.generation for summary in watching.summaries] == [0, 1, 2, 3]
     for summary, candidates in zip(watching.summaries, kept.candidates, strict=True):
         assert summary.candidates == summary.evaluated + summary.cached == 8
@@ -207,6 +251,6 @@ def test_without_a_feasible_candidate_there_is_no_best_one() -> None:
     workers, watching = planted(0, allowed=-1), Watching()
     config = SearchConfig(population=8, generations=1)
     kept = Kept(algorithm_for(workers.space, config))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, watching, kept)
+    evolve(kept.algorithm, workers.space, workers, config, 0, {}, START, watching, kept)
     assert kept.algorithm.front == []
     assert (watching.summaries[-1].best_cost, watching.summaries[-1].feasible) == (None, 0)

@@ -5,13 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoprune.fitness.candidate import Candidate
-from evoprune.search.fitness import ConstrainedFitness, Individual, candidate_cost, feasible_front, select
+from evoprune.search.fitness import Individual, candidate_cost, dominates, feasible_front, select
 from tests.search.made_up import candidate
-
-
-def dominates(one: Candidate, other: Candidate) -> bool:
-    return ConstrainedFitness(one, "macs").dominates(ConstrainedFitness(other, "macs"))
-
 
 # (one, other, whether one dominates the other, whether the other dominates the one)
 PAIRS = {
@@ -29,23 +24,19 @@ PAIRS = {
         True,
         False,
     ),
+    "perhaps feasible before infeasible": (
+        candidate(9, 900, None, images_seen=10),
+        candidate(20, 1, False, images_seen=99),
+        True,
+        False,
+    ),
     "as far from feasible": (candidate(20, 100, False), candidate(20, 200, False), False, False),
 }
 
 
 @pytest.mark.parametrize(("one", "other", "better", "worse"), PAIRS.values(), ids=PAIRS.keys())
 def test_domination_by_hand(one: Candidate, other: Candidate, better: bool, worse: bool) -> None:
-    assert (dominates(one, other), dominates(other, one)) == (better, worse)
-
-
-def test_fitness_is_equal_only_where_nothing_tells_candidates_apart() -> None:
-    """DEAP sorts equal ones as one: errors and cost alone do not say how far from feasible a candidate is."""
-    seen = (80, 80, 50)
-    one, twin, farther = (ConstrainedFitness(candidate(20, 900, False, images_seen=n), "macs") for n in seen)
-    feasible = ConstrainedFitness(candidate(20, 900), "macs")
-    assert one == twin
-    assert hash(one) == hash(twin)
-    assert len({one, twin, farther, feasible}) == 3
+    assert (dominates(one, other, "macs"), dominates(other, one, "macs")) == (better, worse)
 
 
 def test_costs_are_told_apart_by_name() -> None:
@@ -93,7 +84,7 @@ CANDIDATES = st.lists(
 def test_the_front_is_what_no_feasible_candidate_beats(candidates: list[Candidate]) -> None:
     front = feasible_front(candidates, "macs")
     feasible = [one for one in candidates if one.score.feasible]
-    expected = {one.key for one in feasible if not any(dominates(other, one) for other in feasible)}
+    expected = {one.key for one in feasible if not any(dominates(other, one, "macs") for other in feasible)}
     assert {one.key for one in front} == expected
     assert len(front) == len(expected)
     assert [one.score.macs for one in front] == sorted(one.score.macs for one in front)
@@ -114,4 +105,4 @@ def test_selection_takes_front_by_front(candidates: list[Candidate], share: floa
     keys = {one.key for one in selected}
     assert len(selected) == len(keys) == count
     for one in selected:  # whoever beats it was taken first
-        assert {other.key for other in candidates if dominates(other, one)} <= keys
+        assert {other.key for other in candidates if dominates(other, one, "macs")} <= keys

@@ -1,5 +1,6 @@
 """What removed inputs carried is taken over: against sums by hand, numpy's least squares, and the layers themselves."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,7 @@ def test_inputs_of_a_grouped_convolution_go_slot_by_slot() -> None:
     space = ep.SearchSpace.from_model(model, images[:1], keep=("2",))
     statistics = gram_statistics(model, space, images)["2.weight"]
     assert space.phenotype(np.array([1, 0, 1], np.uint8)).kept["0.weight", 0].tolist() == [0, 2, 3, 5]
+    assert statistics.gram is not None
     assert statistics.gram.shape == (2, 27, 27)
     assert statistics.mean.shape == (2, 27)
     with torch.no_grad():
@@ -304,7 +306,7 @@ def test_never_worse_than_plain_cutting(seed: int, columns: int, rank: int, spre
     weight = rng.normal(size=(3, columns))
     mean = inputs.mean(0)
     gram = np.cov(inputs.T, ddof=0).reshape(columns, columns)
-    statistics = LayerStatistics(torch.from_numpy(gram)[None], torch.from_numpy(mean)[None], "bias")
+    statistics = LayerStatistics(torch.from_numpy(gram)[None], None, torch.from_numpy(mean)[None], "bias")
     new, shift = solve(torch.from_numpy(weight), np.isin(np.arange(columns), stays)[None], np.arange(3), statistics)
     cut = np.where(np.isin(np.arange(columns), stays), weight, 0)
     outputs = inputs @ weight.T
@@ -317,7 +319,7 @@ def test_never_worse_than_plain_cutting(seed: int, columns: int, rank: int, spre
 def test_a_dead_input_goes_without_any_change() -> None:
     """What is 0 on every image carries nothing: not even the ridge moves a weight."""
     gram = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])[None]
-    statistics = LayerStatistics(gram, torch.zeros(1, 3), None)
+    statistics = LayerStatistics(gram, None, torch.zeros(1, 3), None)
     weight = torch.tensor([[0.3, -0.7, 5.0]])
     new, shift = solve(weight, np.array([[True, True, False]]), np.array([0]), statistics)
     assert new.tolist() == [[pytest.approx(0.3), pytest.approx(-0.7), 0.0]]
@@ -352,7 +354,7 @@ def test_a_duplicate_map_is_made_up_for_perfectly() -> None:
 
 def test_rows_that_go_keep_their_weights_and_have_no_shift() -> None:
     gram = torch.tensor([[[1.0, 0.5], [0.5, 1.0]]])
-    statistics = LayerStatistics(gram, torch.ones(1, 2), "bias")
+    statistics = LayerStatistics(gram, None, torch.ones(1, 2), "bias")
     weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     new, shift = solve(weight, np.array([[True, False]]), np.array([1]), statistics)
     assert new[0].tolist() == [1.0, 2.0]
@@ -373,7 +375,7 @@ def test_inputs_without_variance_stay_finite(inputs: Tensor) -> None:
 
 
 def test_statistics_that_are_not_finite_cut_and_nothing_else() -> None:
-    statistics = LayerStatistics(torch.full((1, 2, 2), torch.nan), torch.zeros(1, 2), None)
+    statistics = LayerStatistics(torch.full((1, 2, 2), torch.nan), None, torch.zeros(1, 2), None)
     new, _ = solve(torch.tensor([[1.0, 2.0]]), np.array([[True, False]]), np.array([0]), statistics)
     assert new.tolist() == [[1.0, 0.0]]
 
@@ -385,6 +387,7 @@ def test_a_batch_norm_takes_the_mean_so_that_statistics_are_centred() -> None:
     statistics = gram_statistics(model, space, images)["2.weight"]
     with torch.no_grad():
         maps = model[:2](images).transpose(0, 1).reshape(3, -1).numpy()
+    assert statistics.gram is not None
     np.testing.assert_allclose(statistics.gram[0].numpy(), np.cov(maps, ddof=0), atol=1e-12)
     np.testing.assert_allclose(statistics.mean[0].numpy(), maps.mean(1), atol=1e-12)
     assert statistics.bias is None
@@ -407,7 +410,9 @@ def test_statistics_are_the_same_however_images_are_batched(monkeypatch: pytest.
     at_once = gram_statistics(model, space, images)["3.weight"]
     monkeypatch.setattr(compensation, "BATCH_SIZE", 3)
     in_four = gram_statistics(model, space, images)["3.weight"]
-    torch.testing.assert_close(in_four.gram, at_once.gram)
+    assert in_four.samples is not None
+    assert in_four.samples.shape == (1, 10, 144)
+    torch.testing.assert_close(in_four.samples, at_once.samples)
     torch.testing.assert_close(in_four.mean, at_once.mean)
 
 
@@ -416,3 +421,53 @@ def test_layers_that_cannot_be_compensated_are_named() -> None:
     images = torch.randn(2, 1, 8, 8, generator=generator())
     space = ep.SearchSpace.from_model(model, images[:1])
     assert uncompensated(space, gram_statistics(model, space, images)) == ("2",)
+
+
+# --- statistics as samples, within a bound, and on their way to workers
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), examples=st.integers(2, 12), keep=st.floats(0.1, 0.9))
+def test_samples_and_their_gram_matrix_give_the_same_weights(seed: int, examples: int, keep: float) -> None:
+    rng = np.random.default_rng(seed)
+    columns = 30
+    root = torch.from_numpy(rng.normal(size=(1, examples, columns)))
+    mean = torch.from_numpy(rng.normal(size=(1, columns)))
+    weight = torch.from_numpy(rng.normal(size=(4, columns)))
+    stays = rng.random((1, columns)) < keep
+    stays[0, 0] = True
+    by_samples = solve(weight, stays, np.arange(4), LayerStatistics(None, root, mean, "bias"))
+    by_gram = solve(weight, stays, np.arange(4), LayerStatistics(root.mT @ root, None, mean, "bias"))
+    for one, other in zip(by_samples, by_gram, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_statistics_stay_within_their_bound_and_the_largest_are_left_out() -> None:
+    """Columns 36, 54 and 6 * 64: Gram matrices of 5,184 and 11,664 bytes, and 10 rows of 384 floats."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Flatten(),
+        nn.Linear(6 * 64, 2),
+    ).eval()  # fmt: skip
+    images = torch.randn(10, 1, 8, 8, generator=generator())
+    space = ep.SearchSpace.from_model(model, images[:1])
+    sizes = {"1.weight": 36 * 36 * 4, "2.weight": 54 * 54 * 4, "4.weight": 10 * 384 * 4}
+    everything = gram_statistics(model, space, images)
+    assert {name: layer.bytes - layer.mean.nbytes for name, layer in everything.items()} == sizes
+    bounds = {27_000: {"1.weight", "2.weight"}, 16_848: {"1.weight", "2.weight"}, 16_847: {"1.weight"}, 5_000: set()}
+    for bound, fitting in bounds.items():
+        assert set(gram_statistics(model, space, images, bound)) == fitting
+    assert set(gram_statistics(model, space, images, sum(sizes.values()))) == set(sizes)
+    assert uncompensated(space, gram_statistics(model, space, images, 16_848)) == ("4",)
+
+
+def test_statistics_travel_as_arrays_that_can_be_shared() -> None:
+    statistics = LayerStatistics(torch.eye(3)[None], None, torch.ones(1, 3), "bias")
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(statistics, protocol=5, buffer_callback=buffers.append)
+    assert sum(buffer.raw().nbytes for buffer in buffers) == (9 + 3) * 4
+    assert len(data) < 1000
+    back = pickle.loads(data, buffers=buffers)
+    assert back.gram is not None
+    assert back.gram.data_ptr() == np.frombuffer(buffers[0].raw(), np.float32).ctypes.data
+    assert torch.equal(back.gram, torch.eye(3)[None])
+    assert (back.samples, back.bias) == (None, "bias")

@@ -1,0 +1,81 @@
+"""A generation of a real search, recorded, so that ways to score are compared on the candidates that searches breed."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evoprune.config import Config
+from evoprune.errors import ConfigError
+from evoprune.fitness.conditions import Conditions, ImageRecord
+from evoprune.pipeline import run
+from evoprune.progress import Progress
+from evoprune.record import files
+from evoprune.record.checkpoint import read_snapshot
+from evoprune.record.folder import RunFolder
+from evoprune.record.runs import load_run
+from evoprune.record.tables import candidates_of
+from evoprune.space.plan import Genome, SearchSpace
+from evoprune.stages import search_fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The genomes that a search asked for in one generation, and what it knew when the generation started.
+
+    known: (cost, errors) of the front then. wrong_share: of the validation images, in the problem's order.
+    """
+
+    generation: int
+    genomes: tuple[Genome, ...]
+    known: tuple[tuple[float, int], ...]
+    wrong_share: np.ndarray
+
+    def conditions(self) -> Conditions:
+        return Conditions(ImageRecord(self.wrong_share).order(), self.known)
+
+
+def record_population(path: Path, config: Config, generation: int, progress: Progress) -> None:
+    """Runs the config's search up to a generation, retrains nothing, and writes that generation to a file.
+
+    Raises UserError as `pipeline.run`.
+    """
+    if generation < 1:
+        raise ConfigError(f"--generation must be 1 or more (bred from others), not {generation}")
+    briefly = {"search.generations": generation, "retrain.epochs": 0, "retrain.compensation": "search"}
+    with tempfile.TemporaryDirectory(prefix="evoprune-") as folder:
+        done = run(config, briefly, out=Path(folder) / "run", progress=progress)
+        here = RunFolder(done.root)
+        space = SearchSpace.from_dict(files.read_json(here.space))
+        snapshot = read_snapshot(here, generation - 1, search_fingerprint(load_run(done.root).config, space))
+        scored = candidates_of(files.read_parquet([here.candidates(g) for g in range(generation)]))
+        front = {candidate.key: candidate.score for candidate in scored if candidate.key in snapshot.algorithm["front"]}
+        asked = candidates_of(files.read_parquet([here.candidates(generation)]))
+    content = {
+        "search": search_fingerprint(config, space),
+        "generation": generation,
+        "genomes": [candidate.genome.tobytes().hex() for candidate in asked if not candidate.cached],
+        "known": [[getattr(score, config.search.cost), score.errors] for score in front.values()],
+        "wrong_share": snapshot.loop["wrong_share"],
+    }
+    files.write_json(path, content)
+
+
+def read_population(path: Path, config: Config, space: SearchSpace) -> Population:
+    """The recorded generation. Raises ConfigError where it is of another search than the config's."""
+    content: Mapping[str, Any] = files.read_json(path)
+    here = search_fingerprint(config, space)
+    if differing := [key for key in here if content["search"].get(key) != here[key]]:
+        raise ConfigError(
+            f"{path} was recorded under another {differing[0]} ({content['search'].get(differing[0])}, not "
+            f"{here[differing[0]]}); remove it, so that it is recorded anew"
+        )
+    return Population(
+        generation=content["generation"],
+        genomes=tuple(np.frombuffer(bytes.fromhex(genome), dtype=np.uint8) for genome in content["genomes"]),
+        known=tuple((cost, errors) for cost, errors in content["known"]),
+        wrong_share=np.array(content["wrong_share"]),
+    )

@@ -1,0 +1,64 @@
+"""What people write to score a pruned network: every part of it plain. Ours is measured against these."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evoprune.errors import ConfigError
+from evoprune.fitness.scoring import Problem, wrong_flags
+from evoprune.space.plan import Genome
+from evoprune.surgery.masking import mask
+from evoprune.surgery.recalibration import recalibrate
+
+BATCH_SIZE = 250
+
+Reference = Callable[[Problem, Genome], np.ndarray]
+"""Which validation images a genome's network misclassifies: bool (images,), in the problem's order."""
+
+
+def masked_dense(problem: Problem, genome: Genome) -> np.ndarray:
+    """A copy of the network with zeros, batch norm recomputed, all images."""
+    return _scored(problem, mask(problem.model, problem.space, genome, problem.statistics))
+
+
+def torch_pruning(problem: Problem, genome: Genome) -> np.ndarray:
+    """Torch-Pruning's way: a deep copy, the dependency graph, every group pruned; batch norm recomputed, all images.
+
+    Feature maps alone. Raises ConfigError where Torch-Pruning is not installed.
+    """
+    tp = _torch_pruning()
+    model = copy.deepcopy(problem.model)
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=problem.calibration[:1])
+    phenotype = problem.space.check(genome)
+    for group in problem.space.groups:
+        layer = next(layer for layer in problem.space.layers if layer.name == group.layers[0])
+        kept = phenotype.kept.get((layer.weight, layer.out_dim))
+        if kept is None:
+            continue
+        root = model.get_submodule(layer.name)
+        prune = tp.prune_linear_out_channels if isinstance(root, nn.Linear) else tp.prune_conv_out_channels
+        gone = np.setdiff1d(np.arange(layer.shape[layer.out_dim]), kept)
+        graph.get_pruning_group(root, prune, idxs=gone.tolist()).prune()
+    return _scored(problem, model)
+
+
+def _scored(problem: Problem, model: nn.Module) -> np.ndarray:
+    model.eval()
+    recalibrate(model, problem.calibration)
+    with torch.no_grad():
+        pairs = zip(problem.images.split(BATCH_SIZE), problem.labels.split(BATCH_SIZE), strict=True)
+        return torch.cat([wrong_flags(model(images), labels) for images, labels in pairs]).numpy()
+
+
+def _torch_pruning() -> Any:
+    try:
+        import torch_pruning
+    except ImportError:
+        raise ConfigError(
+            "the benchmark compares with Torch-Pruning, which is not installed; pip install 'evoprune[compare]'"
+        ) from None
+    return torch_pruning

@@ -1,0 +1,58 @@
+"""What the scores of one generation depend on besides their genomes; fixed when the generation starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evoprune.fitness.candidate import Outcome
+
+MEMORY = 0.5
+"""How much of an image's record is carried over from one generation to the next; the rest is what the last one said."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """order: int64 (images,), in which validation images are seen. known: (cost, errors) of the front so far.
+
+    Where a candidate of no higher cost is known to make `errors`, one that makes more cannot matter any more.
+    """
+
+    order: np.ndarray
+    known: tuple[tuple[float, int], ...] = ()
+
+    def allowed_errors(self, cost: float, tolerated: int) -> int:
+        """The most errors that a candidate of this cost may make before it is known not to matter."""
+        return min([tolerated, *(errors for known_cost, errors in self.known if known_cost <= cost)])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """How often recent candidates got each image wrong: float64 (images,), in 0..1.
+
+    What most of them get wrong is seen first, so that the errors of the next ones are found at once.
+    """
+
+    wrong_share: np.ndarray
+
+    @classmethod
+    def empty(cls, images: int) -> "ImageRecord":
+        return cls(np.zeros(images))
+
+    def order(self) -> np.ndarray:
+        """Most often wrong first; of images alike, in the problem's own order (by the baseline's margin)."""
+        return np.argsort(-self.wrong_share, kind="stable")
+
+    def updated(self, scored: Sequence[tuple[np.ndarray, Sequence[Outcome]]]) -> "ImageRecord":
+        """The record after a generation. Images that nobody saw keep what they had.
+
+        scored: orders, and the outcomes of those who saw the images in them.
+        """
+        wrong, seen = np.zeros(len(self.wrong_share)), np.zeros(len(self.wrong_share))
+        for order, outcomes in scored:
+            for outcome in outcomes:
+                places = order[: outcome.score.images_seen]
+                wrong[places] += outcome.wrong_flags()
+                seen[places] += 1
+        latest = np.divide(wrong, seen, out=self.wrong_share.copy(), where=seen > 0)
+        return ImageRecord(MEMORY * self.wrong_share + (1 - MEMORY) * latest)

@@ -1,0 +1,214 @@
+"""A network as the scorer runs it: every convolution with its batch norm and activation in one pass.
+
+The graph is taken once; the modules in it stay the network's own, so that whatever is put into those (other weights,
+other widths) is what runs. Calibration takes batch norm's statistics while the images pass, as `recalibrate` does,
+and folds them into the convolutions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from evoprune.surgery.recalibration import calibration_batches, recalibrated
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What follows the sum: its name as the library's fused convolution has it, and the same in place on a tensor."""
+
+    name: str
+    scalars: tuple[float, ...]
+    apply_: Callable[[Tensor], Tensor]
+
+
+NO_ACTIVATION = Activation("none", (), lambda values: values)
+RELU = Activation("relu", (), torch.relu_)
+RELU6 = Activation("hardtanh", (0.0, 6.0), lambda values: F.hardtanh_(values, 0.0, 6.0))
+
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+class FusedNetwork:
+    """A network's graph with fused blocks. Valid for whatever weights and widths its modules have at a calibration."""
+
+    def __init__(self, network: nn.Module, graph: fx.GraphModule, blocks: "tuple[FusedBlock, ...]"):
+        self._network = network
+        self._graph = graph
+        self._blocks = blocks
+        self._attributes = [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = self._graph(images)
+        return logits
+
+    def calibrate(self, images: Tensor, batch_size: int) -> None:
+        """Takes every batch norm's statistics over the images anew, and folds them. images: float (n, c, h, w)."""
+        for name in self._attributes:
+            _put(self._graph, name, _get(self._network, name))
+        for block in self._blocks:
+            block.begin()
+        with recalibrated(self._graph) as norms:
+            if norms or any(block.normed for block in self._blocks):
+                for batch in calibration_batches(images, batch_size):
+                    self._graph(batch)
+        for block in self._blocks:
+            block.fold()
+
+
+def fused(network: nn.Module) -> FusedNetwork | None:
+    """The network, in eval mode, with its convolutions, batch norms and activations fused; None where it has no graph.
+
+    Only what cannot differ is fused: a batch norm that alone reads a convolution or linear layer, and an activation
+    that alone reads the result. The network is left as it is and stays the owner of its modules.
+    """
+    try:
+        graph = fx.GraphModule(network, fx.Tracer().trace(network))
+    except Exception:  # control flow that depends on values, and whatever else the user's modules do
+        return None
+    modules = dict(network.named_modules())
+    used = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+    blocks = []
+    for node in list(graph.graph.nodes):
+        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or used.count(node.target) > 1 or _hooked(layer):
+            continue
+        last, activation = node, NO_ACTIVATION
+        norm: BatchNorm | None = None
+        follower = _only_reader(last)
+        if follower is not None and follower.op == "call_module" and used.count(follower.target) == 1:
+            module = modules[str(follower.target)]
+            if (found_norm := _norm_of(layer, module)) is not None:
+                last, norm = follower, found_norm
+                follower = _only_reader(last)
+        if follower is not None and (found := _activation(follower, modules)):
+            last, activation = follower, found
+        if last is node and not (isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"):
+            continue
+        block = FusedBlock(layer, norm, activation)
+        blocks.append(block)
+        _replace(graph, node, last, block, f"fused_{len(blocks)}")
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    graph.delete_all_unused_submodules()
+    return FusedNetwork(network, graph.eval(), tuple(blocks))
+
+
+class FusedBlock(nn.Module):
+    """A convolution or linear layer, the batch norm that reads it, and the activation after that, as one."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, norm: BatchNorm | None, activation: Activation):
+        super().__init__()
+        self._layer, self._norm = (layer,), (norm,)  # in tuples: not registered, they belong to the network
+        self._activation = activation
+        self._folded: tuple[Callable[[Tensor], Tensor], ...] = ()
+        self._mean: list[Tensor] = []
+        self._var: list[Tensor] = []
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self._folded[0](values) if self._folded else self._measured(values)
+
+    def begin(self) -> None:
+        """Makes the next passes calibration."""
+        self._folded = ()
+        self._mean, self._var = [], []
+
+    @property
+    def normed(self) -> bool:
+        return self._norm[0] is not None
+
+    def fold(self) -> None:
+        """Makes the next passes use the statistics of the passes since `begin`."""
+        (layer,), (norm,) = self._layer, self._norm
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        if norm is not None:
+            mean, var = torch.stack(self._mean).mean(0), torch.stack(self._var).mean(0)
+            scale = torch.rsqrt(var + norm.eps)
+            if norm.weight is not None:
+                scale = scale * norm.weight.detach()
+            weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+            bias = -mean * scale if bias is None else (bias - mean) * scale
+            if norm.bias is not None:
+                bias = bias + norm.bias.detach()
+        self._folded = (_runner(layer, weight, bias, self._activation),)
+
+    def _measured(self, values: Tensor) -> Tensor:
+        (layer,), (norm,) = self._layer, self._norm
+        values = layer(values)
+        if norm is not None:
+            examples = values.numel() // values.shape[1]
+            values, mean, inverse = torch.native_batch_norm(
+                values, norm.weight, norm.bias, None, None, True, 0.0, norm.eps
+            )
+            self._mean.append(mean)
+            # of the population there, of a sample here, as in running statistics
+            self._var.append((inverse.double().pow(-2) - norm.eps).to(mean.dtype) * (examples / max(examples - 1, 1)))
+        return self._activation.apply_(values)
+
+
+def _runner(
+    layer: nn.Module, weight: Tensor, bias: Tensor | None, activation: Activation
+) -> Callable[[Tensor], Tensor]:
+    """The layer with other weights and its activation, in one call of the library where it has one."""
+    if isinstance(layer, nn.Linear):
+        return lambda values: activation.apply_(F.linear(values, weight, bias))
+    assert isinstance(layer, nn.Conv2d)
+    stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and not isinstance(padding, str):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        pointwise = torch.ops.mkldnn._convolution_pointwise
+        scalars = list(activation.scalars)
+        return lambda values: pointwise(
+            values, weight, bias, padding, stride, dilation, groups, activation.name, scalars, ""
+        )
+    return lambda values: activation.apply_(F.conv2d(values, weight, bias, stride, padding, dilation, groups))
+
+
+def _norm_of(layer: nn.Module, module: nn.Module) -> BatchNorm | None:
+    """The module, where it is a batch norm of the layer's outputs, one a channel, that keeps statistics."""
+    if not isinstance(module, nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d):
+        return None
+    return module if module.track_running_stats and not _hooked(module) else None
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _only_reader(node: fx.Node) -> fx.Node | None:
+    """The one node that reads this one's value, and reads nothing else."""
+    readers = list(node.users)
+    return readers[0] if len(readers) == 1 and readers[0].all_input_nodes == [node] else None
+
+
+def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | None:
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        if _hooked(module):
+            return None
+        return RELU if type(module) is nn.ReLU else RELU6 if type(module) is nn.ReLU6 else None
+    if node.op == "call_function":
+        return RELU if node.target in (F.relu, torch.relu, torch.relu_, F.relu_) else None
+    return RELU if node.op == "call_method" and node.target in ("relu", "relu_") else None
+
+
+def _replace(graph: fx.GraphModule, first: fx.Node, last: fx.Node, block: nn.Module, name: str) -> None:
+    """Puts one call of a block in the place of a chain of nodes."""
+    graph.add_submodule(name, block)
+    with graph.graph.inserting_after(last):
+        new = graph.graph.call_module(name, (first.args[0],))
+    last.replace_all_uses_with(new)
+
+
+def _get(module: nn.Module, name: str) -> Any:
+    owner, _, attribute = name.rpartition(".")
+    return getattr(module.get_submodule(owner), attribute)
+
+
+def _put(module: nn.Module, name: str, value: Any) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(module.get_submodule(owner), attribute, value)
