@@ -1,5 +1,5 @@
 # quickstart: from nothing to a pruned network.  test: the tests.  check: style and types.
-# results/NAME.csv: runs experiments/NAME.yaml and writes its survivors' table.
+# results/NAME.csv: runs experiments/NAME.yaml and writes its survivors' table; results/NAME_front.png: its picture.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -23,6 +23,11 @@ check: $(VENV)/.installed-dev
 results/%.csv: experiments/%.yaml $(VENV)/.installed
 	$(BIN)/evoprune run $< --out results/$* --overwrite
 	$(BIN)/python -c "import evoprune; evoprune.load_run('results/$*').survivors.to_csv('$@', index=False)"
+
+# The front that an experiment found, as a picture: make results/quickstart_front.png
+results/%_front.png: experiments/%.yaml $(VENV)/.installed
+	$(BIN)/evoprune run $< --out results/$* --overwrite
+	cp results/$*/plots/front.png $@
 
 clean:
 	rm -rf $(VENV)

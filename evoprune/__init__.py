@@ -12,7 +12,8 @@ from evoprune.errors import UserError
 if TYPE_CHECKING:
     from evoprune.notebook import evolve
     from evoprune.pipeline import resume, run
-    from evoprune.record.runs import Run, load_run, load_runs
+    from evoprune.record.gather import load_candidates, load_runs
+    from evoprune.record.runs import Run, load_run
     from evoprune.space.cost import cost
     from evoprune.space.discovery import SearchSpace
     from evoprune.surgery.compaction import compact
@@ -30,6 +31,7 @@ __all__ = [
     "cost",
     "evolve",
     "gram_statistics",
+    "load_candidates",
     "load_run",
     "load_runs",
     "mask",
@@ -44,8 +46,9 @@ _HOMES = {
     "cost": "evoprune.space.cost",
     "evolve": "evoprune.notebook",
     "gram_statistics": "evoprune.surgery.compensation",
+    "load_candidates": "evoprune.record.gather",
     "load_run": "evoprune.record.runs",
-    "load_runs": "evoprune.record.runs",
+    "load_runs": "evoprune.record.gather",
     "mask": "evoprune.surgery.masking",
     "resume": "evoprune.pipeline",
     "run": "evoprune.pipeline",

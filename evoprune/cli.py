@@ -5,8 +5,10 @@ Nothing heavy is imported before a command has read its config, so that help and
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from evoprune.config_loading import load_config, parse_override
-from evoprune.display import fitness_table, frozen_lines, layers_table, survivors_table
+from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How often `evoprune watch` looks at the folder."""
 
 _PIPE_WIDTH = 1000
 
@@ -123,6 +128,46 @@ def resume(
     _print_survivors(result)
 
 
+@app.command("watch")
+def follow(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The run folder.")],
+) -> None:
+    """Follow a run that another process does, until it is finished; Ctrl-C leaves it alone."""
+    from evoprune.record.watch import watch
+
+    def wait() -> float:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        return SECONDS_BETWEEN_LOOKS
+
+    try:
+        with make_progress(False, sys.stderr) as progress:
+            result = watch(folder, progress, wait)
+    except KeyboardInterrupt:
+        return
+    _print_survivors(result)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders with some below.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The report of several runs, an HTML file of its own.")
+    ] = None,
+) -> None:
+    """Draw a run's pictures and write its report into its folder, or one report of several runs side by side."""
+    from evoprune.record.gather import runs_at
+    from evoprune.record.report import write_joint_report, write_report
+
+    runs = runs_at(folders)
+    if out is not None:
+        path = write_joint_report(runs, out)
+    elif len(runs) == 1:
+        path = write_report(runs[0])
+    else:
+        raise ConfigError(f"these are {len(runs)} runs; name the file of their joint report with --out FILE")
+    typer.echo(str(path))
+
+
 @app.command()
 def inspect(
     subject: Annotated[
@@ -158,6 +203,23 @@ def inspect(
         console.print(
             f"this is round 1 of {rounds}; what a later round searches depends on the network handed on to it"
         )
+
+
+class HelpTopic(StrEnum):
+    """What `evoprune help` explains."""
+
+    config = "config"
+
+
+@app.command("help")
+def explain(
+    topic: Annotated[HelpTopic, typer.Argument(metavar="TOPIC", help="config: every key of an experiment's YAML.")],
+) -> None:
+    """Print every key of a config: what it may be, its default, its unit, what it means."""
+    from evoprune.config_help import config_help
+
+    console = _console()
+    console.print(keys_table(console, config_help()))
 
 
 @bench.command()
@@ -260,6 +322,7 @@ def _print_survivors(result: "Run") -> None:
         ("networks", root / "survivors"),
         ("candidates", root / "candidates"),
         ("config", root / "config.yaml"),
+        *((("report", root / "report.html"),) if (root / "report.html").is_file() else ()),
     ):
         console.print(f"{what:<10}  {place}", markup=False, soft_wrap=True)
     console.print(f"read it     evoprune.load_run({str(root)!r})", markup=False, soft_wrap=True)

@@ -270,6 +270,13 @@ class RetrainConfig(_Section):
     )
 
 
+class RecordConfig(_Section):
+    """What is written besides tables and networks."""
+
+    report: bool = _flag(True, "at the end, draw the pictures (plots/) and write report.html")
+    tensorboard: bool = _flag(False, "write scalars for TensorBoard (tensorboard/); needs evoprune's extra tensorboard")
+
+
 class Config(_Section):
     """One experiment."""
 
@@ -293,3 +300,4 @@ class Config(_Section):
     search: SearchConfig = Field(SearchConfig(), description="search over candidates")
     workers: WorkersConfig = Field(WorkersConfig(), description="scoring of candidates")
     retrain: RetrainConfig = Field(RetrainConfig(), description="retraining of survivors")
+    record: RecordConfig = Field(RecordConfig(), description="what is written besides tables and networks")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -21,6 +21,7 @@ _SURVIVOR_HEADS = (
     "params ratio",
     "latency ms",
 )
+_KEY_HEADS = ("key", "type", "default", "unit", "meaning")
 _FITNESS_HEADS = (
     "method",
     "workers",
@@ -47,6 +48,19 @@ class _LayerRow(Protocol):
     def macs(self) -> int: ...
     @property
     def params(self) -> int: ...
+
+
+class _KeyRow(Protocol):
+    @property
+    def key(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def default(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def meaning(self) -> str: ...
 
 
 class _FitnessRow(Protocol):
@@ -96,6 +110,12 @@ def layers_table(console: Console, layers: Iterable[_LayerRow], genes: int, macs
     return table(console, _LAYER_HEADS, [*rows, total])
 
 
+def keys_table(console: Console, keys: Iterable[_KeyRow]) -> RenderableType:
+    """A config's keys, one below the other."""
+    rows = [(row.key, row.kind, row.default, row.unit, row.meaning) for row in keys]
+    return table(console, _KEY_HEADS, rows, words=True)
+
+
 def fitness_table(console: Console, rows: Iterable[_FitnessRow]) -> RenderableType:
     """Ways to score, as `evoprune bench fitness` timed them."""
     cells = [
@@ -119,11 +139,14 @@ def frozen_lines(frozen: Iterable[_FrozenPart]) -> list[str]:
     return [f"{part.name} stays whole: {part.reason}" for part in frozen]
 
 
-def table(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """A table, set closer where the console needs it; one paragraph a row where it is too narrow for that."""
+def table(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> RenderableType:
+    """A table, set closer where the console needs it; one paragraph a row where it is too narrow for that.
+
+    words: its cells are words, which stand left, not numbers.
+    """
     endless = console.options.update(width=10_000)
     for gap in (1, 0):
-        grid = _grid(heads, rows, gap)
+        grid = _grid(heads, rows, gap, "left" if words else "right")
         if Measurement.get(console, endless, grid).maximum <= console.width:
             return grid
     return Text("\n\n".join(_paragraph(heads, row) for row in rows))
@@ -179,11 +202,11 @@ def _missing(value: float | None) -> bool:
     return value is None or math.isnan(value)
 
 
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], gap: int) -> Table:
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], gap: int, justify: Literal["left", "right"]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
     for index, head in enumerate(heads):
         # Heads break at their last space, so that columns are as narrow as their numbers.
-        grid.add_column("\n".join(head.rsplit(" ", 1)), justify="right" if index else "left", no_wrap=True)
+        grid.add_column("\n".join(head.rsplit(" ", 1)), justify=justify if index else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     return grid

@@ -13,6 +13,7 @@ from evoprune.config import (
     Config,
     DataConfig,
     ModelConfig,
+    RecordConfig,
     RetrainConfig,
     SearchConfig,
     SpaceConfig,
@@ -27,10 +28,11 @@ from evoprune.nets.images import ImageArray
 from evoprune.nets.modes import eval_mode
 from evoprune.nets.splits import Split
 from evoprune.nets.training import FitState, resolve_device
-from evoprune.pipeline import carry_out, discover, go_on_in
+from evoprune.pipeline import carry_out, discover, go_on_in, report
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run
+from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.stages import Setting
 
 GIVEN = "given"
@@ -52,6 +54,7 @@ def evolve(
     search: SearchConfig | None = None,
     retrain: RetrainConfig | None = None,
     workers: WorkersConfig | None = None,
+    record: RecordConfig | None = None,
     device: str = "auto",
     seed: int = 0,
     out: str | Path | None = None,
@@ -64,8 +67,9 @@ def evolve(
     batch-norm statistics and compensation, out of the training images. train: what survivors are retrained on;
     None: they stay as the search scored them. Each may be a DataLoader.
     tolerance: a fraction (0.02 is two percentage points), in the place of `search.tolerance`.
-    space, search, retrain, workers: as in a config file. out: the run folder, a new temporary one if None; where it
-    holds an unfinished run of the same call, that one goes on.
+    space, search, retrain, workers, record: as in a config file, but without a report where record is None.
+    out: the run folder, a new temporary one if None; where it holds an unfinished run of the
+    same call, that one goes on.
     Returns the run; `run.load_survivor(key)` is a compacted network. There is no test set: `mcr_test` is missing.
     Raises SearchSpaceError, DataError, WorkerError, RunFolderError: ValueErrors of one line.
     """
@@ -84,6 +88,7 @@ def evolve(
         train=TrainConfig(),
         workers=workers or WorkersConfig(),
         retrain=RetrainConfig.model_validate(settings),
+        record=record or RecordConfig(report=False),
     )
     network = copy.deepcopy(model).cpu().eval()
     classes = _count_classes(network, images, labels)
@@ -99,12 +104,17 @@ def evolve(
         image_shape=(channels, height, width),
     )
     folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="evoprune-")))
+    check_tensorboard(config)
     computing = resolve_device(device)
+    shown = progress or SilentProgress()
     with open_crew(config.workers, computing) as crew:
         go_on_in(folder, config)
-        setting = Setting(config, folder, data, network, plan, computing, progress or SilentProgress())
-        carry_out(setting, FitState.before(model).weights, crew)
-    return Run(folder.root, network=copy.deepcopy(model))
+        with with_scalars(shown, config, folder) as told:
+            setting = Setting(config, folder, data, network, plan, computing, told)
+            carry_out(setting, FitState.before(model).weights, crew)
+    run = Run(folder.root, network=copy.deepcopy(model))
+    report(run, shown)
+    return run
 
 
 def _labelled(source: Labelled, what: str) -> tuple[Tensor, Tensor]:

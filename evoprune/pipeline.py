@@ -25,6 +25,7 @@ from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run, flat_config, load_run
+from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.space.plan import SearchSpace
 from evoprune.space.report import SpaceReport, space_report
 
@@ -127,6 +128,7 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
 
 def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool) -> Run:
     """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced."""
+    check_tensorboard(config)
     device = resolve_device(config.device)
     rounds = round_configs(config)
     first = _round_folder(folder, 1, len(rounds))
@@ -142,9 +144,21 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
         if fresh and folder.holds_run():
             folder.clear()
         go_on_in(folder, config)
-        carry_out(stages.Setting(config, folder, data, network, space, device, progress), weights, crew)
+        with with_scalars(progress, config, folder) as told:
+            carry_out(stages.Setting(config, folder, data, network, space, device, told), weights, crew)
+    finished = load_run(folder.root)
+    report(finished, progress)
     progress.stage("done", str(folder.root))
-    return load_run(folder.root)
+    return finished
+
+
+def report(run: Run, progress: Progress) -> None:
+    """Pictures and report of a finished run, where its config asks for them."""
+    if run.config.record.report:
+        from evoprune.record.report import write_report  # it takes a second that others need not wait for
+
+        progress.stage("report", str(RunFolder(run.root).report))
+        write_report(run)
 
 
 def carry_out(setting: stages.Setting, weights: Mapping[str, Tensor] | None, crew: Crew) -> None:
@@ -271,7 +285,7 @@ def _results_of(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in settings.items()
-        if key not in ("workers.count", "workers.backend", "workers.address")
+        if not key.startswith(("workers.count", "workers.backend", "workers.address", "record."))
     }
 
 

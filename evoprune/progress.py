@@ -39,7 +39,7 @@ class Progress(Protocol):
     """Whom the pipeline tells how far it is."""
 
     def stage(self, name: str, detail: str = "") -> None:
-        """A stage begins: baseline, space, search, retrain, test, done."""
+        """A stage begins: data, space, baseline, search, retrain, test, report, done."""
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
         """`what` has been trained for `epoch` of `epochs` epochs."""

@@ -15,6 +15,7 @@ from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.conditions import ImageRecord
 from evoprune.fitness.execution import Execution
 from evoprune.fitness.latency import latencies_ms
+from evoprune.fitness.layer_latency import layer_latencies_ms
 from evoprune.fitness.problem import errors_as_scored, make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
@@ -29,6 +30,7 @@ from evoprune.record import files
 from evoprune.record.checkpoint import Snapshot, drop_after, newest_snapshot, write_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.interrupts import uninterrupted
+from evoprune.record.layers import layers_frame, write_layers
 from evoprune.record.loop_state import loop_from_json, loop_to_json
 from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
@@ -44,7 +46,7 @@ from evoprune.surgery.compaction import compact
 from evoprune.surgery.compensation import uncompensated
 
 CHANGEABLE = (
-    *("search.generations", "retrain.", "device"),
+    *("search.generations", "retrain.", "record.", "device"),
     *("workers.count", "workers.backend", "workers.address", "workers.memory"),
 )
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
@@ -211,7 +213,7 @@ def test(
     survivors: Sequence[Candidate],
     weights: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
-    """Reads the test set once for the baseline and all survivors, times them, and writes the survivors' table."""
+    """Reads the test set once for the baseline and all survivors, times them layer by layer, and writes the tables."""
     folder, data, device = setting.folder, setting.data, setting.device
     setting.progress.stage("test", f"{len(data.test)} images")
     reference = setting.reference or Reference(model, setting.space)
@@ -223,6 +225,7 @@ def test(
     mcr_test, mcr_validation = (_mcr(networks, split, device) for split in (data.test, data.validation))
     image, _ = data.validation.batch(torch.arange(1))
     latency_ms = latencies_ms(networks, image.to(device))
+    times_ms = layer_latencies_ms(networks, [layer.name for layer in reference.space.layers], image.to(device))
     whole = cost(reference.space, reference.space.full())
     rows = [
         SurvivorRow(
@@ -244,7 +247,10 @@ def test(
         )
         for survivor in survivors
     ]
+    genomes = {survivor.key: survivor.genome for survivor in survivors}
+    layers = layers_frame(reference.space, setting.space, genomes, times_ms, times_ms[BASELINE])
     with uninterrupted():
+        write_layers(folder, layers)
         files.write_parquet(folder.survivors_table, survivors_frame(rows))
 
 

@@ -22,3 +22,10 @@ def one_thread() -> Iterator[None]:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
     """A finished run of three generations, which is only read."""
     return tiny_runs.run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def masked_run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
+    """A finished run over maps, kernels and stride masks, which is only read."""
+    masks = {"space.kernels": True, "space.strides": True, "space.kernel_block": 2, "search.tolerance": 0.4}
+    return tiny_runs.run(tmp_path_factory.mktemp("runs") / "masked", masks)

@@ -18,7 +18,7 @@ FLOORS = (
     {"errors"},
     {"strict_yaml", "config_errors", "progress"},
     {"config"},
-    {"config_loading"},
+    {"config_loading", "config_help"},
     {"nets", "space"},
     {"surgery"},
     {"fitness"},
@@ -37,8 +37,12 @@ ROOMS_OF_LIBRARIES = {
     "ray": ("fitness/workers.py",),
     "deap": ("search/",),
     "pandas": ("record/", "bench/"),
+    "matplotlib": ("record/",),
+    "plotly": ("record/",),
+    "jinja2": ("record/",),
+    "tensorboard": ("record/tensorboard.py",),
 }
-HEAVY = ("torch", "torchvision", "ray", "pandas", "deap", "pyarrow")
+HEAVY = ("torch", "torchvision", "ray", "pandas", "deap", "pyarrow", "matplotlib", "plotly", "jinja2")
 
 
 def room(path: Path) -> str:
@@ -88,7 +92,7 @@ def test_light_modules_load_no_heavy_library(module: str) -> None:
     assert loaded_after(f"import {module}") == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "nowhere.yaml"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "nowhere.yaml"], ["help", "config"]])
 def test_help_and_complaints_load_no_heavy_library(arguments: list[str]) -> None:
     code = f"from typer.testing import CliRunner\nfrom evoprune.cli import app\nCliRunner().invoke(app, {arguments})"
     assert loaded_after(code) == set()

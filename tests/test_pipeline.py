@@ -73,6 +73,7 @@ def test_the_folder_holds_what_it_should_and_nothing_else(tiny_run: ep.Run) -> N
         "space.json",
         "execution.json",
         "survivors.parquet",
+        "layers.parquet",
         *(f"candidates/gen-000{generation}.parquet" for generation in range(4)),
         *(f"checkpoints/gen-000{generation}.json" for generation in range(4)),
         *tiny_run.survivors["weights"],

@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "search": {"population": 6, "generations": 3, "tolerance": 0.1},
     "workers": {"backend": "serial"},
     "retrain": {"survivors": 2, "epochs": 1},
+    "record": {"report": False},
 }
 
 

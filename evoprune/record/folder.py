@@ -31,13 +31,18 @@ _OWN_FILES = (
     "space.json",
     "execution.json",
     "survivors.parquet",
+    "layers.parquet",
+    "report.html",
 )
 _OWN_FOLDERS = {
     "training": re.compile(r"[\w-]+\.safetensors"),
     "candidates": re.compile(r"gen-\d{4,}\.parquet"),
     "checkpoints": re.compile(r"gen-\d{4,}\.json"),
     "survivors": re.compile(r"[0-9a-f]+\.safetensors"),
+    "plots": re.compile(r"[\w-]+\.(png|svg)"),
+    "tensorboard": re.compile(r"events\.out\.tfevents\.[\w.-]+"),
 }
+_MADE_WHEN_NEEDED = ("plots", "tensorboard")
 _ROUNDS = "rounds"
 _NUMBER = re.compile(r"[1-9]\d{0,3}")
 _NAME = re.compile(r"[\w-]+")
@@ -78,6 +83,25 @@ class RunFolder:
     def survivors_table(self) -> Path:
         """The survivors frame. Written at the end."""
         return self.root / "survivors.parquet"
+
+    @property
+    def layers_table(self) -> Path:
+        """The survivors' layers. Written just before the survivors frame."""
+        return self.root / "layers.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.root / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.root / "tensorboard"
+
+    def plot(self, name: str, form: str) -> Path:
+        """A picture. form: png or svg."""
+        return self.root / "plots" / f"{name}.{form}"
 
     def training(self, network: str) -> Path:
         """The state in the middle of training a network: `baseline`, or a survivor's key."""
@@ -138,7 +162,7 @@ class RunFolder:
                 f"{self.root} holds a {strangers[0]} that no run wrote; choose another folder with --out"
             )
         try:
-            for name in _OWN_FOLDERS:
+            for name in _OWN_FOLDERS.keys() - _MADE_WHEN_NEEDED:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
                 # writing is tried, because permission bits do not tell of read-only disks
                 with tempfile.TemporaryFile(dir=self.root / name):

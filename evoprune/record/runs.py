@@ -1,24 +1,33 @@
-"""Reading runs: one as an object with its frames and networks, many as one table."""
+"""Reading one run: its frames and networks."""
 
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
 
 from evoprune.config import Config
-from evoprune.config_loading import load_config
+from evoprune.config_loading import load_config, round_configs
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.fronts import Corner
+from evoprune.record.layers import (
+    KEPT_DTYPES,
+    LAYER_DTYPES,
+    STRIDE_DTYPES,
+    kept_by_generation,
+    layers_frame,
+    read_layers,
+    stride_masks_frame,
+)
 from evoprune.record.survivors import SavedSurvivor, read_survivor
-from evoprune.record.tables import generations_frame, read_candidates, read_survivors, survivors_frame
+from evoprune.record.tables import empty, generations_frame, read_candidates, read_survivors
+from evoprune.space.cost import cost
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,12 +58,60 @@ class Run:
     @cached_property
     def generations(self) -> pd.DataFrame:
         """One row a generation; columns: `tables.generations_frame`."""
-        return generations_frame(self.candidates)
+        return generations_frame(self.candidates, self.corner)
 
     @cached_property
     def survivors(self) -> pd.DataFrame:
         """One row a survivor, empty before the run is done; columns: `tables.SurvivorRow`."""
         return read_survivors(self._folder)
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row a survivor and layer, empty before the run is done; columns: `layers.LAYER_DTYPES`."""
+        written = read_layers(self._folder)
+        if written is not None and not self.survivors.empty:
+            return written
+        genomes = self._survivor_genomes()
+        return layers_frame(self._reference.space, self.space, genomes, {}, {}) if genomes else empty(LAYER_DTYPES)
+
+    @cached_property
+    def kept_by_generation(self) -> pd.DataFrame:
+        """One row a generation and layer: what the front keeps; columns: `layers.KEPT_DTYPES`."""
+        if self.candidates.empty:
+            return empty(KEPT_DTYPES)
+        return kept_by_generation(self.space, self.candidates, self.config.search.cost)
+
+    @cached_property
+    def stride_masks(self) -> pd.DataFrame:
+        """One row a survivor, layer and stride mask in use; columns: `layers.STRIDE_DTYPES`."""
+        genomes = self._survivor_genomes()
+        return stride_masks_frame(self.space, genomes) if genomes else empty(STRIDE_DTYPES)
+
+    @cached_property
+    def space(self) -> "SearchSpace":
+        """The search space that the genomes are of."""
+        from evoprune.space.plan import SearchSpace
+
+        return SearchSpace.from_dict(files.read_json(self._folder.space))
+
+    @cached_property
+    def corner(self) -> Corner | None:
+        """The worst that a feasible candidate can be; None before the unpruned network is scored."""
+        reference = self._reference
+        if not RunFolder(reference.root).space.is_file():
+            return None
+        whole = reference.space.full()
+        scored = reference.candidates[reference.candidates["key"] == reference.space.key(whole)]
+        mcr = scored["mcr"].dropna()
+        if mcr.empty:
+            return None
+        name = self.config.search.cost
+        return Corner(name, getattr(cost(reference.space, whole), name), float(mcr.iloc[0]) + self._tolerance)
+
+    @property
+    def baseline_point(self) -> tuple[int, float] | None:
+        """The unpruned network's cost (in the unit of search.cost) and MCR on the validation set, as scored."""
+        return (self.corner.cost, self.corner.mcr - self._tolerance) if self.corner else None
 
     def genome(self, key: str) -> np.ndarray:
         """The genome of a candidate, uint8 (genes,); `key` may be the beginning of one key alone.
@@ -100,11 +157,20 @@ class Run:
         last = len(self.config.search.rounds) if outer is None else int(self.root.absolute().name)
         return [Run((outer or self._folder).round(number).root) for number in range(1, last)]
 
-    def _saved(self, key: str) -> "tuple[SearchSpace, SavedSurvivor]":
-        from evoprune.space.plan import SearchSpace
+    @property
+    def _reference(self) -> "Run":
+        """The run or round that began with the unpruned network."""
+        return next(iter(self._earlier_rounds()), self)
 
-        space = SearchSpace.from_dict(files.read_json(self._folder.space))
-        return space, read_survivor(self._folder.survivor(key), space, self.genome(key))
+    @property
+    def _tolerance(self) -> float:
+        return round_configs(self.config)[-1].search.tolerance
+
+    def _survivor_genomes(self) -> dict[str, np.ndarray]:
+        return {key: self.genome(key) for key in self.survivors["key"]}
+
+    def _saved(self, key: str) -> "tuple[SearchSpace, SavedSurvivor]":
+        return self.space, read_survivor(self._folder.survivor(key), self.space, self.genome(key))
 
     def _rebuilt(self, network: "nn.Module", key: str, space: "SearchSpace", survivor: SavedSurvivor) -> "nn.Module":
         """The survivor, out of the network that this round started from."""
@@ -152,31 +218,6 @@ def load_run(path: str | Path) -> Run:
     return Run(folder.root)
 
 
-def load_runs(path: str | Path) -> pd.DataFrame:
-    """One row a survivor over all runs at or below a folder, at any depth, in the order of their paths.
-
-    The earlier rounds of a run are no runs of their own here.
-    `run` (path relative to the folder), the survivors' columns, then every config key as a column:
-    `search.tolerance` and so on. Lists are joined by commas. A run without survivors has no rows.
-    Raises RunFolderError where there is no such folder or a run in it is damaged.
-    """
-    top = Path(path)
-    if not top.is_dir():
-        raise RunFolderError(f"{path} is no folder; give one with run folders below it")
-    roots = sorted(config.parent for config in top.rglob(RunFolder(top).config.name))
-    folders = [folder for root in roots if (folder := RunFolder(root)).holds_run() and not folder.round_of()]
-    runs = [Run(folder.root) for folder in folders]
-    dtypes = {"run": "str", **_config_dtypes(Config)}
-    settings = [{"run": run.root.relative_to(top).as_posix(), **flat_config(run.config)} for run in runs]
-    survivors = pd.concat([survivors_frame([]), *(run.survivors for run in runs)], ignore_index=True)
-    lengths = [len(run.survivors) for run in runs]
-    by_run = pd.DataFrame(
-        {name: pd.Series([row[name] for row in settings], dtype=dtype) for name, dtype in dtypes.items()}
-    )
-    by_survivor = by_run.loc[by_run.index.repeat(lengths)].reset_index(drop=True)
-    return pd.concat([by_survivor[["run"]], survivors, by_survivor.drop(columns="run")], axis="columns")
-
-
 def flat_config(config: Config) -> dict[str, Any]:
     """The config's values by dotted key (`search.tolerance`), each a string, number, boolean or None."""
     return _flat(config.model_dump(mode="json"), "")
@@ -190,22 +231,3 @@ def _flat(section: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = ",".join(map(str, value)) if isinstance(value, list) else value
     return flat
-
-
-def _config_dtypes(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """The column type of every dotted key, out of the schema: the same for no run, one and many."""
-    dtypes: dict[str, str] = {}
-    for key, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            dtypes |= _config_dtypes(field.annotation, f"{prefix}{key}.")
-        else:
-            dtypes[f"{prefix}{key}"] = _column_dtype(field.annotation)
-    return dtypes
-
-
-def _column_dtype(annotation: Any) -> str:
-    if get_origin(annotation) in (Union, UnionType):
-        possible = [option for option in get_args(annotation) if option is not type(None)]
-        # a number or a word, as workers.count: words hold both
-        return _column_dtype(possible[0]) if len(possible) == 1 else "str"
-    return {bool: "boolean", int: "Int64", float: "Float64"}.get(annotation, "str")

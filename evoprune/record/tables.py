@@ -12,6 +12,7 @@ from evoprune.errors import RunFolderError
 from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.fronts import Corner, diversity, hypervolumes
 
 CANDIDATE_DTYPES: Mapping[str, Any] = {
     "generation": "int64",
@@ -38,6 +39,8 @@ GENERATION_DTYPES: Mapping[str, Any] = {
     "best_feasible_mcr": "Float64",
     "median_mcr": "Float64",
     "eval_seconds": "float64",
+    "diversity": "float64",
+    "hypervolume": "Float64",
 }
 SURVIVOR_DTYPES: Mapping[str, Any] = {
     "key": "str",
@@ -104,7 +107,7 @@ def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "eval_seconds": [score.eval_seconds for score in scores],
         "cached": [candidate.cached for candidate in candidates],
     }
-    return _typed(columns, CANDIDATE_DTYPES)
+    return typed(columns, CANDIDATE_DTYPES)
 
 
 def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
@@ -132,16 +135,20 @@ def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
     ]
 
 
-def read_candidates(folder: RunFolder) -> pd.DataFrame:
-    """The candidates of all generations on disk, in order. Raises DamagedFileError that names the file."""
+def read_candidates(folder: RunFolder, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The candidates of all generations on disk, in order. Raises DamagedFileError that names the file.
+
+    columns: these alone, out of CANDIDATE_DTYPES; None: all that the files have.
+    """
     paths = [folder.candidates(generation) for generation in folder.candidate_generations()]
+    dtypes = {name: CANDIDATE_DTYPES[name] for name in columns or CANDIDATE_DTYPES}
     if not paths:
-        return candidates_frame([])
-    return _with_dtypes(files.read_parquet(paths), CANDIDATE_DTYPES, source=str(paths[0].parent))
+        return empty(dtypes)
+    return with_dtypes(files.read_parquet(paths, columns), dtypes, source=str(paths[0].parent))
 
 
-def generations_frame(candidates: pd.DataFrame) -> pd.DataFrame:
-    """One row a generation out of the candidates' frame, ascending.
+def generations_frame(candidates: pd.DataFrame, corner: Corner | None = None) -> pd.DataFrame:
+    """One row a generation out of the candidates' frame, ascending. corner: of the box that hypervolumes are shares of.
 
     generation
     evaluated            candidates that were scored in it
@@ -151,6 +158,8 @@ def generations_frame(candidates: pd.DataFrame) -> pd.DataFrame:
     best_feasible_mcr    lowest MCR of a feasible candidate of it (not always the same one); likewise
     median_mcr           over those scored on all images; missing where there is none
     eval_seconds         spent on its evaluations, summed over workers
+    diversity            share of genes in which two of its candidates differ, mean over all pairs (0..1)
+    hypervolume          of the front of all candidates by then, see `fronts.hypervolume`; missing without a corner
     """
     feasible = candidates["feasible"].fillna(False).astype(bool)
     evaluated = ~candidates["cached"]
@@ -177,13 +186,15 @@ def generations_frame(candidates: pd.DataFrame) -> pd.DataFrame:
             "eval_seconds": "sum",
         }
     )
+    frame["diversity"] = candidates.groupby("generation")["genome"].agg(diversity).to_numpy(dtype="float64")
+    frame["hypervolume"] = hypervolumes(candidates, corner) if corner else pd.NA
     return frame.astype(dict(GENERATION_DTYPES))
 
 
 def survivors_frame(rows: Sequence[SurvivorRow]) -> pd.DataFrame:
     """One row a survivor, in their order; the columns of SURVIVOR_DTYPES."""
     records = [asdict(row) for row in rows]
-    return _typed({name: [record[name] for record in records] for name in SURVIVOR_DTYPES}, SURVIVOR_DTYPES)
+    return typed({name: [record[name] for record in records] for name in SURVIVOR_DTYPES}, SURVIVOR_DTYPES)
 
 
 def read_survivors(folder: RunFolder) -> pd.DataFrame:
@@ -191,14 +202,20 @@ def read_survivors(folder: RunFolder) -> pd.DataFrame:
     path = folder.survivors_table
     if not path.exists():
         return survivors_frame([])
-    return _with_dtypes(files.read_parquet([path]), SURVIVOR_DTYPES, source=str(path))
+    return with_dtypes(files.read_parquet([path]), SURVIVOR_DTYPES, source=str(path))
 
 
-def _typed(columns: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any]) -> pd.DataFrame:
+def empty(dtypes: Mapping[str, Any]) -> pd.DataFrame:
+    """A frame of these columns without rows."""
+    return typed(dict.fromkeys(dtypes, ()), dtypes)
+
+
+def typed(columns: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any]) -> pd.DataFrame:
+    """A frame of these columns, each of its type whatever its values are."""
     return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in dtypes.items()})
 
 
-def _with_dtypes(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: str) -> pd.DataFrame:
+def with_dtypes(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: str) -> pd.DataFrame:
     """The frame with its known columns as they were written; columns added later stay behind them."""
     missing = [name for name in dtypes if name not in frame]
     if missing:

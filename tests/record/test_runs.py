@@ -11,7 +11,7 @@ from evoprune.errors import RunFolderError, UserError
 from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
-from evoprune.record.runs import flat_config, load_run, load_runs
+from evoprune.record.runs import flat_config, load_run
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
 from evoprune.space.plan import SearchSpace
@@ -140,54 +140,6 @@ def test_a_survivors_metadata_are_checked(tmp_path: Path, name: str) -> None:
         files.write_tensors(tmp_path / "a", {"weight": torch.ones(1)}, changed)
         with pytest.raises(files.DamagedFileError, match="metadata"):
             read_survivor(tmp_path / "a", space, space.full())
-
-
-class TestLoadRuns:
-    def test_one_row_a_survivor_with_the_config_beside_it(
-        self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor
-    ) -> None:
-        make_run("one", [survivor("a1", 400, 0.12), survivor("a2", 600, 0.11)], tolerance=0.05)
-        make_run("deep/two", [survivor("b1", 500, 0.13)], tolerance=0.01)
-        make_run("unfinished", [])
-        (tmp_path / "other").mkdir()
-        (tmp_path / "other" / "config.yaml").write_text("not ours")
-        runs = load_runs(tmp_path)
-        assert runs[["run", "key", "macs", "search.tolerance"]].to_dict("split")["data"] == [
-            ["deep/two", "b1", 500, 0.01],
-            ["one", "a1", 400, 0.05],
-            ["one", "a2", 600, 0.05],
-        ]
-        assert runs.index.tolist() == [0, 1, 2]
-
-    def test_an_empty_folder_has_the_same_columns_and_types(
-        self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor
-    ) -> None:
-        empty = load_runs(tmp_path)
-        make_run("one", [survivor("a1", 400, 0.12)])
-        full = load_runs(tmp_path)
-        assert len(empty) == 0
-        assert dict(empty.dtypes) == dict(full.dtypes)
-        assert object not in set(full.dtypes)
-
-    def test_types_come_from_the_schema(self, tmp_path: Path) -> None:
-        dtypes = {name: str(dtype) for name, dtype in load_runs(tmp_path).dtypes.items()}
-        assert dtypes["seed"] == "Int64"
-        assert dtypes["search.tolerance"] == "Float64"
-        assert dtypes["space.kernels"] == "boolean"
-        assert dtypes["model.weights"] == dtypes["workers.count"] == dtypes["space.keep"] == "str"
-        assert dtypes["data.image_size"] == "Int64"
-
-    def test_a_run_itself_counts(self, make_run: MakeRun, survivor: MakeSurvivor) -> None:
-        assert load_runs(make_run("one", [survivor("a1", 400, 0.12)]).root)["run"].tolist() == ["."]
-
-    def test_a_damaged_table_is_named(self, tmp_path: Path, make_run: MakeRun) -> None:
-        make_run("one", []).survivors_table.write_bytes(b"PAR1")
-        with pytest.raises(RunFolderError, match=r"survivors\.parquet is damaged"):
-            load_runs(tmp_path)
-
-    def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(RunFolderError, match="nowhere is no folder"):
-            load_runs(tmp_path / "nowhere")
 
 
 def test_flat_config_has_dotted_keys_and_plain_values() -> None:

@@ -11,6 +11,7 @@ from evoprune.errors import RunFolderError
 from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.fronts import Corner
 from evoprune.record.tables import (
     CANDIDATE_DTYPES,
     GENERATION_DTYPES,
@@ -127,7 +128,8 @@ class TestGenerations:
                     # generation 0: nothing feasible, nothing exact
                     candidate(0, "e", 39, 70, feasible=None),
                 ]
-            )
+            ),
+            Corner("macs", 1000, 0.2),
         )
         assert frame.to_dict("records") == [
             {
@@ -139,6 +141,8 @@ class TestGenerations:
                 "best_feasible_mcr": None,
                 "median_mcr": None,
                 "eval_seconds": 0.5,
+                "diversity": 0.0,  # of one candidate
+                "hypervolume": 0.0,
             },
             {
                 "generation": 1,
@@ -149,6 +153,9 @@ class TestGenerations:
                 "best_feasible_mcr": 0.1,
                 "median_mcr": 0.3,
                 "eval_seconds": 1.5,
+                "diversity": pytest.approx(4 / 6),  # one gene, 1 0 1 0: of six pairs, four differ
+                # in the box of 1,000 MACs and an MCR of 0.2: 900 at 0.1, while 500 at 0.3 lies outside
+                "hypervolume": pytest.approx(100 * 0.1 / (1000 * 0.2)),
             },
         ]
 

@@ -1,0 +1,110 @@
+"""Many runs as one table: of their survivors, of their candidates, each beside the config it came from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import pandas as pd
+from pydantic import BaseModel
+
+from evoprune.config import Config
+from evoprune.errors import RunFolderError
+from evoprune.record.folder import RunFolder
+from evoprune.record.runs import Run, flat_config
+from evoprune.record.tables import CANDIDATE_DTYPES, empty, read_candidates, survivors_frame
+
+
+def load_runs(path: str | Path) -> pd.DataFrame:
+    """One row a survivor over all runs at or below a folder, at any depth, in the order of their paths.
+
+    The earlier rounds of a run are no runs of their own here.
+    `run` (path relative to the folder), the survivors' columns, then every config key as a column:
+    `search.tolerance` and so on. Lists are joined by commas. A run without survivors has no rows.
+    Raises RunFolderError where there is no such folder or a run in it is damaged.
+    """
+    top = Path(path)
+    runs = runs_below(top)
+    frame = _beside_config(top, runs, [run.survivors for run in runs], survivors_frame([]))
+    words = dict.fromkeys(_words(frame, ["run", *_config_dtypes(Config)]), "str")
+    return frame.astype(words)
+
+
+def load_candidates(path: str | Path, genomes: bool = False) -> pd.DataFrame:
+    """One row a candidate and generation over all runs at or below a folder, likewise; of a run's last round.
+
+    `run`, the candidates' columns, then every config key. `run` and keys that are words are categories.
+    genomes: with the genomes, which take by far the most memory.
+    Raises as `load_runs`.
+    """
+    top = Path(path)
+    runs = runs_below(top)
+    columns = [name for name in CANDIDATE_DTYPES if genomes or name != "genome"]
+    frames = [read_candidates(RunFolder(run.root), columns) for run in runs]
+    return _beside_config(top, runs, frames, empty({name: CANDIDATE_DTYPES[name] for name in columns}))
+
+
+def runs_at(paths: Sequence[Path]) -> list[Run]:
+    """The runs that folders hold or have below them, in order, each once. Raises RunFolderError where one has none."""
+    runs: dict[Path, Run] = {}
+    for path in paths:
+        found = [Run(path)] if RunFolder(path).holds_run() else runs_below(path)
+        if not found:
+            raise RunFolderError(f"{path} holds no run, nor does a folder below it; give one that `evoprune run` made")
+        runs |= {run.root.resolve(): run for run in found}
+    return list(runs.values())
+
+
+def runs_below(path: Path) -> list[Run]:
+    """All runs at or below a folder, by path, without the earlier rounds of any. Raises RunFolderError without it."""
+    if not path.is_dir():
+        raise RunFolderError(f"{path} is no folder; give one with run folders below it")
+    roots = sorted(config.parent for config in path.rglob(RunFolder(path).config.name))
+    folders = [folder for root in roots if (folder := RunFolder(root)).holds_run() and not folder.round_of()]
+    return [Run(folder.root) for folder in folders]
+
+
+def _beside_config(
+    top: Path, runs: Sequence[Run], frames: Sequence[pd.DataFrame], nothing: pd.DataFrame
+) -> pd.DataFrame:
+    """The runs' frames below each other, each row with its run's path before it and its config after it.
+
+    nothing: a frame of the same columns without rows.
+    """
+    rows = pd.concat([nothing, *(frame for frame in frames if len(frame))], ignore_index=True)
+    settings = [{"run": run.root.relative_to(top).as_posix(), **flat_config(run.config)} for run in runs]
+    by_run = pd.DataFrame(
+        {
+            name: pd.Series([row[name] for row in settings], dtype=dtype)
+            for name, dtype in {"run": "str", **_config_dtypes(Config)}.items()
+        }
+    )
+    # repeating a category's codes is quick and small, whatever the words are
+    by_run = by_run.astype(dict.fromkeys(_words(by_run, [str(name) for name in by_run]), "category"))
+    by_row = by_run.loc[by_run.index.repeat([len(frame) for frame in frames])].reset_index(drop=True)
+    return pd.concat([by_row[["run"]], rows, by_row.drop(columns="run")], axis="columns")
+
+
+def _words(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Those of the named columns that hold words, as words or as categories of them."""
+    kinds = (pd.CategoricalDtype, pd.StringDtype)
+    return [name for name in names if isinstance(frame[name].dtype, kinds) or frame[name].dtype == object]
+
+
+def _config_dtypes(section: type[BaseModel], prefix: str = "") -> Mapping[str, str]:
+    """The column type of every dotted key, out of the schema: the same for no run, one and many."""
+    dtypes: dict[str, str] = {}
+    for key, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            dtypes |= _config_dtypes(field.annotation, f"{prefix}{key}.")
+        else:
+            dtypes[f"{prefix}{key}"] = _column_dtype(field.annotation)
+    return dtypes
+
+
+def _column_dtype(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, UnionType):
+        possible = [option for option in get_args(annotation) if option is not type(None)]
+        # a number or a word, as workers.count: words hold both
+        return _column_dtype(possible[0]) if len(possible) == 1 else "str"
+    return {bool: "boolean", int: "Int64", float: "Float64"}.get(annotation, "str")

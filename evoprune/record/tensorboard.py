@@ -1,0 +1,93 @@
+"""Scalars for TensorBoard, written beside whatever else shows a run's progress."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evoprune.config import Config
+from evoprune.errors import ConfigError
+from evoprune.progress import GenerationSummary, Progress
+from evoprune.record.folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+def check_tensorboard(config: Config) -> None:
+    """Raises ConfigError where the config asks for scalars and the package that writes them is missing."""
+    if config.record.tensorboard and find_spec("tensorboard") is None:
+        raise ConfigError(
+            "record.tensorboard is true, and the package tensorboard is not installed; "
+            "pip install 'evoprune[tensorboard]', or set it to false"
+        )
+
+
+@contextmanager
+def with_scalars(progress: Progress, config: Config, folder: RunFolder) -> Iterator[Progress]:
+    """The progress to tell: the given one, or where the config asks for it one that writes scalars besides."""
+    if not config.record.tensorboard:
+        yield progress
+        return
+    scalars = ScalarProgress(progress, folder.tensorboard)
+    try:
+        yield scalars
+    finally:
+        scalars.close()
+
+
+class ScalarProgress:
+    """Passes everything on to `progress`, and writes a generation's and an epoch's numbers into `folder`.
+
+    Tags: search/... a generation, loss/<network> an epoch; those of a round begin with its number.
+    """
+
+    def __init__(self, progress: Progress, folder: Path):
+        self._progress = progress
+        self._folder = folder
+        self._prefix = ""
+        self._writer: SummaryWriter | None = None
+
+    def stage(self, name: str, detail: str = "") -> None:
+        if name == "round":
+            self._prefix = f"round {detail.split()[0]}/"
+        self._progress.stage(name, detail)
+
+    def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        self._write({f"loss/{what}": loss}, epoch)
+        self._progress.epoch(what, epoch, epochs, loss)
+
+    def scored(self, generation: int, generations: int, done: int, total: int) -> None:
+        self._progress.scored(generation, generations, done, total)
+
+    def generation(self, summary: GenerationSummary) -> None:
+        scalars = {
+            "evaluated": summary.evaluated,
+            "cached": summary.cached,
+            "feasible_share": summary.feasible / max(summary.candidates, 1),
+            "evaluations_per_second": summary.evaluations_per_second,
+            f"best_{summary.cost_name}": summary.best_cost,
+            f"best_{summary.cost_name}_ratio": summary.best_cost and summary.best_cost / summary.full_cost,
+            "best_mcr": summary.best_mcr,
+        }
+        self._write(
+            {f"search/{name}": value for name, value in scalars.items() if value is not None}, summary.generation
+        )
+        self._progress.generation(summary)
+
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, scalars: dict[str, float], step: int) -> None:
+        if self._writer is None:  # not before there is something: until then, the folder may be cleared
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder))
+        for tag, value in scalars.items():
+            self._writer.add_scalar(self._prefix + tag, value, step)
+        self._writer.flush()
