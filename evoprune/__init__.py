@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evoprune.space.cost import cost
     from evoprune.space.discovery import SearchSpace
     from evoprune.surgery.compaction import compact
+    from evoprune.surgery.lowering import lower
     from evoprune.surgery.masking import mask
 
     __version__: str
@@ -30,6 +31,7 @@ __all__ = [
     "evolve",
     "load_run",
     "load_runs",
+    "lower",
     "mask",
     "resume",
     "run",
@@ -43,6 +45,7 @@ _HOMES = {
     "evolve": "evoprune.notebook",
     "load_run": "evoprune.record.runs",
     "load_runs": "evoprune.record.runs",
+    "lower": "evoprune.surgery.lowering",
     "mask": "evoprune.surgery.masking",
     "resume": "evoprune.pipeline",
     "run": "evoprune.pipeline",

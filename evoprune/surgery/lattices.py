@@ -76,7 +76,7 @@ def bounding(pattern: int, kernel_size: Sizes) -> Lattice:
 
 @lru_cache(maxsize=4096)
 def natural_shapes(pattern: int, kernel_size: Sizes) -> tuple[LatticeShape, ...]:
-    """Shapes that suit a pattern: those of the lattices that make it up exactly, largest first, and the bounding one."""
+    """Shapes that suit a pattern: the bounding one, and of the lattices that make it up exactly, largest first."""
     shapes = {bounding(pattern, kernel_size).shape: None}
     left = pattern
     if math.prod(kernel_size) <= MOST_TAPS:
@@ -137,9 +137,7 @@ def _all_lattices(kernel_size: Sizes) -> tuple[tuple[Lattice, int], ...]:
 
 def _taps(pattern: int, kernel_size: Sizes) -> list[Sizes]:
     return [
-        tap
-        for tap in product(*(range(size) for size in kernel_size))
-        if pattern >> _position(tap, kernel_size) & 1
+        tap for tap in product(*(range(size) for size in kernel_size)) if pattern >> _position(tap, kernel_size) & 1
     ]
 
 

@@ -1,5 +1,7 @@
 """Lowering: masks turned into speed. Every convolution in the form that is fastest on the machine at hand."""
 
+import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +29,9 @@ TOLERANCE = 1e-3
 
 DENSE = "dense"
 
+FEW_MAPS = 4
+"""Input maps of a group that are too few for channels-last to be faster for sure."""
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -39,11 +44,10 @@ class LayerPlan:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A lowered network, and what was chosen for each convolution that has zeros. layout: of its weights."""
+    """A lowered network, and what was chosen for each convolution that has zeros."""
 
     network: nn.Module
     plans: tuple[LayerPlan, ...]
-    layout: torch.memory_format
 
 
 def lower(
@@ -88,13 +92,14 @@ def lower_compacted(
         dense, layout = _fastest_layout(graph, inputs, stopwatch)
         inputs = _laid_out(inputs, layout)
         plans = _choose(graph, inputs, stays, layout, stopwatch)
+        dense = _mix_layouts(dense, inputs, layout, stopwatch)
         if all(plan.form == DENSE for plan in plans):
-            return Lowered(dense, plans, layout)
-        planned = graph.flat(inputs).to(memory_format=layout)
+            return Lowered(dense, plans)
+        planned = _mix_layouts(graph.flat(inputs).to(memory_format=layout), inputs, layout, stopwatch)
         times = stopwatch([partial(dense, *inputs), partial(planned, *inputs)])
         if times[1] <= times[0] and relative_difference(expected, planned(*inputs)) <= TOLERANCE:
-            return Lowered(planned, plans, layout)
-        return Lowered(dense, tuple(LayerPlan(plan.layer, DENSE, plan.measured_ms) for plan in plans), layout)
+            return Lowered(planned, plans)
+        return Lowered(dense, tuple(LayerPlan(plan.layer, DENSE, plan.measured_ms) for plan in plans))
 
 
 def _layer_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -137,6 +142,23 @@ def _fastest_layout(
     return dense, layout
 
 
+def _mix_layouts(
+    network: fx.GraphModule, inputs: tuple[Any, ...], layout: torch.memory_format, stopwatch: Stopwatch
+) -> fx.GraphModule:
+    """The network with the contiguous layout for layers that read few maps, as images, if that is faster.
+
+    A convolution computes in the layout of its weight; channels-last has nothing to put together there.
+    """
+    if layout is torch.contiguous_format:
+        return network
+    mixed = copy.deepcopy(network)
+    few = [weight for weight in mixed.parameters() if weight.ndim == 4 and weight.shape[1] <= FEW_MAPS < len(weight)]
+    for weight in few:
+        weight.data = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device).copy_(weight.data)
+    times = stopwatch([partial(network, *inputs), partial(mixed, *inputs)])
+    return mixed if times[1] < ADVANTAGE * times[0] else network
+
+
 def _laid_out(inputs: tuple[Any, ...], layout: torch.memory_format) -> tuple[Any, ...]:
     def lay_out(value: Any) -> Any:
         return value.contiguous(memory_format=layout) if isinstance(value, Tensor) and value.ndim == 4 else value
@@ -159,9 +181,9 @@ def _choose(
         if name not in recorded or name not in stays or stays[name].all():
             continue
         producer = graph.producer(name)
-        choice = _fastest_form(graph.network.get_submodule(name), stays[name], recorded[name], producer is not None,
-                               layout, stopwatch)  # fmt: skip
-        plans.append(LayerPlan(name, choice.name, choice.measured_ms))
+        conv, values = graph.network.get_submodule(name), recorded[name]
+        choice, measured_ms = _fastest_form(conv, stays[name], values, producer is not None, layout, stopwatch)
+        plans.append(LayerPlan(name, choice.form, measured_ms))
         if choice.module is not None:
             graph.replace(name, choice.module)
         if choice.order is not None and producer is not None:
@@ -192,18 +214,20 @@ def _recorded(network: nn.Module, names: Sequence[str], inputs: tuple[Any, ...])
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """A form that was chosen. module: None for the plain convolution. order: that it wants its inputs in, if any."""
+    """A form of a layer. module: None for the plain convolution. order: that it wants its inputs in, if any."""
 
-    name: str
+    form: str
     module: nn.Module | None
     order: tuple[int, ...] | None
-    measured_ms: Mapping[str, float]
 
 
 def _fastest_form(
     conv: Any, mask: np.ndarray, values: Tensor, ordered: bool, layout: torch.memory_format, stopwatch: Stopwatch
-) -> _Choice:
-    """Measures a convolution and its forms. values: an input of it. ordered: its inputs' order can be chosen."""
+) -> tuple[_Choice, dict[str, float]]:
+    """Measures a convolution and its forms. values: an input of it. ordered: its inputs' order can be chosen.
+
+    Returns the fastest, and milliseconds by form (the best of those of one name).
+    """
     outputs = conv(values)
     layer = MaskedLayer(
         Geometry.of(conv),
@@ -214,25 +238,22 @@ def _fastest_form(
         outputs[0, 0].numel(),
         ordered,
     )
-    names, modules, orders, calls = [DENSE], [None], [None], [partial(conv, values)]
+    choices = [_Choice(DENSE, None, None)]
+    calls: list[Callable[[], object]] = [partial(conv, values)]
     for form in forms(layer):
-        order = _wanted_order(form, layer) if ordered else None
+        order = form.order if ordered and form.order != tuple(range(layer.inputs)) else None
         module = lowered_conv(conv, form, given=order is not None).to(memory_format=layout)
         given = values if order is None else _laid_out((values[:, list(order)],), layout)[0]
-        names.append(form.name)
-        modules.append(module)
-        orders.append(order)
+        choices.append(_Choice(form.name, module, order))
         calls.append(partial(module, given))
     times = stopwatch(calls) if len(calls) > 1 else [0.0]
     best = times.index(min(times))
     if times[best] > ADVANTAGE * times[0]:
         best = 0
-    measured = {name: 1e3 * seconds for name, seconds in reversed(list(zip(names, times, strict=True)))}
-    return _Choice(names[best], modules[best], orders[best], measured)
-
-
-def _wanted_order(form: Form, layer: MaskedLayer) -> tuple[int, ...] | None:
-    return None if form.order == tuple(range(layer.inputs)) else form.order
+    measured_ms: dict[str, float] = {}
+    for choice, seconds in zip(choices, times, strict=True):
+        measured_ms[choice.form] = min(1e3 * seconds, measured_ms.get(choice.form, math.inf))
+    return choices[best], measured_ms
 
 
 def lowered_conv(conv: Any, form: Form, given: bool = False) -> LoweredConv:
@@ -251,13 +272,13 @@ def _module_by_module(
     for name, values in _recorded(model, names, inputs).items():
         if stays[name].all():
             continue
-        choice = _fastest_form(
+        choice, measured_ms = _fastest_form(
             model.get_submodule(name), stays[name], values, False, torch.contiguous_format, stopwatch
         )
-        plans.append(LayerPlan(name, choice.name, choice.measured_ms))
+        plans.append(LayerPlan(name, choice.form, measured_ms))
         if choice.module is not None and name:
             model.set_submodule(name, choice.module)
-    return Lowered(model, tuple(plans), torch.contiguous_format)
+    return Lowered(model, tuple(plans))
 
 
 def _fold_in_sequentials(model: nn.Module) -> None:
@@ -271,7 +292,7 @@ def _fold_in_sequentials(model: nn.Module) -> None:
         for (name, layer), (norm_name, norm) in zip(
             list(parent.named_children()), list(parent.named_children())[1:], strict=False
         ):
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and uses[layer] == uses[norm] == 1:
-                if can_fold(layer, norm):
-                    setattr(parent, name, folded(layer, norm))
-                    setattr(parent, norm_name, nn.Identity())
+            is_norm = isinstance(norm, nn.modules.batchnorm._BatchNorm)
+            if is_norm and uses[layer] == uses[norm] == 1 and can_fold(layer, norm):
+                setattr(parent, name, folded(layer, norm))
+                setattr(parent, norm_name, nn.Identity())

@@ -1,4 +1,4 @@
-"""Which dense convolutions can stand for a masked one: every form computes the same, and the machine says which is best.
+"""Which dense convolutions can stand for a masked one: all compute the same, and the machine says which is best.
 
 Inputs that lose the same taps are grouped; their taps are covered by lattices, each of which is a small dense kernel.
 Lattices of one shape are one convolution, whose inputs are first shifted so that the lattices lie over each other, or
@@ -100,7 +100,7 @@ def _plain_forms(layer: MaskedLayer) -> Iterator[Form]:
 def _grouped_forms(layer: MaskedLayer) -> Iterator[Form]:
     """Of a grouped convolution: a smaller kernel for all, for the groups of like lattices, or each group for itself."""
     per_group, inputs = len(layer.mask) // layer.groups, layer.mask.shape[1]
-    stays = layer.mask.reshape(layer.groups, -1, layer.mask.shape[2]).any(1)  # (groups, taps)
+    stays = np.any(layer.mask.reshape(layer.groups, -1, layer.mask.shape[2]), axis=1)  # (groups, taps)
     size = layer.geometry.kernel_size
     box = bounding(pattern_of(np.flatnonzero(stays.any(0)).tolist() or [0]), size)
     groups = np.arange(layer.groups)
@@ -117,9 +117,7 @@ def _grouped_forms(layer: MaskedLayer) -> Iterator[Form]:
     if per_group > 1 and layer.groups <= MOST_BLOCKS:
         of_group = np.arange(len(layer.mask)).reshape(layer.groups, per_group)
         columns = np.arange(layer.inputs).reshape(layer.groups, inputs)
-        yield _of_blocks(
-            "groups", layer, [_plans(layer, *pair)[0] for pair in zip(of_group, columns, strict=True)]
-        )
+        yield _of_blocks("groups", layer, [_plans(layer, *pair)[0] for pair in zip(of_group, columns, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +146,12 @@ def _plans(layer: MaskedLayer, rows: np.ndarray, columns: np.ndarray) -> list[_P
         pieces = {pattern: found for pattern, found in covers.items() if found is not None}
         if len(pieces) < len(alike) or {p.lattice.shape for some in pieces.values() for p in some} != set(shapes):
             continue
-        counts = {shape: len({p.lattice for some in pieces.values() for p in some if p.lattice.shape == shape})
-                  for shape in shapes}  # fmt: skip
+        places = len({piece.lattice for some in pieces.values() for piece in some})
         product = shapes == (single(len(size)),)
-        for shifted in (True, False):
-            if (shifted or sum(counts.values()) > len(shapes)) and (shifted or sum(counts.values()) <= MOST_TERMS):
-                name = "im2col" if product and shifted else _named(shapes, shifted)
-                plans.append(_plan(layer, name, rows, columns, alike, pieces, shifted))
+        moved = places > len(shapes)
+        for shifted in (True, False) if moved and places <= MOST_TERMS else (True,):
+            name = "im2col" if product and shifted else _named(shapes, shifted and moved)
+            plans.append(_plan(layer, name, rows, columns, alike, pieces, shifted))
     return sorted(plans, key=lambda plan: plan.cost)
 
 
@@ -239,10 +236,10 @@ def _one_grouped(layer: MaskedLayer, partition: Sequence[Sequence[int]]) -> Form
     if len(partition) < 2 or len({len(part) for part in partition}) > 1:
         return None
     size = layer.geometry.kernel_size
-    stays = [layer.mask[list(part)].any(0) for part in partition]  # (inputs, taps) each
-    reads = [np.flatnonzero(some.any(1)) for some in stays]
+    stays = np.array([np.any(layer.mask[list(part)], axis=0) for part in partition])  # (blocks, inputs, taps)
+    reads = [np.flatnonzero(np.any(some, axis=1)) for some in stays]
     most = max(1, *(len(some) for some in reads))
-    taken = np.flatnonzero(np.any([some.any(0) for some in stays], axis=0)).tolist()
+    taken = np.flatnonzero(stays.any(axis=(0, 1))).tolist()
     box = bounding(pattern_of(taken or [0]), size)
     order, taps = [], []
     for part, inputs in zip(partition, reads, strict=True):

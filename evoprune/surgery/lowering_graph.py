@@ -168,7 +168,8 @@ class Graph:
             pool.append(relu)  # moves it behind the pooling
 
     def _bypass(self, node: fx.Node) -> None:
-        node.replace_all_uses_with(node.args[0])
+        before: Any = node.args[0]
+        node.replace_all_uses_with(before)
         self.network.graph.erase_node(node)
 
 
@@ -223,9 +224,7 @@ def _select_rows(module: nn.Module, index: Tensor, names: Sequence[str]) -> None
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    return (
-        tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
-    )
+    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _plain_pools(flat: fx.GraphModule) -> None:
@@ -280,5 +279,5 @@ def _fresh(node: Any) -> bool:
 
 
 def _alike(one: Any, other: Any, result: fx.Node) -> bool:
-    metas = [getattr(node, "meta", {}).get("tensor_meta") for node in (one, other, result)]
-    return all(meta is not None and (meta.shape, meta.dtype) == (metas[0].shape, metas[0].dtype) for meta in metas)
+    metas: list[Any] = [getattr(node, "meta", {}).get("tensor_meta") for node in (one, other, result)]
+    return None not in metas and len({(meta.shape, meta.dtype) for meta in metas}) == 1
