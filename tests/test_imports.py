@@ -23,7 +23,7 @@ FLOORS = (
     {"fitness"},
     {"search"},
     {"record"},
-    {"bench"},
+    {"bench", "export"},
     {"stages"},
     {"pipeline"},
     {"notebook"},

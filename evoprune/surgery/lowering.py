@@ -19,6 +19,7 @@ from evoprune.surgery.compaction import compact
 from evoprune.surgery.lowered_conv import Geometry, LoweredConv
 from evoprune.surgery.lowering_forms import Form, MaskedLayer, forms
 from evoprune.surgery.lowering_graph import Graph, can_fold, folded, is_plain_conv
+from evoprune.surgery.recording import recorded
 from evoprune.surgery.stopwatch import Stopwatch, seconds_a_call
 
 ADVANTAGE = 0.97
@@ -49,6 +50,11 @@ class Lowered:
     network: nn.Module
     plans: tuple[LayerPlan, ...]
 
+    @property
+    def forms(self) -> str:
+        """Every lowered layer with its form, as `conv2: shifted 3x1, conv3: 3 blocks`."""
+        return ", ".join(f"{plan.layer}: {plan.form}" for plan in self.plans if plan.form != DENSE)
+
 
 def lower(
     model: nn.Module,
@@ -74,16 +80,17 @@ def lower_compacted(
     example_input: Any,
     masks: Mapping[str, Tensor] | None = None,
     *,
+    keep_plain: bool = False,
     stopwatch: Stopwatch = seconds_a_call,
 ) -> Lowered:
     """The same for a network whose maps are cut already and whose masked weights are zeros, as survivors are.
 
     masks: bool of a weight's shape by its name, which weights stay; of layers that are not named, and of all where
-    it is None, those that are not zero.
+    it is None, those that are not zero. keep_plain: every convolution keeps its zeros, and all else is done alike.
     """
     model = copied(model).eval()
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    stays = _layer_masks(model, masks or {})
+    stays = {} if keep_plain else _layer_masks(model, masks or {})
     with torch.no_grad():
         expected = model(*inputs)
         graph = _graph(model, inputs, expected)
@@ -174,14 +181,14 @@ def _choose(
     stopwatch: Stopwatch,
 ) -> tuple[LayerPlan, ...]:
     """Puts the fastest form in the place of every convolution with zeros, the last first: it may order the others."""
-    recorded = _recorded(graph.network, graph.convolutions(), inputs)
+    given = recorded(graph.network, graph.convolutions(), inputs)
     stays = dict(stays)
     plans = []
     for name in reversed(graph.convolutions()):
-        if name not in recorded or name not in stays or stays[name].all():
+        if name not in given or name not in stays or stays[name].all():
             continue
         producer = graph.producer(name)
-        conv, values = graph.network.get_submodule(name), recorded[name]
+        conv, values = graph.network.get_submodule(name), given[name][0]
         choice, measured_ms = _fastest_form(conv, stays[name], values, producer is not None, layout, stopwatch)
         plans.append(LayerPlan(name, choice.form, measured_ms))
         if choice.module is not None:
@@ -191,25 +198,6 @@ def _choose(
             stays[producer.conv] = stays[producer.conv][list(choice.order)]
     graph.network.recompile()
     return tuple(reversed(plans))
-
-
-def _recorded(network: nn.Module, names: Sequence[str], inputs: tuple[Any, ...]) -> dict[str, Tensor]:
-    """What each module is given first in a forward pass."""
-    recorded: dict[str, Tensor] = {}
-
-    def record(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            recorded.setdefault(name, args[0].clone())  # what follows may work in place
-
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_pre_hook(record(name)) for name in names]
-    try:
-        network(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,8 +257,8 @@ def _module_by_module(
     _fold_in_sequentials(model)
     names = [name for name, module in model.named_modules() if is_plain_conv(module)]
     plans = []
-    for name, values in _recorded(model, names, inputs).items():
-        if stays[name].all():
+    for name, (values, *_) in recorded(model, names, inputs).items():
+        if name not in stays or stays[name].all():
             continue
         choice, measured_ms = _fastest_form(
             model.get_submodule(name), stays[name], values, False, torch.contiguous_format, stopwatch

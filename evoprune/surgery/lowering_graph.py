@@ -231,12 +231,18 @@ def _plain_pools(flat: fx.GraphModule) -> None:
     """Pooling modules as calls of torch's own functions, which take less time to call."""
     for node in list(flat.graph.nodes):
         module = flat.get_submodule(node.target) if node.op == "call_module" else None
-        if type(module) is nn.MaxPool2d and not module.return_indices and not has_hooks(module):
-            with flat.graph.inserting_before(node):
+        if module is None or has_hooks(module):
+            continue
+        with flat.graph.inserting_before(node):
+            if type(module) is nn.MaxPool2d and not module.return_indices:
                 options = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
                 new = flat.graph.call_function(torch.max_pool2d, (*node.args, *options))
-            node.replace_all_uses_with(new)
-            flat.graph.erase_node(node)
+            elif type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
+                new = flat.graph.call_function(torch.mean, (node.args[0], (-2, -1), True))
+            else:
+                continue
+        node.replace_all_uses_with(new)
+        flat.graph.erase_node(node)
 
 
 def _at_the_root(flat: fx.GraphModule) -> None:
