@@ -20,7 +20,7 @@ Algorithm = Literal["nsga2"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
-CostName = Literal["macs", "params", "bytes"]
+CostName = Literal["macs", "params", "bytes", "latency_ms"]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
@@ -197,7 +197,11 @@ class SearchConfig(_Section):
         "absolute rise in MCR over the baseline that a candidate may have",
         "0.02 is two percentage points",
     )
-    cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
+    cost: CostName = _choice(
+        "macs",
+        "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
+        CostName,
+    )
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
     mutation_rate: float = _fraction(

@@ -298,6 +298,7 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
     files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
+    copied += [source.latency] if source.latency.is_file() else []
     for path in (*copied, source.baseline, source.space):
         files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     return target

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from evoprune.bench.inference_plot import draw_speedups
 from evoprune.bench.layers import LayerSpeed, layer_speeds
-from evoprune.bench.timing import Timing, cores, timings, torch_threads
+from evoprune.bench.timing import Timing, cores, timings
 from evoprune.errors import RunFolderError
+from evoprune.fitness.latency import torch_threads
 from evoprune.record.csv_tables import read_csv, write_csv
 from evoprune.record.folder import environment
 from evoprune.record.runs import Run, load_run

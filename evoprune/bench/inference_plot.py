@@ -37,7 +37,7 @@ def draw_speedups(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 panel.scatter(*zip(*points, strict=True), s=30, marker=MARKERS[number % len(MARKERS)], label=run)
         panel.set_title(f"{runtime}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}", fontsize=9)
         panel.set_xlim(0, 1.02)
-        panel.set_ylim(0, 1.25)
+        panel.set_ylim(bottom=0)
         panel.grid(alpha=0.25)
     for panel in panels[len(conditions) :]:
         panel.set_axis_off()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.fitness.candidate import Score
+from evoprune.fitness.layer_times import LatencyTable
 from evoprune.nets.layout import lay_out
 from evoprune.space.cost import phenotype_cost
 from evoprune.space.phenotype import Phenotype
@@ -25,7 +26,7 @@ class Problem:
 
     model: the baseline, in eval mode. calibration: float (n, c, h, w). images, labels: the validation set, in the
     order in which it is scored. allowed_errors: the most that a feasible candidate makes. statistics: None without
-    compensation. batch_size: validation images a forward pass.
+    compensation. latency: where candidates' latency is to be predicted. batch_size: validation images a forward pass.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class Problem:
     labels: Tensor
     allowed_errors: int
     statistics: Statistics | None
+    latency: LatencyTable | None = None
     batch_size: int = 50
 
 
@@ -82,6 +84,7 @@ class Scorer:
             params=price.params,
             bytes=price.bytes,
             eval_seconds=time.perf_counter() - started,
+            latency_ms=None if problem.latency is None else problem.latency.predict(problem.space, phenotype),
         )
 
     def prepare(self, genome: Genome) -> nn.Module:

@@ -29,6 +29,7 @@ _OWN_FILES = (
     "environment.json",
     "baseline.safetensors",
     "space.json",
+    "latency.json",
     "survivors.parquet",
 )
 _OWN_FOLDERS = {
@@ -67,6 +68,11 @@ class RunFolder:
     def space(self) -> Path:
         """The search space as plain data."""
         return self.root / "space.json"
+
+    @property
+    def latency(self) -> Path:
+        """Times of the network's layers, where the search predicts latency."""
+        return self.root / "latency.json"
 
     @property
     def survivors_table(self) -> Path:

@@ -8,9 +8,8 @@ from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate, Score
 from evoprune.fitness.workers import Workers
 from evoprune.progress import GenerationSummary, Progress
-from evoprune.search.fitness import candidate_cost
+from evoprune.search.fitness import candidate_cost, score_cost
 from evoprune.search.nsga2 import NSGA2
-from evoprune.space.cost import cost
 from evoprune.space.plan import Genome, SearchSpace
 
 OnGeneration = Callable[[int, Sequence[Candidate]], None]
@@ -32,7 +31,7 @@ def evolve(
     known: scores by key from before; the new ones are added, and no phenotype is scored twice.
     """
     started, evaluated = time.perf_counter(), 0
-    full_cost = getattr(cost(space, space.full()), config.cost)
+    whole = space.key(space.full())  # always in the first population
     for generation in range(first, config.generations + 1):
         genomes = algorithm.ask()
         candidates = evaluate(genomes, generation, space, workers, known, config.generations, progress)
@@ -41,7 +40,9 @@ def evolve(
         evaluated += sum(not candidate.cached for candidate in candidates)
         elapsed = time.perf_counter() - started
         left = (config.generations - generation) * elapsed / (generation - first + 1)
-        progress.generation(_summary(algorithm, candidates, config, full_cost, evaluated / elapsed, left))
+        progress.generation(
+            _summary(algorithm, candidates, config, score_cost(known[whole], config.cost), evaluated / elapsed, left)
+        )
 
 
 def evaluate(
@@ -73,7 +74,7 @@ def _summary(
     algorithm: NSGA2,
     candidates: Sequence[Candidate],
     config: SearchConfig,
-    full_cost: int,
+    full_cost: float,
     rate: float,
     seconds_left: float,
 ) -> GenerationSummary:
