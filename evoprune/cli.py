@@ -200,11 +200,16 @@ def inference(
         Path, typer.Option(metavar="FILE", help="The table; rows of other runs in it stay. A picture goes beside it.")
     ] = Path("results/whole_network_speed.csv"),
     seconds: Annotated[float, typer.Option(min=0.001, help="How long each network is timed in each round.")] = 0.2,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, metavar="N", help="With so many threads. [default: 1, and all cores]")
+    ] = None,
 ) -> None:
     """Time survivors against the baseline: whole and layer by layer, in PyTorch and onnxruntime."""
     from evoprune.bench.inference import bench_inference
 
-    bench_inference(folders, out, seconds, typer.echo)
+    bench_inference(folders, out, seconds, typer.echo, threads=threads)
+    for path in (out, out.with_name(f"{out.stem}_layers.csv"), out.with_suffix(".png")):
+        typer.echo(f"written  {path}")
 
 
 @bench.command()

@@ -18,6 +18,7 @@ from evoprune.nets.data import Data, load_data
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.surgery import stopwatch
 
 NETWORK = "4C3-MP2-8C3-MP2-16FC-10"
 
@@ -65,6 +66,7 @@ def run(
     """`ep.run`, with latencies measured for a moment only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
+        patch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
         return ep.run(config(overrides), out=out, overwrite=overwrite, progress=progress)
 
 
@@ -72,6 +74,7 @@ def resume(folder: Path, **options: Any) -> ep.Run:
     """`ep.resume`, likewise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
+        patch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
         return ep.resume(folder, **options)
 
 

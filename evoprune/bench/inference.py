@@ -76,12 +76,17 @@ class SpeedRow:
 
 
 def bench_inference(
-    folders: Sequence[str | Path], out: Path, seconds: float, report: Callable[[str], None]
+    folders: Sequence[str | Path],
+    out: Path,
+    seconds: float,
+    report: Callable[[str], None],
+    threads: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Times every survivor of some runs, and writes two tables and a picture.
 
     out: the CSV of networks; rows of other runs that it holds stay. Beside it, with the same name: `_layers.csv`, and
     `.png`. seconds: how long each network is timed in each of several rounds. report: receives a line a measurement.
+    threads: how many to compute with; None: one, and as many as there are cores.
     Returns the rows of `out`. Raises RunFolderError where a run has no survivors, ExportError without onnxruntime.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -94,7 +99,7 @@ def bench_inference(
     rows: list[Any] = [row for row in read_csv(out) if row["run"] not in {run.config.name for run in runs}]
     layers: list[Any] = [row for row in read_csv(layers_out) if row["run"] not in {run.config.name for run in runs}]
     for run in runs:
-        for row, speeds in _run_rows(run, seconds):
+        for row, speeds in _run_rows(run, seconds, threads or sorted({1, cores()})):
             rows.append(asdict(row))
             report(_line(row))
             place = {name: rows[-1][name] for name in ("run", "network", "survivor", "batch", "threads")}
@@ -105,23 +110,23 @@ def bench_inference(
     return rows
 
 
-def _run_rows(run: Run, seconds: float) -> Iterator[tuple[SpeedRow, Sequence[LayerSpeed]]]:
+def _run_rows(run: Run, seconds: float, threads: Sequence[int]) -> Iterator[tuple[SpeedRow, Sequence[LayerSpeed]]]:
     """Every survivor in every condition; the layers' speeds with PyTorch's row."""
     baseline = Contestant("baseline", run.load_baseline(), {})
     survivors = [Contestant(key, run.load_survivor(key), run.survivor_masks(key)) for key in run.survivors["key"]]
     generator = torch.Generator().manual_seed(0)
     for batch in BATCHES:
         images = torch.randn(batch, *run.image_shape, generator=generator)
-        for threads in sorted({1, cores()}):
-            conditions = Conditions(batch, threads, images)
-            with torch_threads(threads):
+        for count in threads:
+            conditions = Conditions(batch, count, images)
+            with torch_threads(count):
                 lowered = [_lowered(each, conditions) for each in (baseline, *survivors)]
                 by_torch = _torch_timings(lowered, conditions, seconds)
                 by_onnx = _onnx_timings((baseline, *survivors), lowered, conditions, seconds)
                 for survivor, form, in_torch, in_onnx in zip(
                     survivors, lowered[1:], by_torch[1:], by_onnx[1:], strict=True
                 ):
-                    speeds = layer_speeds(baseline.model, survivor.model, survivor.masks, images, threads, seconds / 10)
+                    speeds = layer_speeds(baseline.model, survivor.model, survivor.masks, images, count, seconds / 10)
                     make = partial(_row, run, survivor.key, conditions)
                     yield make("torch", by_torch[0], in_torch, form.forms, speeds), speeds
                     yield make("onnxruntime", by_onnx[0], in_onnx, form.forms, ()), ()
