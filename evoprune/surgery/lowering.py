@@ -18,7 +18,7 @@ from evoprune.space.slicing import copied, cut_masks
 from evoprune.surgery.compaction import compact
 from evoprune.surgery.lowered_conv import Geometry, LoweredConv
 from evoprune.surgery.lowering_forms import Form, MaskedLayer, forms
-from evoprune.surgery.lowering_graph import Graph, can_fold, folded, is_plain_conv
+from evoprune.surgery.lowering_graph import Graph, can_fold, flattened, folded, is_plain_conv
 from evoprune.surgery.recording import recorded
 from evoprune.surgery.stopwatch import Stopwatch, seconds_a_call
 
@@ -227,10 +227,10 @@ def _fastest_form(
         ordered,
     )
     choices = [_Choice(DENSE, None, None)]
-    calls: list[Callable[[], object]] = [partial(conv, values)]
+    calls: list[Callable[[], object]] = [partial(flattened(conv), values)]
     for form in forms(layer):
         order = form.order if ordered and form.order != tuple(range(layer.inputs)) else None
-        module = lowered_conv(conv, form, given=order is not None).to(memory_format=layout)
+        module = flattened(lowered_conv(conv, form, given=order is not None)).to(memory_format=layout)
         given = values if order is None else _laid_out((values[:, list(order)],), layout)[0]
         choices.append(_Choice(form.name, module, order))
         calls.append(partial(module, given))

@@ -114,8 +114,7 @@ class Graph:
         inputs: an example, to know shapes.
         """
         self.network.graph.lint()
-        tracer = _FlatTracer()
-        flat = fx.GraphModule(tracer.root_of(self.network), tracer.trace(self.network))
+        flat = fx.GraphModule(self.network, _FlatTracer().trace(self.network))
         _plain_pools(flat)
         _at_the_root(flat)
         with torch.no_grad():
@@ -204,10 +203,16 @@ class _FlatTracer(fx.Tracer):
     _INTO = (LoweredConv, BlockConv, TermConv, *_CONVS, nn.Linear, nn.ReLU, nn.Flatten, nn.Sequential, nn.ModuleList)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) not in self._INTO or has_hooks(m)
+        return not isinstance(m, fx.GraphModule) and (type(m) not in self._INTO or has_hooks(m))
 
-    def root_of(self, network: nn.Module) -> nn.Module:
-        return network
+
+def flattened(module: nn.Module) -> fx.GraphModule:
+    """A layer, or a lowered form of one, as one forward without inner modules, which take time to call."""
+    flat = fx.GraphModule(module, _FlatTracer().trace(module))
+    _at_the_root(flat)
+    flat.delete_all_unused_submodules()
+    flat.recompile()
+    return flat.eval()
 
 
 def _select_rows(module: nn.Module, index: Tensor, names: Sequence[str]) -> None:
