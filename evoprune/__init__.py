@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evoprune.space.discovery import SearchSpace
     from evoprune.surgery.compaction import compact
     from evoprune.surgery.compensation import gram_statistics
+    from evoprune.surgery.lowering import lower
     from evoprune.surgery.masking import mask
 
     __version__: str
@@ -34,6 +35,7 @@ __all__ = [
     "load_candidates",
     "load_run",
     "load_runs",
+    "lower",
     "mask",
     "resume",
     "run",
@@ -49,6 +51,7 @@ _HOMES = {
     "load_candidates": "evoprune.record.gather",
     "load_run": "evoprune.record.runs",
     "load_runs": "evoprune.record.gather",
+    "lower": "evoprune.surgery.lowering",
     "mask": "evoprune.surgery.masking",
     "resume": "evoprune.pipeline",
     "run": "evoprune.pipeline",

@@ -59,6 +59,16 @@ app = typer.Typer(
 bench = typer.Typer(help="Measurements that anyone can take again.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
+
+class ExportFormat(StrEnum):
+    onnx = "onnx"
+    torch = "torch"
+
+
+class Quantization(StrEnum):
+    int8 = "int8"
+
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
@@ -220,6 +230,47 @@ def explain(
 
     console = _console()
     console.print(keys_table(console, config_help()))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The run folder.")],
+    formats: Annotated[
+        list[ExportFormat] | None, typer.Option("--format", help="Only this format; both without it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="OTHER", help="The files' folder. [default: DIR/export]")] = None,
+    quantize: Annotated[
+        Quantization | None, typer.Option(help="Also ONNX of 8 bits, calibrated on the calibration set.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option(metavar="N", help="The version of ONNX's operators.")] = None,
+) -> None:
+    """Write every survivor as ONNX, as a torch.export program and as safetensors, and check what was written."""
+    if quantize is not None and formats is not None and ExportFormat.onnx not in formats:
+        raise ConfigError("--quantize goes with ONNX; leave --format out, or add --format onnx")
+    from evoprune.export import FORMATS, TABLE, export_run
+
+    wanted = FORMATS if formats is None else tuple(wish.value for wish in formats)
+    export_run(folder, wanted, out, opset=opset, int8=quantize is not None, report=typer.echo)
+    typer.echo(f"table  {(out or folder / 'export') / TABLE}")
+
+
+@bench.command()
+def inference(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The table; rows of other runs in it stay. A picture goes beside it.")
+    ] = Path("results/whole_network_speed.csv"),
+    seconds: Annotated[float, typer.Option(min=0.001, help="How long each network is timed in each round.")] = 0.2,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, metavar="N", help="With so many threads. [default: 1, and all cores]")
+    ] = None,
+) -> None:
+    """Time survivors against the baseline: whole and layer by layer, in PyTorch and onnxruntime."""
+    from evoprune.bench.inference import bench_inference
+
+    bench_inference(folders, out, seconds, typer.echo, threads=threads)
+    for path in (out, out.with_name(f"{out.stem}_layers.csv"), out.with_suffix(".png")):
+        typer.echo(f"written  {path}")
 
 
 @bench.command()

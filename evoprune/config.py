@@ -13,7 +13,7 @@ Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 SurvivorCompensation = Literal["sequential", "search"]
-CostName = Literal["macs", "params", "bytes"]
+CostName = Literal["macs", "params", "bytes", "latency_ms"]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
@@ -188,7 +188,11 @@ class SearchConfig(_Section):
         "absolute rise in MCR over the baseline that a candidate may have",
         "0.02 is two percentage points",
     )
-    cost: CostName = _choice("macs", "cost that is minimised besides the MCR", CostName)
+    cost: CostName = _choice(
+        "macs",
+        "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
+        CostName,
+    )
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     stop_dominated: bool = _flag(
         True,

@@ -33,6 +33,10 @@ class WorkerError(UserError):
     """Workers cannot be had as `workers.count` and `workers.address` ask."""
 
 
+class ExportError(UserError):
+    """A network cannot be written in a format: names the part, or the package that is missing."""
+
+
 class TrainingError(UserError):
     """Training left the finite numbers: names the step and the learning rate."""
 

@@ -335,6 +335,7 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
     files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
+    copied += [source.latency] if source.latency.is_file() else []
     for path in (*copied, source.baseline, source.space, source.execution):
         files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     return target
@@ -342,4 +343,5 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
 
 def _table_last(folder: RunFolder) -> list[Path]:
     """The files of a finished round, in an order in which what makes it finished comes last."""
-    return [*(path for path in folder.own_files() if path != folder.survivors_table), folder.survivors_table]
+    first = [path for path in folder.own_files() if path != folder.survivors_table]
+    return [*(path for path in first if path != folder.latency or path.is_file()), folder.survivors_table]

@@ -27,8 +27,8 @@ class GenerationSummary:
     cached: int
     feasible: int
     candidates: int
-    best_cost: int | None
-    full_cost: int
+    best_cost: float | None
+    full_cost: float
     cost_name: str
     best_mcr: float | None
     evaluations_per_second: float
@@ -200,7 +200,7 @@ def describe(summary: GenerationSummary) -> str:
     feasible = f"{summary.feasible / max(summary.candidates, 1):.0%} feasible"
     best = "none feasible yet"
     if summary.best_cost is not None:
-        best = f"best {summary.cost_name} {summary.best_cost / max(summary.full_cost, 1):.1%} of the baseline"
+        best = f"best {summary.cost_name} {summary.best_cost / (summary.full_cost or 1):.1%} of the baseline"
         if summary.best_mcr is not None:
             best += f" at MCR {summary.best_mcr:.2%}"
     parts = [feasible, best, f"{summary.evaluations_per_second:.1f} evaluations/s"]

@@ -14,8 +14,9 @@ from evoprune.fitness.batching import gram_bytes, measured_execution
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.conditions import ImageRecord
 from evoprune.fitness.execution import Execution
-from evoprune.fitness.latency import latencies_ms
+from evoprune.fitness.latency import latencies_ms, lowered
 from evoprune.fitness.layer_latency import layer_latencies_ms
+from evoprune.fitness.layer_times import LatencyTable, latency_table
 from evoprune.fitness.problem import errors_as_scored, make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
@@ -28,7 +29,7 @@ from evoprune.nets.weights import load_weights
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.checkpoint import Snapshot, drop_after, newest_snapshot, write_snapshot
-from evoprune.record.folder import RunFolder
+from evoprune.record.folder import RunFolder, environment
 from evoprune.record.interrupts import uninterrupted
 from evoprune.record.layers import layers_frame, write_layers
 from evoprune.record.loop_state import loop_from_json, loop_to_json
@@ -42,6 +43,7 @@ from evoprune.search.nsga2 import NSGA2
 from evoprune.search.survivors import choose_survivors
 from evoprune.space.cost import cost
 from evoprune.space.plan import SearchSpace
+from evoprune.space.slicing import cut_masks
 from evoprune.surgery.compaction import compact
 from evoprune.surgery.compensation import uncompensated
 
@@ -141,9 +143,27 @@ def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
         gram_bytes=gram_bytes(config.workers),
         baseline_errors=baseline_errors,
     )
+    if config.search.cost == "latency_ms":
+        problem = replace(problem, latency=_latency_table(setting, model))
     if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
         setting.progress.note(f"without compensation: {', '.join(left_out)}")
     return problem
+
+
+def _latency_table(setting: Setting, model: nn.Module) -> LatencyTable:
+    """Times of the network's layers: those that the folder has of this search space, else taken now and kept there.
+
+    Read again even on another machine, so that a search that goes on judges as it did before.
+    """
+    path, space = setting.folder.latency, setting.space
+    stored = files.read_json(path) if path.is_file() else {}
+    if stored.get("space") != space.fingerprint:
+        setting.progress.stage("latency", f"times of {len(space.layers)} layers")
+        image, _ = setting.data.validation.batch(torch.arange(1))
+        table = latency_table(model, space, image)
+        stored = {"space": space.fingerprint, "machine": environment()["cpu"], "table": table.to_dict()}
+        files.write_json(path, stored)
+    return LatencyTable.from_dict(files.read_json(path)["table"])
 
 
 def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candidate]:
@@ -224,7 +244,8 @@ def test(
         networks[survivor.key] = network.to(device).eval()
     mcr_test, mcr_validation = (_mcr(networks, split, device) for split in (data.test, data.validation))
     image, _ = data.validation.batch(torch.arange(1))
-    latency_ms = latencies_ms(networks, image.to(device))
+    masks = {survivor.key: cut_masks(setting.space, setting.space.check(survivor.genome)) for survivor in survivors}
+    latency_ms = latencies_ms(lowered(networks, masks, image.to(device)), image.to(device))
     times_ms = layer_latencies_ms(networks, [layer.name for layer in reference.space.layers], image.to(device))
     whole = cost(reference.space, reference.space.full())
     rows = [
@@ -244,6 +265,7 @@ def test(
             baseline_mcr_validation=mcr_validation[BASELINE],
             bytes=survivor.score.bytes,
             bytes_ratio=survivor.score.bytes / whole.bytes,
+            predicted_latency_ms=survivor.score.latency_ms,
         )
         for survivor in survivors
     ]

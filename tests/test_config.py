@@ -113,7 +113,7 @@ BAD = {
     ),
     "no choice": (
         "name: a\nsearch: {cost: flops}",
-        'x.yaml: search.cost must be one of macs, params, bytes, not "flops"',
+        'x.yaml: search.cost must be one of macs, params, bytes, latency_ms, not "flops"',
     ),
     "no worker": (
         "name: a\nworkers: {count: 0}",

@@ -26,7 +26,7 @@ FLOORS = (
     {"record"},
     {"stages"},
     {"pipeline"},
-    {"bench", "notebook"},
+    {"bench", "export", "notebook"},
     {"display"},
     {"cli"},
     {"__main__"},

@@ -19,6 +19,7 @@ from evoprune.nets.data import Data, load_data
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.surgery import stopwatch
 
 NETWORK = "4C3-MP2-8C3-MP2-16FC-10"
 
@@ -61,6 +62,7 @@ def data(run: ep.Run) -> Data:
 def measure_briefly(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
     patch.setattr(batching, "MEASURED_SECONDS", 1e-3)
+    patch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
 
 
 def run(

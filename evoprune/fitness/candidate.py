@@ -12,7 +12,8 @@ class Score:
     errors: misclassified among the `images_seen` first of `images` validation images (in scoring order).
     feasible: True only where every image was seen, False only where the errors passed the tolerance,
     None where scoring stopped because a known candidate of no higher cost has fewer errors already.
-    exact: whether every image was seen. bytes: size of the weights and masks as stored.
+    exact: whether every image was seen. bytes: size of the weights and masks as stored. latency_ms: predicted for
+    one image (`layer_times`), None where the search does not ask for it.
     """
 
     errors: int
@@ -24,6 +25,7 @@ class Score:
     params: int
     bytes: int
     eval_seconds: float
+    latency_ms: float | None = None
 
     @property
     def mcr(self) -> float | None:

@@ -14,6 +14,7 @@ from evoprune.fitness.candidate import Outcome, Score
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.execution import Execution
 from evoprune.fitness.fusion import FusedNetwork, fused
+from evoprune.fitness.layer_times import LatencyTable
 from evoprune.nets.layout import lay_out
 from evoprune.space.cost import phenotype_cost
 from evoprune.space.phenotype import Phenotype
@@ -35,7 +36,8 @@ class Problem:
 
     model: the baseline, in eval mode. calibration: float (n, c, h, w). images, labels: the validation set, those
     of the baseline's least margin first. allowed_errors: the most that a feasible candidate makes. statistics: None
-    without compensation. cost: what a known candidate of no higher one is compared by.
+    without compensation. latency: where candidates' latency is to be predicted. cost: what a known candidate of no
+    higher one is compared by.
     """
 
     model: nn.Module
@@ -45,6 +47,7 @@ class Problem:
     labels: Tensor
     allowed_errors: int
     statistics: Statistics | None
+    latency: LatencyTable | None = None
     cost: CostName = "macs"
     execution: Execution = field(default_factory=Execution)
 
@@ -91,8 +94,10 @@ class Scorer:
         problem = self._problem
         phenotype = problem.space.check(genome)
         price = phenotype_cost(problem.space, phenotype)
+        latency_ms = None if problem.latency is None else problem.latency.predict(problem.space, phenotype)
         tolerated = problem.allowed_errors
-        allowed = self._conditions.allowed_errors(getattr(price, problem.cost), tolerated)
+        compared = getattr(price, problem.cost) if latency_ms is None else latency_ms
+        allowed = self._conditions.allowed_errors(compared, tolerated)
         self._put(phenotype)
         flags = self._flags(allowed if problem.execution.early_stop else len(problem.labels))
         errors, seen, total = int(flags.sum()), len(flags), len(problem.labels)
@@ -107,6 +112,7 @@ class Scorer:
             params=price.params,
             bytes=price.bytes,
             eval_seconds=time.perf_counter() - started,
+            latency_ms=latency_ms,
         )
         return Outcome.of(score, flags)
 

@@ -30,6 +30,7 @@ _OWN_FILES = (
     "baseline.safetensors",
     "space.json",
     "execution.json",
+    "latency.json",
     "survivors.parquet",
     "layers.parquet",
     "report.html",
@@ -78,6 +79,11 @@ class RunFolder:
     def execution(self) -> Path:
         """In which batches candidates are scored."""
         return self.root / "execution.json"
+
+    @property
+    def latency(self) -> Path:
+        """Times of the network's layers, where the search predicts latency."""
+        return self.root / "latency.json"
 
     @property
     def survivors_table(self) -> Path:

@@ -1,5 +1,6 @@
 """Reading one run: its frames and networks."""
 
+import copy
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from evoprune.record.tables import empty, generations_frame, read_candidates, re
 from evoprune.space.cost import cost
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from evoprune.space.plan import SearchSpace
@@ -137,6 +139,35 @@ class Run:
         for earlier in self._earlier_rounds():
             network = earlier.hand_on(network)
         return self._rebuilt(network, key, space, survivor)
+
+    def load_baseline(self, network: "nn.Module | None" = None) -> "nn.Module":
+        """The unpruned network that ratios are against, on the CPU, in eval mode. network: as in `load_survivor`."""
+        from evoprune.nets.weights import load_weights
+
+        network = copy.deepcopy(network or self.network or self._fresh_network(*self._images()))
+        first = (*self._earlier_rounds(), self)[0]._folder
+        load_weights(network, files.read_tensors(first.baseline)[0], str(first.baseline))
+        return network.cpu().eval()
+
+    def survivor_masks(self, key: str) -> "dict[str, torch.Tensor]":
+        """Which weights stay of the survivor's layers that lose kernels or taps: bool of their shapes, by name."""
+        from evoprune.space.plan import SearchSpace
+        from evoprune.space.slicing import cut_masks
+
+        space = SearchSpace.from_dict(files.read_json(self._folder.space))
+        return cut_masks(space, space.check(self.genome(key)))
+
+    def _images(self) -> tuple[tuple[int, int, int], int]:
+        """The shape of the images, and the number of classes."""
+        if self.survivors.empty:
+            raise RunFolderError(f"{self.root} has no survivors; raise search.tolerance or search for longer")
+        _, survivor = self._saved(self.survivors["key"].iloc[0])
+        return survivor.image_shape, survivor.classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of the images that its networks read. Raises RunFolderError before there are survivors."""
+        return self._images()[0]
 
     def hand_on(self, network: "nn.Module") -> "nn.Module":
         """What this round hands on to the next: its cheapest survivor; where it has none, the network as it is.

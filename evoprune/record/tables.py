@@ -29,6 +29,7 @@ CANDIDATE_DTYPES: Mapping[str, Any] = {
     "bytes": "int64",
     "eval_seconds": "float64",
     "cached": "bool",
+    "predicted_latency_ms": "Float64",  # missing where the search does not ask for it
 }
 GENERATION_DTYPES: Mapping[str, Any] = {
     "generation": "int64",
@@ -58,7 +59,10 @@ SURVIVOR_DTYPES: Mapping[str, Any] = {
     "baseline_mcr_validation": "float64",
     "bytes": "int64",
     "bytes_ratio": "float64",
+    "predicted_latency_ms": "Float64",
 }
+_ADDED_LATER = ("predicted_latency_ms",)
+"""Columns that runs of before do not have."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class SurvivorRow:
     mcr_search: on the validation set, as scored in the search; mcr_retrained: on the same after retraining;
     mcr_test: on the test set, after retraining. baseline_*: the unpruned network, same images.
     latency_ms: milliseconds a forward pass of one image, missing where it was not measured.
+    predicted_latency_ms: what the search took it for, where it minimised latency.
     weights: path of the safetensors file, relative to the run folder.
     """
 
@@ -86,6 +91,7 @@ class SurvivorRow:
     baseline_mcr_validation: float
     bytes: int
     bytes_ratio: float
+    predicted_latency_ms: float | None = None
 
 
 def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
@@ -106,6 +112,7 @@ def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "bytes": [score.bytes for score in scores],
         "eval_seconds": [score.eval_seconds for score in scores],
         "cached": [candidate.cached for candidate in candidates],
+        "predicted_latency_ms": [score.latency_ms for score in scores],
     }
     return typed(columns, CANDIDATE_DTYPES)
 
@@ -128,11 +135,16 @@ def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
                 params=row.params,
                 bytes=row.bytes,
                 eval_seconds=row.eval_seconds,
+                latency_ms=_optional(getattr(row, "predicted_latency_ms", None)),
             ),
             cached=row.cached,
         )
         for row in rows
     ]
+
+
+def _optional(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
 
 
 def read_candidates(folder: RunFolder, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -217,6 +229,9 @@ def typed(columns: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any]) -> pd
 
 def with_dtypes(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: str) -> pd.DataFrame:
     """The frame with its known columns as they were written; columns added later stay behind them."""
+    for name in _ADDED_LATER:
+        if name in dtypes and name not in frame:
+            frame = frame.assign(**{name: None})
     missing = [name for name in dtypes if name not in frame]
     if missing:
         raise RunFolderError(f"{source} lacks the column {missing[0]}; was it written by another version?")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from deap import base, tools
 
 from evoprune.config import CostName
-from evoprune.fitness.candidate import Candidate
+from evoprune.fitness.candidate import Candidate, Score
 
 
 class FeasibleFitness(base.Fitness):
@@ -22,8 +22,16 @@ class Individual:
         self.fitness = FeasibleFitness((candidate.score.errors, candidate_cost(candidate, cost)))
 
 
-def candidate_cost(candidate: Candidate, cost: CostName) -> int:
-    return {"macs": candidate.score.macs, "params": candidate.score.params, "bytes": candidate.score.bytes}[cost]
+def candidate_cost(candidate: Candidate, cost: CostName) -> float:
+    """What the search minimises besides errors."""
+    return score_cost(candidate.score, cost)
+
+
+def score_cost(score: Score, cost: CostName) -> float:
+    """The field of a score that a cost names."""
+    value: float | None = getattr(score, cost)
+    assert value is not None, f"scores of this search have no {cost}"
+    return value
 
 
 def dominates(one: Candidate, other: Candidate, cost: CostName) -> bool:

@@ -12,9 +12,8 @@ from evoprune.fitness.candidate import Candidate, Outcome, Score
 from evoprune.fitness.conditions import Conditions, ImageRecord
 from evoprune.fitness.workers import Workers
 from evoprune.progress import GenerationSummary, Progress
-from evoprune.search.fitness import candidate_cost
+from evoprune.search.fitness import candidate_cost, score_cost
 from evoprune.search.nsga2 import NSGA2
-from evoprune.space.cost import cost
 from evoprune.space.plan import Genome, SearchSpace
 
 STEADY_PARTS = 8
@@ -62,7 +61,6 @@ def evolve(
     neither times nor the number of workers.
     """
     started, evaluated = time.perf_counter(), 0
-    full_cost = getattr(cost(space, space.full()), config.cost)
     sizes = part_sizes(config)
     under_way: deque[_Asked] = deque()
     for part in state.under_way:
@@ -71,6 +69,7 @@ def evolve(
     record, starters = state.record, list[Genome]()
     conditions = conditions_now(algorithm.front, record, config)
     generation = _Generation(first)
+    whole = space.key(space.full())  # always in the first population
     while told < end:
         while asked < end and len(under_way) < len(sizes):
             number, place = divmod(asked, len(sizes))
@@ -98,6 +97,7 @@ def evolve(
         evaluated += generation.done
         elapsed = time.perf_counter() - started
         left = (config.generations - generation.number) * elapsed / (generation.number - first + 1)
+        full_cost = score_cost(known[whole], config.cost)
         progress.generation(_summary(algorithm, generation.candidates, config, full_cost, evaluated / elapsed, left))
         generation = _Generation(generation.number + 1)
 
@@ -177,7 +177,7 @@ def _summary(
     algorithm: NSGA2,
     candidates: Sequence[Candidate],
     config: SearchConfig,
-    full_cost: int,
+    full_cost: float,
     rate: float,
     seconds_left: float,
 ) -> GenerationSummary:
