@@ -37,7 +37,7 @@ ROOMS_OF_LIBRARIES = {
     "ray": ("fitness/workers.py",),
     "deap": ("search/",),
     "pandas": ("record/", "bench/"),
-    "matplotlib": ("record/",),
+    "matplotlib": ("record/", "bench/"),
     "plotly": ("record/",),
     "jinja2": ("record/",),
     "tensorboard": ("record/tensorboard.py",),
