@@ -50,6 +50,8 @@ STAND_INS = {
     "make test": "make --dry-run test",
     # many seconds of proof for 11 million weights; another network by name takes the same way
     "evoprune inspect torchvision:resnet18": "evoprune inspect resnet20 --images 1x28x28 --classes 10",
+    # minutes of measuring that nothing here depends on
+    "bench inference results/quickstart": "bench inference results/quickstart --seconds 0.001 --threads 1",
     # a cluster of one's own would outlive the test; tests/fitness/test_workers.py starts workers on Ray
     "ray start --head": "ray start --help",
     "--set workers.address=auto": "--set workers.backend=serial",

@@ -15,7 +15,7 @@ from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.execution import Execution
 from evoprune.fitness.fusion import FusedNetwork, fused
 from evoprune.fitness.layer_times import LatencyTable
-from evoprune.nets.layout import lay_out
+from evoprune.nets.layout import laid_out, lay_out
 from evoprune.space.cost import phenotype_cost
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome, SearchSpace
@@ -71,7 +71,7 @@ class Scorer:
         channels_last = problem.execution.channels_last
         self._layout = lay_out(self._network, calibration) if channels_last else torch.contiguous_format
         self._tensors = {name: tensor.detach() for name, tensor in named_tensors(self._network)}
-        self._calibration = self._laid_out(calibration)
+        self._calibration = laid_out(calibration, self._layout)
         self._statistics = None if problem.statistics is None else on_device(problem.statistics, device)
         self._changed: Set[str] = frozenset()
         self._fused = self._proved_fused() if problem.execution.fused else None
@@ -81,7 +81,7 @@ class Scorer:
         """What is scored from now on is scored under these conditions."""
         self._conditions = conditions
         order = torch.from_numpy(conditions.order)
-        self._images = self._laid_out(self._problem.images[order].to(self._device))
+        self._images = laid_out(self._problem.images[order].to(self._device), self._layout)
         self._labels = self._problem.labels[order].to(self._device)
 
     def score(self, genome: Genome) -> Outcome:
@@ -132,7 +132,7 @@ class Scorer:
 
         def logits(images: Tensor) -> Tensor:
             with torch.inference_mode():
-                return calibrated(self._laid_out(images))
+                return calibrated(laid_out(images, self._layout))
 
         return logits
 
@@ -183,7 +183,9 @@ class Scorer:
         change = cut_tensors if self._problem.execution.compacted else zeroed_tensors
         changed = solved | change(self._tensors | solved, space, phenotype)
         put_back = {name: self._tensors[name] for name in self._changed - changed.keys()}
-        replace_tensors(self._network, put_back | {name: self._laid_out(tensor) for name, tensor in changed.items()})
+        replace_tensors(
+            self._network, put_back | {name: laid_out(tensor, self._layout) for name, tensor in changed.items()}
+        )
         mend(self._network, space)
         self._changed = changed.keys()
         self._forget_statistics()
@@ -207,9 +209,6 @@ class Scorer:
             if not difference <= AGREEMENT * expected.abs().max():
                 return None
         return network
-
-    def _laid_out(self, tensor: Tensor) -> Tensor:
-        return tensor.contiguous(memory_format=self._layout) if tensor.ndim == 4 else tensor
 
     def _forget_statistics(self) -> None:
         """Recalibration writes into running statistics: those must not be the baseline's own tensors."""

@@ -38,6 +38,9 @@ CONNECT_SECONDS = 10
 IN_FLIGHT = 2
 """Tasks that an actor has at a time: the next one is there when one is done."""
 
+CHUNKS = 16
+"""Into how many calls, at least, each worker's share of what was handed over is divided: the last ones end together."""
+
 ANSWER_SECONDS = 25
 """How long a cluster has to answer, the start of a Python that asks included."""
 
@@ -203,7 +206,7 @@ class RayWorkers:
     def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
         ticket, self._tickets = self._tickets, self._tickets + 1
         shared = [self._shared(conditions)]
-        chunk = max(1, min(16, len(genomes) // (8 * self.count)))
+        chunk = max(1, min(16, len(genomes) // (CHUNKS * self.count)))
         self._orders[ticket] = _Order(len(genomes))
         for start in range(0, len(genomes), chunk):
             data = [genome.tobytes() for genome in genomes[start : start + chunk]]

@@ -22,3 +22,16 @@ def lay_out(model: nn.Module, images: Tensor) -> torch.memory_format:
         model.to(memory_format=torch.contiguous_format)
         return torch.contiguous_format
     return torch.channels_last
+
+
+def laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """The tensor in a layout; others than (n, c, h, w) as they are.
+
+    Of one channel, both layouts are the same numbers in the same order, and strides alone tell the library which one is
+    meant: a convolution of such images gives its maps in the layout that they name.
+    """
+    if tensor.ndim != 4:
+        return tensor
+    if tensor.shape[1] > 1 or layout is torch.contiguous_format:
+        return tensor.contiguous(memory_format=layout)
+    return torch.empty_like(tensor, memory_format=layout).copy_(tensor)

@@ -20,10 +20,12 @@ from tests.fitness.problems import CPU, genomes, problem
         ({8: 1.0, 16: 0.5, 32: 0.49}, 16),
         ({8: 1.0, 16: 2.0, 32: 0.9}, 32),
         ({4: 3.0}, 4),
+        ({32: 1.0, 128: 0.95}, 32),  # 516 against 564 * 0.95 = 536
+        ({32: 1.0, 128: 0.85}, 128),  # 564 * 0.85 = 479
     ],
 )
 def test_the_smallest_that_no_larger_one_beats_by_much(seconds: dict[int, float], chosen: int) -> None:
-    assert fastest(seconds) == chosen
+    assert fastest(seconds, 500) == chosen
 
 
 def test_memory_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

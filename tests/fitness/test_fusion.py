@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evoprune.fitness.fusion import FusedNetwork, fused
+from evoprune.fitness.fusion import FusedNetwork, fused, halved
 from evoprune.space.plan import SearchSpace
 from evoprune.space.slicing import cut
 from evoprune.surgery.recalibration import recalibrate
@@ -61,7 +61,7 @@ def test_the_same_logits_at_every_width(name: str, dtype: torch.dtype) -> None:
 def test_what_a_layer_string_becomes() -> None:
     network = NETWORKS["plain"]().eval()
     assert kinds(made(network)) == [
-        *("FusedBlock", "MaxPool2d", "FusedBlock", "MaxPool2d", "Flatten", "FusedBlock", "Linear"),
+        *("FusedBlock", "halved", "FusedBlock", "halved", "Flatten", "FusedBlock", "Linear"),
     ]
 
 
@@ -147,3 +147,20 @@ def test_relu6_of_a_mobile_network() -> None:
         torch.testing.assert_close(found, plain(images(16)), rtol=1e-4, atol=1e-4)
     assert (found.min(), found.max()) == (0, 6)
     assert kinds(fast) == ["FusedBlock", "Flatten"]
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 5), (2, 3)])
+def test_halving_is_max_pooling(size: tuple[int, int]) -> None:
+    maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    maps[0, 0, 0, 1] = torch.nan
+    torch.testing.assert_close(halved(maps), F.max_pool2d(maps, 2), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.MaxPool2d(3, 2), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, padding=1), nn.MaxPool2d(2, ceil_mode=True)],
+    ids=str,
+)
+def test_other_pooling_stays_the_librarys(pool: nn.Module) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), pool).eval()
+    assert kinds(made(network)) == ["FusedBlock", "MaxPool2d"]
