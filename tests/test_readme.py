@@ -138,7 +138,7 @@ def test_readme(copy: Path) -> None:
     run_blocks(CHECKOUT / "README.md")
     for made in ("quickstart/report.html", "strict/survivors.parquet", "branch/survivors.parquet", "both.html"):
         assert (copy / "results" / made).is_file()
-    assert len(list((copy / "results" / "quickstart" / "candidates").iterdir())) == 21  # resumed up to generation 20
+    assert len(list((copy / "results" / "quickstart" / "candidates").iterdir())) == 31  # resumed up to generation 30
 
 
 def test_results_readme(copy: Path, tiny_run: ep.Run) -> None:
