@@ -343,5 +343,5 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
 
 def _table_last(folder: RunFolder) -> list[Path]:
     """The files of a finished round, in an order in which what makes it finished comes last."""
-    first = [path for path in folder.own_files() if path != folder.survivors_table]
-    return [*(path for path in first if path != folder.latency or path.is_file()), folder.survivors_table]
+    there = (path for path in folder.own_files() if path.is_file() and path != folder.survivors_table)
+    return [*there, folder.survivors_table]

@@ -38,6 +38,7 @@ EXPERIMENT: dict[str, Any] = {
     "train": {"epochs": 1},
     "workers": {"backend": "serial"},
     "retrain": {"epochs": 1, "survivors": 2},
+    "record": {"report": False},
     "search": {
         "population": 6,
         "generations": 2,
@@ -166,6 +167,7 @@ def test_the_layout(run: ep.Run) -> None:
                 "space.json",
                 "execution.json",
                 "survivors.parquet",
+                "layers.parquet",
             ),
             *(f"candidates/gen-000{generation}.parquet" for generation in range(generations + 1)),
             *(f"checkpoints/gen-000{generation}.json" for generation in range(generations + 1)),

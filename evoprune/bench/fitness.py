@@ -25,6 +25,7 @@ from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.scoring import Problem
 from evoprune.fitness.workers import RayCrew, RayWorkers, open_crew
 from evoprune.fitness.workers import score as score_all
+from evoprune.nets.threads import torch_threads
 from evoprune.nets.training import resolve_device
 from evoprune.pipeline import pose
 from evoprune.progress import Progress
@@ -206,12 +207,8 @@ def _reference(reference: Reference, problem: Problem) -> Score:
     """On all cores, one candidate after the other."""
 
     def score(genomes: Sequence[Genome]) -> list[Tally]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(os.cpu_count() or 1)
-        try:
+        with torch_threads(os.cpu_count() or 1):
             wrong = [reference(problem, genome) for genome in genomes]
-        finally:
-            torch.set_num_threads(before)
         return [Tally(int(w.sum()), len(w), bool(w.sum() <= problem.allowed_errors)) for w in wrong]
 
     return score
@@ -277,17 +274,12 @@ def product_gflops() -> float:
 
 
 def _best_gflops(compute: Callable[[], object], operations: int, repeats: int = 30) -> float:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     best = float("inf")
-    try:
-        with torch.inference_mode():
-            for _ in range(repeats):
-                started = time.perf_counter()
-                compute()
-                best = min(best, time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(1), torch.inference_mode():
+        for _ in range(repeats):
+            started = time.perf_counter()
+            compute()
+            best = min(best, time.perf_counter() - started)
     return operations / best / 1e9
 
 

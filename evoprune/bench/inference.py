@@ -17,7 +17,7 @@ from evoprune.bench.inference_plot import draw_speedups
 from evoprune.bench.layers import LayerSpeed, layer_speeds
 from evoprune.bench.timing import Timing, cores, timings
 from evoprune.errors import RunFolderError
-from evoprune.fitness.latency import torch_threads
+from evoprune.nets.threads import torch_threads
 from evoprune.record.csv_tables import read_csv, write_csv
 from evoprune.record.folder import environment
 from evoprune.record.runs import Run, load_run

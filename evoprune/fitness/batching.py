@@ -14,6 +14,7 @@ from evoprune.errors import WorkerError
 from evoprune.fitness.execution import Execution
 from evoprune.fitness.scoring import Problem, Scorer
 from evoprune.nets.modes import eval_mode
+from evoprune.nets.threads import torch_threads
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
 """What is tried, smallest first. In smaller ones products are summed in another order, and logits differ by bits."""
@@ -52,12 +53,8 @@ def measured_execution(problem: Problem, device: torch.device, workers: WorkersC
     calibration = min(problem.execution.calibration_batch_size, most)
     execution = replace(problem.execution, calibration_batch_size=calibration)
     sizes = [size for size in BATCH_SIZES if size <= min(most, len(problem.images))] or [most]
-    before = torch.get_num_threads()
-    torch.set_num_threads(workers.threads)
-    try:
+    with torch_threads(workers.threads):
         seconds = _seconds_an_image(replace(problem, execution=execution), device, sizes)
-    finally:
-        torch.set_num_threads(before)
     return replace(execution, batch_size=fastest(seconds, TYPICAL_SHARE * len(problem.images)))
 
 

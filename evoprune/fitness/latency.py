@@ -2,12 +2,12 @@
 
 import logging
 import statistics
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from evoprune.nets.threads import torch_threads
 from evoprune.surgery.lowering import lower_compacted
 
 ROUNDS = 5
@@ -24,17 +24,6 @@ def lowered(networks: Mapping[str, nn.Module], masks: Mapping[str, Mapping[str, 
         return dict(networks)
     with torch_threads(threads):
         return {name: lower_compacted(network, image, masks.get(name)).network for name, network in networks.items()}
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch computes with so many threads inside it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def latencies_ms(networks: Mapping[str, nn.Module], image: Tensor, threads: int = 1) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoprune.fitness.latency import torch_threads
+from evoprune.nets.threads import torch_threads
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Layer, SearchSpace
 from evoprune.space.slicing import kernel_mask

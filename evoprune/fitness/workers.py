@@ -5,8 +5,6 @@ Both give the same answers in the same order: results are put by the index of wh
 
 import logging
 import os
-import socket
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +18,11 @@ import torch
 from evoprune.config import WorkersConfig
 from evoprune.errors import UserError, WorkerError
 from evoprune.fitness.candidate import Outcome
+from evoprune.fitness.cluster import check_answers, no_answer
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.retraining import Retrainer, Retraining
 from evoprune.fitness.scoring import Problem
+from evoprune.nets.threads import torch_threads
 from evoprune.nets.training import EpochReport, FitState
 from evoprune.space.plan import Genome
 
@@ -32,19 +32,11 @@ OnScore = Callable[[int], None]
 OnEpoch = Callable[[int, EpochReport, FitState], None]
 """Told a network's index, what its epoch was like, and the state after it."""
 
-CONNECT_SECONDS = 10
-"""How long somebody has to listen at the address of a cluster."""
-
 IN_FLIGHT = 2
 """Tasks that an actor has at a time: the next one is there when one is done."""
 
 CHUNKS = 16
 """Into how many calls, at least, each worker's share of what was handed over is divided: the last ones end together."""
-
-ANSWER_SECONDS = 25
-"""How long a cluster has to answer, the start of a Python that asks included."""
-
-_QUESTION = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 
 class Workers(Protocol):
@@ -147,7 +139,7 @@ class SerialWorkers:
     def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
         genomes, conditions = self._waiting.popleft()
         outcomes = []
-        with _threads(self._threads):
+        with torch_threads(self._threads):
             self._scorer.under(conditions)
             for genome in genomes:
                 outcomes.append(self._scorer.score(genome))
@@ -159,7 +151,7 @@ class SerialWorkers:
     ) -> list[FitState]:
         retrainer = Retrainer(self._problem, retraining, self._device)
         reached = []
-        with _threads(self._threads):
+        with torch_threads(self._threads):
             for index, (genome, known) in enumerate(zip(genomes, states, strict=True)):
                 state = known or retrainer.start(genome)
                 while state.epoch < retraining.config.epochs:
@@ -370,55 +362,20 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
         yield ray
         return
     if config.address is not None:
-        _check_answers(config.address)
+        check_answers(config.address)
     try:
         ray.init(address=config.address or "local", include_dashboard=False if config.address is None else None,
                  log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError) as error:
         if config.address is None:
             raise
-        raise WorkerError(_no_answer(config.address, str(error).splitlines()[0])) from error
+        raise WorkerError(no_answer(config.address, str(error).splitlines()[0])) from error
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Raises WorkerError where nobody listens at host:port, or it is no Ray cluster that does."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if separator and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        except OSError as error:
-            raise WorkerError(_no_answer(address, error.strerror or str(error))) from None
-    ask = [sys.executable, "-c", _QUESTION, address]
-    try:  # in another process, because Ray itself waits for minutes and cannot be told to stop
-        subprocess.run(ask, timeout=ANSWER_SECONDS, capture_output=True, text=True, check=True)
-    except subprocess.TimeoutExpired:
-        raise WorkerError(_no_answer(address, f"nothing of Ray's within {ANSWER_SECONDS} seconds")) from None
-    except subprocess.CalledProcessError as error:
-        reasons = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
-        raise WorkerError(_no_answer(address, reasons[-1])) from None
-
-
-def _no_answer(address: str, reason: str) -> str:
-    return (
-        f"workers.address: no Ray cluster answers at {address} ({reason}); "
-        "start one with `ray start --head`, or set it to null"
-    )
-
-
 def _import_paths() -> list[str]:
     """Where this process finds modules, so that actors find the user's own."""
     return [os.getcwd(), *(path for path in sys.path if path)]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -40,7 +40,8 @@ def dominates(one: Candidate, other: Candidate, cost: CostName) -> bool:
     Deb 2000 (feasible first); Deb et al. 2002, definition 1 (constrained domination).
     """
     if one.score.feasible and other.score.feasible:
-        return Individual(one, cost).fitness.dominates(Individual(other, cost).fitness)
+        fewer, cheaper = one.score.errors - other.score.errors, candidate_cost(one, cost) - candidate_cost(other, cost)
+        return fewer <= 0 and cheaper <= 0 and (fewer < 0 or cheaper < 0)
     return shortfall(one) < shortfall(other)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from evoprune.config import RetrainConfig, TrainConfig, WorkersConfig
 from evoprune.errors import TrainingError, WorkerError
-from evoprune.fitness import workers as workers_module
+from evoprune.fitness import cluster
 from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.problem import make_problem
@@ -53,7 +53,7 @@ def test_nobody_listens_at_the_address(scheme: str) -> None:
 
 def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes connections and says nothing: Ray by itself would wait for minutes."""
-    monkeypatch.setattr(workers_module, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
