@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -120,7 +120,7 @@ def part_of(genomes: Sequence[Genome], generation: int, conditions: Conditions, 
     return Part(generation, tuple(p.genome for p in phenotypes), tuple(p.key for p in phenotypes), conditions)
 
 
-def new_genomes(part: Part, known: Sequence[str] | dict[str, Score]) -> dict[str, Genome]:
+def new_genomes(part: Part, known: Container[str]) -> dict[str, Genome]:
     """The part's genomes by key whose phenotypes are not known, each once, in their order."""
     return {key: genome for key, genome in zip(part.keys, part.genomes, strict=True) if key not in known}
 
