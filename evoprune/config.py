@@ -193,7 +193,11 @@ class SearchConfig(_Section):
         "absolute rise in MCR over the baseline that a candidate may have",
         "0.02 is two percentage points",
     )
-    target_cost: Annotated[float, Field(gt=0, le=1)] | tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = _field(
+    target_cost: (
+        Annotated[float, Field(gt=0, le=1)]
+        | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+        | None
+    ) = _field(
         None,
         "share of the whole network's cost at which the lowest MCR is sought, or several; the tolerance then says "
         "nothing; null: the lowest cost within the tolerance",
@@ -238,6 +242,11 @@ class SearchConfig(_Section):
                 "must have steady_state false with particle_filter, which weighs the particles of whole generations",
             )
         return self
+
+    @property
+    def allowed_rise(self) -> float:
+        """The absolute rise in MCR that candidates may have: the tolerance; any, where targets say what they cost."""
+        return 1.0 if self.targets else self.tolerance
 
     @property
     def targets(self) -> tuple[float, ...]:

@@ -137,7 +137,7 @@ def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
         calibration,
         images,
         labels,
-        tolerance=1.0 if config.search.targets else config.search.tolerance,
+        tolerance=config.search.allowed_rise,
         compensate=compensate,
         device=setting.device,
         cost=config.search.cost,
