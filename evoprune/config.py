@@ -14,6 +14,9 @@ Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 SurvivorCompensation = Literal["sequential", "search"]
 CostName = Literal["macs", "params", "bytes", "latency_ms"]
+CriterionName = Literal[
+    "l1", "l2", "mean_activation", "zeros", "batch_norm_scale", "taylor", "oracle", "obd", "synflow", "random"
+]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
@@ -192,6 +195,12 @@ class SearchConfig(_Section):
         "macs",
         "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
         CostName,
+    )
+    criterion: CriterionName = _choice(
+        "l1",
+        "which parts are more important: first candidates and mutations rather keep them; what is computed on examples "
+        "takes the calibration images with their labels; oracle: the change of the loss without each map",
+        CriterionName,
     )
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     stop_dominated: bool = _flag(

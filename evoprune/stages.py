@@ -17,6 +17,7 @@ from evoprune.fitness.execution import Execution
 from evoprune.fitness.latency import latencies_ms, lowered
 from evoprune.fitness.layer_latency import layer_latencies_ms
 from evoprune.fitness.layer_times import LatencyTable, latency_table
+from evoprune.fitness.losses import Examples
 from evoprune.fitness.problem import errors_as_scored, make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
@@ -37,7 +38,8 @@ from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, candidates_of, survivors_frame
 from evoprune.record.training import drop_training_state, read_training_state, write_training_state
-from evoprune.search.criteria import magnitude_preferences
+from evoprune.search.criteria import preferences_of
+from evoprune.search.importance import Subject
 from evoprune.search.loop import LoopState, evolve
 from evoprune.search.nsga2 import NSGA2
 from evoprune.search.survivors import choose_survivors
@@ -53,7 +55,7 @@ CHANGEABLE = (
 )
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
-BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED = 1, 2, 3
+BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED, CRITERION_SEED = 1, 2, 3, 4
 """What is mixed with the config's seed, so that no two stages draw the same."""
 
 BASELINE = "baseline"
@@ -170,7 +172,8 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     """Runs what is left of the search. Returns the survivors, cheapest first."""
     config, folder, space = setting.config, setting.folder, setting.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    algorithm = NSGA2(space, config.search, magnitude_preferences(problem.model, space), rng)
+    preferences = preferences_of(config.search.criterion, subject_of(setting, problem, workers))
+    algorithm = NSGA2(space, config.search, preferences, rng)
     fingerprint = search_fingerprint(config, space)
     snapshot = newest_snapshot(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
@@ -191,6 +194,21 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     whole = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != whole]
     return choose_survivors(front, config.retrain.survivors, config.search.cost)
+
+
+def subject_of(setting: Setting, problem: Problem, workers: Workers) -> Subject:
+    """What criteria of importance look at: the baseline, and the calibration images with their labels."""
+    images, labels = setting.data.calibration.tensors()
+    examples = Examples(images, labels)
+    return Subject(
+        model=problem.model,
+        space=problem.space,
+        images=images,
+        labels=labels,
+        rng=np.random.default_rng([setting.config.seed, CRITERION_SEED]),
+        losses=lambda genomes: workers.losses(genomes, examples),
+        device=setting.device,
+    )
 
 
 def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from evoprune.fitness.candidate import Candidate, Outcome, Score
 from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.losses import Examples
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.workers import OnEpoch, OnScore
 from evoprune.nets.training import FitState
@@ -94,3 +95,7 @@ class Counting:
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
         raise AssertionError("a search retrains nothing")
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        """As `collect` counts errors."""
+        return [float((self.useful & (genome == 0)).sum()) for genome in genomes]
