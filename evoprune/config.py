@@ -13,6 +13,7 @@ Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 SurvivorCompensation = Literal["sequential", "search"]
+RetrainStart = Literal["keep", "rewind_weights", "rewind_learning_rate", "anew"]
 CostName = Literal["macs", "params", "bytes", "latency_ms"]
 CriterionName = Literal[
     "l1", "l2", "mean_activation", "zeros", "batch_norm_scale", "taylor", "oracle", "obd", "synflow", "random"
@@ -275,10 +276,17 @@ class RetrainConfig(_Section):
         0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
     )
     temperature: float = _positive(4.0, "temperature of the distillation's softened outputs")
+    start: RetrainStart = _choice(
+        "keep",
+        "what survivors are retrained from: keep: the weights that search and compensation left; rewind_weights: those "
+        "the baseline had retrain.epochs before the end of its training, on that training's schedule from there; "
+        "rewind_learning_rate: the trained baseline's, likewise; anew: fresh ones",
+        RetrainStart,
+    )
     compensation: SurvivorCompensation = _choice(
         "sequential",
-        "how survivors begin: sequential: each layer solved on the pruned network's own activations, where that makes "
-        "fewer errors; search: as the search scored them",
+        "how survivors begin that keep their weights: sequential: each layer solved on the pruned network's own "
+        "activations, where that makes fewer errors; search: as the search scored them",
         SurvivorCompensation,
     )
 
@@ -314,3 +322,26 @@ class Config(_Section):
     workers: WorkersConfig = Field(WorkersConfig(), description="scoring of candidates")
     retrain: RetrainConfig = Field(RetrainConfig(), description="retraining of survivors")
     record: RecordConfig = Field(RecordConfig(), description="what is written besides tables and networks")
+
+    @property
+    def rewind_epoch(self) -> int:
+        """The epoch of the baseline's training from whose end on rewound survivors are retrained; 0: its beginning."""
+        return self.train.epochs - self.retrain.epochs
+
+    @model_validator(mode="after")
+    def _there_is_something_to_rewind_to(self) -> Self:
+        start = self.retrain.start
+        if start.startswith("rewind") and self.rewind_epoch < 0:
+            raise PydanticCustomError(
+                "rewind_epochs",
+                "retrain.epochs must be at most train.epochs ({most}) where retrain.start is {start}, not {epochs}",
+                {"most": self.train.epochs, "start": start, "epochs": self.retrain.epochs},
+            )
+        if start == "rewind_weights" and self.model.weights is not None:
+            raise PydanticCustomError(
+                "rewind_given",
+                "model.weights must be null where retrain.start is rewind_weights (an early epoch's are kept while "
+                "the network is trained), not {weights}; take rewind_learning_rate for weights that are given",
+                {"weights": self.model.weights},
+            )
+        return self

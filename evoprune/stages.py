@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config import Config
+from evoprune.errors import ConfigError
 from evoprune.fitness.batching import gram_bytes, measured_execution
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.conditions import ImageRecord
@@ -37,7 +38,13 @@ from evoprune.record.loop_state import loop_from_json, loop_to_json
 from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, candidates_of, survivors_frame
-from evoprune.record.training import drop_training_state, read_training_state, write_training_state
+from evoprune.record.training import (
+    drop_training_state,
+    read_rewind,
+    read_training_state,
+    write_rewind,
+    write_training_state,
+)
 from evoprune.search.criteria import preferences_of
 from evoprune.search.importance import Subject
 from evoprune.search.loop import LoopState, evolve
@@ -93,8 +100,15 @@ def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Modul
         load_weights(model, files.read_tensors(folder.baseline)[0], str(folder.baseline))
         return model.eval()
     if weights is not None:
+        if config.retrain.start == "rewind_weights":
+            raise ConfigError(
+                "retrain.start must not be rewind_weights where the network's weights are given, for those of an early "
+                "epoch are not known; take rewind_learning_rate, or let it be trained"
+            )
         load_weights(model, weights, str(config.model.weights))
     else:
+        if config.retrain.start == "rewind_weights" and config.rewind_epoch == 0:
+            write_rewind(folder, FitState.before(model))
         setting.progress.stage(BASELINE, f"{config.train.epochs} epochs on {len(setting.data.train)} images")
         fit(
             model,
@@ -231,7 +245,7 @@ def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) 
         states = workers.retrain(
             [survivor.genome for survivor in left],
             [read_training_state(folder, survivor.key) for survivor in left],
-            Retraining(config.retrain, data.train, config.data.augment, mixed_seed(config.seed, RETRAIN_SEED)),
+            retraining_of(setting),
             lambda index, report, state: _keeping_state(setting, left[index].key)(report, state),
         )
         for survivor, state in zip(left, states, strict=True):
@@ -243,6 +257,16 @@ def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) 
         survivor.key: read_survivor(folder.survivor(survivor.key), setting.space, survivor.genome).tensors
         for survivor in survivors
     }
+
+
+def retraining_of(setting: Setting) -> Retraining:
+    """How survivors are retrained. Raises ConfigError where the weights to rewind to were not kept."""
+    config = setting.config
+    rewound = None
+    if config.retrain.start == "rewind_weights":
+        rewound = read_rewind(setting.folder, config.rewind_epoch)
+    seed = mixed_seed(config.seed, RETRAIN_SEED)
+    return Retraining(config.retrain, setting.data.train, config.data.augment, seed, config.train, rewound)
 
 
 def test(
@@ -303,9 +327,12 @@ def _mcr(networks: Mapping[str, nn.Module], split: Split, device: torch.device) 
 
 def _keeping_state(setting: Setting, network: str) -> Callable[[EpochReport, FitState], None]:
     """What keeps a network's training after every epoch, and reports it."""
+    config = setting.config
 
     def keep(report: EpochReport, state: FitState) -> None:
         with uninterrupted():
+            if (network, config.retrain.start) == (BASELINE, "rewind_weights") and state.epoch == config.rewind_epoch:
+                write_rewind(setting.folder, state)
             write_training_state(setting.folder, network, state)
         setting.progress.epoch(network, report.epoch, report.epochs, report.loss)
 

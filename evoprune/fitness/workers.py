@@ -158,7 +158,7 @@ class SerialWorkers:
         with torch_threads(self._threads):
             for index, (genome, known) in enumerate(zip(genomes, states, strict=True)):
                 state = known or retrainer.start(genome)
-                while state.epoch < retraining.config.epochs:
+                while state.epoch < retraining.last_epoch:
                     report, state = retrainer.epoch(genome, state)
                     on_epoch(index, report, state)
                 reached.append(state)
@@ -260,13 +260,13 @@ class RayWorkers:
         def ask(actor: Any, index: int) -> Any:
             return actor.epoch.remote(self._problem, shared, genomes[index].tobytes(), reached[index])
 
-        left = [index for index, state in reached.items() if state is None or state.epoch < retraining.config.epochs]
+        left = [index for index, state in reached.items() if state is None or state.epoch < retraining.last_epoch]
         while left:
             for index, (report, state) in self._spread(left, ask, in_flight=1):
                 reached[index] = state
                 if report is not None:
                     on_epoch(index, report, state)
-            left = [index for index in left if reached[index].epoch < retraining.config.epochs]  # type: ignore[union-attr]
+            left = [index for index in left if reached[index].epoch < retraining.last_epoch]  # type: ignore[union-attr]
         return [state for state in reached.values() if state is not None]
 
     def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:

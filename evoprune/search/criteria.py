@@ -31,7 +31,7 @@ class Criterion:
     maps: what each layer says of its feature maps. kernels, weights: of kernels (where None, the mean over their
     weights) and of single weights, None where it is not defined for them.
     normalisation: what makes layers comparable, for global scope. additive: what a map's layers say is added up, not
-    averaged.
+    averaged. labels: it looks at the images' labels.
     """
 
     maps: Callable[[Subject], list[LayerValues]]
@@ -39,6 +39,7 @@ class Criterion:
     kernels: Callable[[Subject], list[np.ndarray]] | None = None
     weights: Callable[[Subject], WeightScores] | None = None
     additive: bool = False
+    labels: bool = False
 
 
 def _order_of_maps(subject: Subject) -> list[LayerValues]:
@@ -63,8 +64,8 @@ CRITERIA: Mapping[CriterionName, Criterion] = MappingProxyType(
         "mean_activation": Criterion(maps=data.mean_activation, normalisation="l2"),
         "zeros": Criterion(maps=data.nonzero_share, normalisation="none"),
         "batch_norm_scale": Criterion(maps=lambda s: weights.batch_norm_scale(s.model, s.space), normalisation="none"),
-        "taylor": Criterion(maps=data.taylor, weights=data.taylor_of_weights, normalisation="l2"),
-        "oracle": Criterion(maps=data.oracle, kernels=data.oracle_of_kernels, normalisation="none"),
+        "taylor": Criterion(maps=data.taylor, weights=data.taylor_of_weights, normalisation="l2", labels=True),
+        "oracle": Criterion(maps=data.oracle, kernels=data.oracle_of_kernels, normalisation="none", labels=True),
         "obd": Criterion(maps=data.obd, weights=data.obd_of_weights, normalisation="none", additive=True),
         "synflow": Criterion(
             maps=_order_of_maps,
