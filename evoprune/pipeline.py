@@ -335,7 +335,7 @@ def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
     files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
-    copied += [source.latency] if source.latency.is_file() else []
+    copied += [path for path in (source.latency, source.rewind) if path.is_file()]
     for path in (*copied, source.baseline, source.space, source.execution):
         files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     return target

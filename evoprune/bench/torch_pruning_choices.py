@@ -26,9 +26,7 @@ STEPS = 14
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "bn_scale")
 
 
-def torch_pruning_genome(
-    problem: Problem, train: Split, importance: str, across_layers: bool, target: float
-) -> Genome:
+def torch_pruning_genome(problem: Problem, train: Split, importance: str, across_layers: bool, target: float) -> Genome:
     """The genome of what a Torch-Pruning pruner keeps at the largest pruning ratio's cost not above the target.
 
     importance: one of IMPORTANCES, with the library's default settings. across_layers: its global pruning. train:

@@ -20,6 +20,7 @@ from evoprune.errors import UserError, WorkerError
 from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.cluster import check_answers, no_answer
 from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.losses import Examples, loss_of
 from evoprune.fitness.retraining import Retrainer, Retraining
 from evoprune.fitness.scoring import Problem
 from evoprune.nets.threads import torch_threads
@@ -56,6 +57,9 @@ class Workers(Protocol):
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
         """Trains each genome's network from its state (None: from the start) to the end of the schedule."""
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        """The mean cross entropy of each genome's network, as `losses.loss_of`."""
 
 
 def score(
@@ -154,11 +158,15 @@ class SerialWorkers:
         with torch_threads(self._threads):
             for index, (genome, known) in enumerate(zip(genomes, states, strict=True)):
                 state = known or retrainer.start(genome)
-                while state.epoch < retraining.config.epochs:
+                while state.epoch < retraining.last_epoch:
                     report, state = retrainer.epoch(genome, state)
                     on_epoch(index, report, state)
                 reached.append(state)
         return reached
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        with torch_threads(self._threads):
+            return [loss_of(self._problem, genome, examples, self._device) for genome in genomes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,14 +260,23 @@ class RayWorkers:
         def ask(actor: Any, index: int) -> Any:
             return actor.epoch.remote(self._problem, shared, genomes[index].tobytes(), reached[index])
 
-        left = [index for index, state in reached.items() if state is None or state.epoch < retraining.config.epochs]
+        left = [index for index, state in reached.items() if state is None or state.epoch < retraining.last_epoch]
         while left:
             for index, (report, state) in self._spread(left, ask, in_flight=1):
                 reached[index] = state
                 if report is not None:
                     on_epoch(index, report, state)
-            left = [index for index in left if reached[index].epoch < retraining.config.epochs]  # type: ignore[union-attr]
+            left = [index for index in left if reached[index].epoch < retraining.last_epoch]  # type: ignore[union-attr]
         return [state for state in reached.values() if state is not None]
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        shared = [self._ray.put(examples)]
+
+        def ask(actor: Any, index: int) -> Any:
+            return actor.loss.remote(self._problem, shared, genomes[index].tobytes())
+
+        found = dict(self._spread(range(len(genomes)), ask, in_flight=IN_FLIGHT))
+        return [found[index] for index in range(len(genomes))]
 
     def _spread(
         self, tasks: Sequence[Any], ask: Callable[[Any, Any], Any], in_flight: int
@@ -313,6 +330,11 @@ class _Actor:
         if state is None:
             return None, retrainer.start(_genome(genome))
         return retrainer.epoch(_genome(genome), state)
+
+    def loss(self, problem: list[Any], examples: list[Any], genome: bytes) -> float:
+        return loss_of(
+            self._fetch("problem", problem), _genome(genome), self._fetch("examples", examples), self._device
+        )
 
     def _fetch(self, name: str, reference: list[Any]) -> Any:
         import ray
