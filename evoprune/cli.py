@@ -254,6 +254,33 @@ def export(
     typer.echo(f"table  {(out or folder / 'export') / TABLE}")
 
 
+@app.command()
+def study(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The study, a YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The table; rows that it holds are not made again. [default: results/NAME.csv]"
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods on the same networks, targets and seeds, all retrained alike; goes on where it stopped."""
+    from evoprune.bench.study_config import load_study
+
+    settings = load_study(config)
+    path = out or Path("results") / f"{settings.name}.csv"
+    from evoprune.bench.study import run_study
+    from evoprune.bench.study_plot import plot_study, study_summary
+
+    with make_progress(quiet, sys.stderr) as progress:
+        table = run_study(settings, path, progress)
+    plot_study(table, path.with_suffix(".png"))
+    typer.echo(study_summary(table).to_string(index=False))
+    for written in (path, path.with_suffix(".png")):
+        typer.echo(f"written  {written}")
+
+
 @bench.command()
 def inference(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders.")],

@@ -18,6 +18,9 @@ from evoprune.nets.zoo import build_network
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 
+STUDIES = ["study_fashion"]
+"""Not one experiment but many: see `tests/bench/test_study.py`."""
+
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
 HALF_WIDTH = (
@@ -110,7 +113,7 @@ ABSENT = {
 
 
 def test_every_experiment_is_here() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*NETWORKS, *MASKED}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*NETWORKS, *MASKED, *STUDIES}
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *MASKED])
