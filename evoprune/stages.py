@@ -186,7 +186,9 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     """Runs what is left of the search. Returns the survivors, cheapest first."""
     config, folder, space = setting.config, setting.folder, setting.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    preferences = preferences_of(config.search.criterion, subject_of(setting, problem, workers))
+    preferences = preferences_of(
+        config.search.criterion, subject_of(config, setting.data, problem, workers, setting.device)
+    )
     algorithm = NSGA2(space, config.search, preferences, rng)
     fingerprint = search_fingerprint(config, space)
     snapshot = newest_snapshot(folder, fingerprint, setting.progress.note)
@@ -210,18 +212,18 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     return choose_survivors(front, config.retrain.survivors, config.search.cost)
 
 
-def subject_of(setting: Setting, problem: Problem, workers: Workers) -> Subject:
+def subject_of(config: Config, data: Data, problem: Problem, workers: Workers, device: torch.device) -> Subject:
     """What criteria of importance look at: the baseline, and the calibration images with their labels."""
-    images, labels = setting.data.calibration.tensors()
+    images, labels = data.calibration.tensors()
     examples = Examples(images, labels)
     return Subject(
         model=problem.model,
         space=problem.space,
         images=images,
         labels=labels,
-        rng=np.random.default_rng([setting.config.seed, CRITERION_SEED]),
+        rng=np.random.default_rng([config.seed, CRITERION_SEED]),
         losses=lambda genomes: workers.losses(genomes, examples),
-        device=setting.device,
+        device=device,
     )
 
 
