@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-Algorithm = Literal["nsga2"]
+Algorithm = Literal["nsga2", "widths", "genetic", "particle_filter", "random"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
@@ -16,8 +16,19 @@ SurvivorCompensation = Literal["sequential", "search"]
 RetrainStart = Literal["keep", "rewind_weights", "rewind_learning_rate", "anew"]
 CostName = Literal["macs", "params", "bytes", "latency_ms"]
 CriterionName = Literal[
-    "l1", "l2", "mean_activation", "zeros", "batch_norm_scale", "taylor", "oracle", "obd", "synflow", "random"
+    "elimination",
+    "l1",
+    "l2",
+    "mean_activation",
+    "zeros",
+    "batch_norm_scale",
+    "taylor",
+    "oracle",
+    "obd",
+    "synflow",
+    "random",
 ]
+CriterionChoice = Literal["auto", CriterionName]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
@@ -184,7 +195,12 @@ class SpaceConfig(_Section):
 class SearchConfig(_Section):
     """How candidates are bred and judged."""
 
-    algorithm: Algorithm = _choice("nsga2", "search algorithm", Algorithm)
+    algorithm: Algorithm = _choice(
+        "nsga2",
+        "nsga2: the front of MCR against cost; widths: evolves how many maps each group keeps; genetic: one objective; "
+        "particle_filter, random: as Anwar and Sung",
+        Algorithm,
+    )
     population: int = _whole(24, "candidates a generation", "candidates", least=4)
     generations: int = _whole(8, "generations bred after the first population", "generations")
     tolerance: float = _fraction(
@@ -192,16 +208,28 @@ class SearchConfig(_Section):
         "absolute rise in MCR over the baseline that a candidate may have",
         "0.02 is two percentage points",
     )
+    target_cost: (
+        Annotated[float, Field(gt=0, le=1)]
+        | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+        | None
+    ) = _field(
+        None,
+        "share of the whole network's cost at which the lowest MCR is sought, or several; the tolerance then says "
+        "nothing; null: the lowest cost within the tolerance",
+        "a share above 0 and at most 1 (0.25 is a quarter), a list of some, or null",
+        "fraction",
+    )
     cost: CostName = _choice(
         "macs",
         "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
         CostName,
     )
-    criterion: CriterionName = _choice(
-        "l1",
+    criterion: CriterionChoice = _choice(
+        "auto",
         "which parts are more important: first candidates and mutations rather keep them; what is computed on examples "
-        "takes the calibration images with their labels; oracle: the change of the loss without each map",
-        CriterionName,
+        "takes the calibration images with their labels; elimination: what compensation cannot make up for; oracle: "
+        "the change of the loss without each map; auto: elimination where scores are compensated, else l1",
+        CriterionChoice,
     )
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     stop_dominated: bool = _flag(
@@ -227,6 +255,33 @@ class SearchConfig(_Section):
         "a round starts from the cheapest survivor of the one before, and only the last may have kernels or strides",
         "a list of rounds, each with some keys of the sections space, search and retrain",
     )
+
+    @model_validator(mode="after")
+    def _particles_are_weighed_by_generation(self) -> Self:
+        if self.steady_state and self.algorithm == "particle_filter":
+            raise PydanticCustomError(
+                "steady_particles",
+                "must have steady_state false with particle_filter, which weighs the particles of whole generations",
+            )
+        return self
+
+    @property
+    def ranked_by(self) -> CriterionName:
+        """The criterion that `auto` stands for, or the one that is named."""
+        if self.criterion != "auto":
+            return self.criterion
+        return "elimination" if self.compensation == "gram" else "l1"
+
+    @property
+    def allowed_rise(self) -> float:
+        """The absolute rise in MCR that candidates may have: the tolerance; any, where targets say what they cost."""
+        return 1.0 if self.targets else self.tolerance
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The target costs as shares of the whole network's, each once, the highest first."""
+        given = self.target_cost or ()
+        return tuple(sorted({*(given if isinstance(given, tuple) else (given,))}, reverse=True))
 
 
 class WorkersConfig(_Section):

@@ -97,7 +97,7 @@ def evolve(
     network = copy.deepcopy(model).cpu().eval()
     classes = _count_classes(network, images, labels)
     plan = discover(round_configs(config)[0].space, model, example_input)
-    calibration_labels = _calibration_labels(calibration_batches, len(calibration_images), config.search.criterion)
+    calibration_labels = _calibration_labels(calibration_batches, len(calibration_images), config.search.ranked_by)
     channels, height, width = images.shape[1:]
     data = Data(
         train=_split(*training),

@@ -45,10 +45,11 @@ from evoprune.record.training import (
     write_rewind,
     write_training_state,
 )
+from evoprune.search.algorithms import make_algorithm
 from evoprune.search.criteria import preferences_of
 from evoprune.search.importance import Subject
 from evoprune.search.loop import LoopState, evolve
-from evoprune.search.nsga2 import NSGA2
+from evoprune.search.objective import Objective
 from evoprune.search.survivors import choose_survivors
 from evoprune.space.cost import cost
 from evoprune.space.plan import SearchSpace
@@ -152,7 +153,7 @@ def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
         calibration,
         images,
         labels,
-        tolerance=config.search.tolerance,
+        tolerance=config.search.allowed_rise,
         compensate=compensate,
         device=setting.device,
         cost=config.search.cost,
@@ -186,10 +187,9 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     """Runs what is left of the search. Returns the survivors, cheapest first."""
     config, folder, space = setting.config, setting.folder, setting.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    preferences = preferences_of(
-        config.search.criterion, subject_of(config, setting.data, problem, workers, setting.device)
-    )
-    algorithm = NSGA2(space, config.search, preferences, rng)
+    subject = subject_of(problem, workers, setting.data.calibration, config.seed, setting.device)
+    preferences = preferences_of(config.search.ranked_by, subject)
+    algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng)
     fingerprint = search_fingerprint(config, space)
     snapshot = newest_snapshot(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
@@ -209,21 +209,23 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     evolve(algorithm, space, workers, config.search, last + 1, known, stands, setting.progress, keep)
     whole = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != whole]
-    return choose_survivors(front, config.retrain.survivors, config.search.cost)
+    objective = Objective.of(config.search, problem.cost_of(space.full()))
+    return choose_survivors(front, config.retrain.survivors, objective)
 
 
-def subject_of(config: Config, data: Data, problem: Problem, workers: Workers, device: torch.device) -> Subject:
+def subject_of(problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device) -> Subject:
     """What criteria of importance look at: the baseline, and the calibration images with their labels."""
-    images, labels = data.calibration.tensors()
+    images, labels = calibration.tensors()
     examples = Examples(images, labels)
     return Subject(
         model=problem.model,
         space=problem.space,
         images=images,
         labels=labels,
-        rng=np.random.default_rng([config.seed, CRITERION_SEED]),
+        rng=np.random.default_rng([seed, CRITERION_SEED]),
         losses=lambda genomes: workers.losses(genomes, examples),
         device=device,
+        statistics=problem.statistics,
     )
 
 

@@ -58,7 +58,7 @@ def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> 
     data, device = load_data(config.data, config.seed), resolve_device(config.device)
     with open_crew(config.workers, device) as crew:
         workers = crew.workers(problem)
-        subject = subject_of(config, data, problem, workers, device)
+        subject = subject_of(problem, workers, data.calibration, config.seed, device)
         report(f"oracle: {problem.space.maps} maps, {len(subject.labels)} images, {workers.count} workers")
         oracle = _raw(ORACLE, subject)
     rows: list[CorrelationRow] = []

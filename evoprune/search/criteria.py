@@ -51,6 +51,7 @@ def _order_of_maps(subject: Subject) -> list[LayerValues]:
 
 CRITERIA: Mapping[CriterionName, Criterion] = MappingProxyType(
     {
+        "elimination": Criterion(maps=data.elimination, normalisation="none"),
         "l1": Criterion(
             maps=lambda s: weights.filter_l1(s.model, s.space),
             weights=lambda s: weights.magnitude(s.model, s.space),

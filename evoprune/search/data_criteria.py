@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from evoprune.search.importance import LayerValues, Subject, WeightScores, weights_of
 from evoprune.search.observation import BATCH_SIZE, Objective, observe
 from evoprune.space.plan import SearchSpace
+from evoprune.space.slicing import copied, named_tensors
+from evoprune.surgery.compensation import gram_statistics
+from evoprune.surgery.elimination import eliminations
 
 DRAWS = 4
 """How often signs are drawn for the curvature of every example."""
@@ -184,3 +187,22 @@ def _images(subject: Subject) -> Tensor:
 
 def _mean(sums: Tensor, pixels: Tensor) -> Tensor:
     return sums / pixels
+
+
+def elimination(subject: Subject) -> list[LayerValues]:
+    """How much of their readers' outputs is lost by when a map is eliminated: the one that goes first has the least.
+
+    A share of the outputs' variance, after compensation, with all maps gone that are missed less: 0 to 1, comparable
+    over groups. See `surgery.elimination`, and there the sources.
+    """
+    model, space = subject.model, subject.space
+    statistics = subject.statistics
+    if statistics is None:
+        statistics = gram_statistics(copied(model).to(subject.device), space, subject.images.to(subject.device))
+    tensors = {name: tensor.detach().to(subject.device) for name, tensor in named_tensors(model)}
+    values = []
+    for group, found in zip(space.groups, eliminations(space, tensors, statistics), strict=True):
+        if found is not None:
+            ties = np.arange(group.size) * np.finfo(float).eps  # what goes later is never worth less
+            values.append(LayerValues(group.start + found.order, found.error[1:] + ties))
+    return values

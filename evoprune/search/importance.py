@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from evoprune.space.plan import Axis, Genome, SearchSpace
 from evoprune.space.slicing import copied
+from evoprune.surgery.compensation import Statistics
 
 Normalisation = Literal["none", "largest", "l2"]
 """How the values of a layer are made comparable with another layer's: not at all, over the largest, over their norm."""
@@ -27,6 +28,7 @@ class Subject:
 
     model: trained, in eval mode. images: float (n, c, h, w), labels: int64 (n,): examples out of the training split.
     rng: of what is drawn. losses: of whole networks, who computes them is free. device: where gradients are computed.
+    statistics: of the layers' inputs, where they are known already.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Subject:
     rng: np.random.Generator
     losses: Losses
     device: torch.device
+    statistics: Statistics | None = None
 
     def network(self) -> nn.Module:
         """A copy of the model on the device, all of whose parameters take gradients."""
