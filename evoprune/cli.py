@@ -338,6 +338,22 @@ def fitness(
 
 
 @bench.command()
+def criteria(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With trained weights (model.weights).")] = Path(
+        "experiments/bench_criteria.yaml"
+    ),
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/criteria_correlation.csv"),
+) -> None:
+    """Compare every criterion of importance with the oracle: the change of the loss without each map."""
+    settings = load_config(config, _parsed(overrides))
+    from evoprune.bench.criteria import bench_criteria
+
+    bench_criteria(settings, out, typer.echo)
+    typer.echo(f"table  {out}")
+
+
+@bench.command()
 def overhead(
     population: Annotated[int, typer.Option(min=4, help="Candidates a generation.")] = 512,
     generations: Annotated[int, typer.Option(min=1, help="Generations after the first.")] = 15,

@@ -103,7 +103,7 @@ class DataConfig(_Section):
     )
     validation: int = _whole(1000, "images the search scores on, held out of training", "images")
     calibration: int = _whole(
-        256, "training images that batch-norm statistics and compensation are computed on", "images", least=2
+        256, "training images that batch-norm statistics, compensation and criteria are computed on", "images", least=2
     )
     augment: tuple[Augmentation, ...] = _field(
         (),

@@ -23,6 +23,12 @@ STUDIES = ["study_fashion"]
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
+QUARTER_WIDTH = (
+    GREY,
+    32 * 9 * 784 + 32 * 32 * 9 * (784 + 2 * 196) + (64 * 32 + 64 * 64) * 9 * 49 + 256 * (64 * 49) + 10 * 256,
+    4 * 32 + 2 * 64 + 256,
+)
+
 HALF_WIDTH = (
     GREY,
     64 * 9 * 784 + 64 * 64 * 9 * (784 + 2 * 196) + (128 * 64 + 128 * 128) * 9 * 49 + 256 * (128 * 49) + 10 * 256,
@@ -33,11 +39,8 @@ HALF_WIDTH = (
 NETWORKS = {
     "quickstart": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
     "anwar_mnist": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
-    "fashion_cnn": (
-        GREY,
-        32 * 9 * 784 + 32 * 32 * 9 * (784 + 2 * 196) + (64 * 32 + 64 * 64) * 9 * 49 + 256 * (64 * 49) + 10 * 256,
-        4 * 32 + 2 * 64 + 256,
-    ),
+    "fashion_cnn": QUARTER_WIDTH,
+    "bench_criteria": QUARTER_WIDTH,
     "fashion_half_width": HALF_WIDTH,
     "bench_fitness": HALF_WIDTH,
     # Expansion, depthwise and projection, block by block. The stem goes with the first block's output, which is added

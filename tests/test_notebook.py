@@ -107,12 +107,13 @@ def test_a_criterion_that_looks_at_labels_needs_those_of_calibration_images(
     with pytest.raises(ep.UserError, match=r"calibration must have labels where search\.criterion is taylor"):
         evolve(model, images[:1], validation, images, workers=SERIAL, search=search, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+    cases: list[tuple[str, Any, SearchConfig]] = [
+        ("pairs", [(images[:30], labels[:30]), (images[30:], labels[30:])], search),
+        ("l1", images, SearchConfig(population=8, generations=1)),
+    ]
     found = [
         evolve(model, images[:1], validation, given, workers=SERIAL, search=settings, out=tmp_path / name)
-        for name, given, settings in [
-            ("halves", [(images[:30], labels[:30]), (images[30:], labels[30:])], search),
-            ("l1", images, SearchConfig(population=8, generations=1)),
-        ]
+        for name, given, settings in cases
     ]
     first = [run.candidates[run.candidates.generation == 0].key.tolist() for run in found]
     assert first[0] != first[1]

@@ -70,7 +70,7 @@ def obd(subject: Subject) -> list[LayerValues]:
 
     h, the second derivative of the mean loss by the gate, is the Gauss-Newton approximation that LeCun et al. take
     (after Levenberg and Marquardt), which is never negative: see `gauss_newton_diagonal`;
-    here examples are not mixed.
+    here examples are not mixed. A map has a gate at each layer that reads it.
     """
     network, generator = subject.network(), torch.Generator().manual_seed(subject.draw_seed())
 

@@ -23,9 +23,9 @@ LEAST_KEPT = 0.01
 def linearised(model: nn.Module) -> nn.Module:
     """A copy with |W|, no biases, and batch norms as positive factors |gamma| / sqrt(variance + eps).
 
-    In float64 and eval mode. Of convolutions, ReLU and pooling this computes a sum over paths of products of weights,
-    so that no unit is ever dead. Tanaka et al. 2020, algorithm 1 (|W|); there batch norm's shift stays, with which the
-    scores into a unit and out of it differ.
+    In float64 and eval mode. Of convolutions, ReLU (also ReLU6, without its bound) and pooling this computes a sum over
+    paths of products of weights, so that no unit is ever dead. Tanaka et al. 2020, algorithm 1 (|W|); there batch
+    norm's shift stays, with which the scores into a unit and out of it differ.
     """
     network = copied(model).cpu().to(torch.float64).eval()
     with torch.no_grad():
@@ -37,6 +37,8 @@ def linearised(model: nn.Module) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                 module.running_mean.zero_()
+            elif isinstance(module, nn.Hardtanh):  # ReLU6 too: where it is full, nothing would flow
+                module.max_val = math.inf
     return network.requires_grad_(True)
 
 

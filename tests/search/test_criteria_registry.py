@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evoprune.config import CriterionName
 from evoprune.errors import ConfigError
+from evoprune.search import synflow
 from evoprune.search.criteria import (
     CRITERIA,
     kernel_importance,
@@ -21,6 +22,7 @@ from evoprune.search.criteria import (
     weight_importance,
 )
 from evoprune.search.importance import Subject, normalised
+from tests.fitness.problems import problem
 from tests.search.subjects import subject_of
 
 NAMES: tuple[CriterionName, ...] = get_args(CriterionName)
@@ -209,3 +211,19 @@ def test_taylor_of_weights_as_torch_pruning_has_it() -> None:
     scores = weight_importance("taylor", subject_of(model, images, labels))["conv2.weight"].sum((1, 2, 3)).numpy()
     other = theirs(model, "conv2", tp.importance.TaylorImportance(group_reduction="first", normalizer=None))
     assert (scores / scores.max()).tolist() == pytest.approx(other.tolist(), rel=1e-4)
+
+
+# --- other networks
+
+
+@pytest.mark.parametrize("network", ["residual", "depthwise", "concatenating", "without norm"])
+def test_networks_of_every_kind(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every map is given a finite importance by every criterion that the network has something for."""
+    monkeypatch.setattr(synflow, "STEPS", 5)
+    posed = problem(network)
+    subject = subject_of(posed.model, posed.calibration[:4], torch.arange(4))
+    for name in set(NAMES) - {"oracle"} - ({"batch_norm_scale"} if network == "without norm" else set()):
+        importance = map_importance(name, subject)
+        assert importance.shape == (subject.space.maps,)
+        assert np.isfinite(importance).all(), name
+        assert importance.std() > 0 or name == "batch_norm_scale", name  # which training has not moved

@@ -59,6 +59,15 @@ def test_as_much_flows_into_a_unit_as_out_of_it() -> None:
     assert (first > 0).all()
 
 
+def test_nothing_is_held_back_by_relu6() -> None:
+    """10 and 70 flow through units that would hand on 6."""
+    model = nn.Sequential(linear([[10.0], [70.0]]), nn.ReLU6(), linear([[1.0, 1.0]]))
+    flow = synaptic_flow(linearised(model), SearchSpace.from_model(model, doubles([[1.0]])), (1,))
+    assert flow["0.weight"].tolist() == [[10], [70]]
+    assert isinstance(model[1], nn.ReLU6)
+    assert model[1].max_val == 6
+
+
 def test_the_model_stays_as_it_was() -> None:
     model = convolutional()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
