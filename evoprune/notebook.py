@@ -107,7 +107,7 @@ def evolve(
     check_tensorboard(config)
     computing = resolve_device(device)
     shown = progress or SilentProgress()
-    with open_crew(config.workers, computing) as crew:
+    with open_crew(config.workers, computing, shown.note) as crew:
         go_on_in(folder, config)
         with with_scalars(shown, config, folder) as told:
             setting = Setting(config, folder, data, network, plan, computing, told)

@@ -33,6 +33,10 @@ NETWORK_SEED = 0
 """What is mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
 
 
+NO_MATTER = ("workers.count", "workers.backend", "workers.address", "workers.timeout_s", "workers.epoch_timeout_s")
+"""Who scores, and how long one may take, makes no difference to what comes out."""
+
+
 def run(
     config: str | Path | Config,
     overrides: Mapping[str, object] | None = None,
@@ -140,7 +144,7 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
     progress.stage("space", config.model.network)
     # later rounds search smaller networks, but what their sections ask for is checked before anything is written
     space, *_ = [discover(settings.space, network, _probe_image(data.image_shape)) for settings in rounds]
-    with open_crew(config.workers, device) as crew:
+    with open_crew(config.workers, device, progress.note) as crew:
         if fresh and folder.holds_run():
             folder.clear()
         go_on_in(folder, config)
@@ -282,11 +286,7 @@ def _retraining_of(config: Config) -> dict[str, Any]:
 def _results_of(config: Config) -> dict[str, Any]:
     """What a run's results depend on."""
     settings = flat_config(config)
-    return {
-        key: value
-        for key, value in settings.items()
-        if not key.startswith(("workers.count", "workers.backend", "workers.address", "record."))
-    }
+    return {key: value for key, value in settings.items() if not key.startswith((*NO_MATTER, "record."))}
 
 
 def _reached(folder: RunFolder) -> int:

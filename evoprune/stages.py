@@ -50,6 +50,7 @@ from evoprune.surgery.compensation import uncompensated
 CHANGEABLE = (
     *("search.generations", "retrain.", "record.", "device"),
     *("workers.count", "workers.backend", "workers.address", "workers.memory"),
+    *("workers.timeout_s", "workers.epoch_timeout_s"),
 )
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
