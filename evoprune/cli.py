@@ -16,16 +16,18 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from evoprune.config_loading import load_config, parse_override
+from evoprune.config_loading import load_config, parse_override, trusted_keys
 from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
+from evoprune.record.interrupts import Terminated, stoppable
 
 if TYPE_CHECKING:
     from evoprune.record.runs import Run
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often `evoprune watch` looks at the folder."""
@@ -45,7 +47,8 @@ class _Commands(TyperGroup):
             raise typer.Exit(EXIT_USER_ERROR) from error
         except (Interrupted, KeyboardInterrupt) as error:
             typer.echo(f"interrupted: {error}" if str(error) else "interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from error
+            terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+            raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from error
 
 
 app = typer.Typer(
@@ -344,12 +347,15 @@ def _image_shape(text: str) -> tuple[int, int, int]:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Lets an interruption say how to go on with the run in `folder`."""
+    """Lets an interruption, by Ctrl-C or SIGTERM, say how to go on with the run in `folder`."""
     try:
-        yield
+        with stoppable():
+            yield
     except (Interrupted, KeyboardInterrupt) as error:
         if (folder / "config.yaml").is_file():
-            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}"
+            again = trusted_keys(load_config(folder / "config.yaml"))
+            changes = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in again.items())
+            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}{changes}"
         else:
             remedy = "nothing was written yet; run it again"
         raise Interrupted(remedy) from error

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evoprune import stages
 from evoprune.config import Config, SpaceConfig
-from evoprune.config_loading import config_from_dict, dump_config, load_config, round_configs
+from evoprune.config_loading import config_from_dict, dump_config, load_config, refuse_untrusted, round_configs
 from evoprune.errors import ConfigError, NetworkError, RunFolderError
 from evoprune.fitness.batching import measured_execution
 from evoprune.fitness.scoring import Problem
@@ -24,6 +24,7 @@ from evoprune.progress import Progress, SilentProgress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
+from evoprune.record.lock import locked
 from evoprune.record.runs import Run, flat_config, load_run
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.space.plan import SearchSpace
@@ -68,7 +69,7 @@ def resume(
 ) -> Run:
     """Goes on with a run from where it stopped; a finished stage is not done again.
 
-    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on. Rounds before the
+    overrides: of keys that `stages.CHANGEABLE` names, and those that have code run (`trusted_keys`), as they are; more generations carry a finished search on. Rounds before the
     last one, once finished, stay as they are.
     generation, out: branches off after that generation (of the last round), into a folder of its own.
     """
@@ -76,12 +77,13 @@ def resume(
     if outer := folder.round_of():
         raise RunFolderError(f"{path} is a round of the run {outer.root}; go on with `evoprune resume {outer.root}`")
     stored = load_config(folder.config)
+    refuse_untrusted(stored, folder.config, overrides or {})
     config = load_config(folder.config, overrides)
     _check_changes(folder, config, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
     if generation is not None and out is not None:
-        folder = _branch(folder, RunFolder(Path(out)), generation)
+        folder = _branch(folder, RunFolder(Path(out)), generation, progress or SilentProgress())
     elif folder.survivors_table.is_file() and _results_of(stored) == _results_of(config):
         return load_run(folder.root)
     return _proceed(config, folder, progress or SilentProgress(), fresh=False)
@@ -133,6 +135,9 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
 def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool) -> Run:
     """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced."""
     check_tensorboard(config)
+    if folder.holds_run():  # whoever works on it is told of at once, not after the cluster has been started
+        with locked(folder, progress.note):
+            pass
     device = resolve_device(config.device)
     rounds = round_configs(config)
     first = _round_folder(folder, 1, len(rounds))
@@ -144,7 +149,7 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
     progress.stage("space", config.model.network)
     # later rounds search smaller networks, but what their sections ask for is checked before anything is written
     space, *_ = [discover(settings.space, network, _probe_image(data.image_shape)) for settings in rounds]
-    with open_crew(config.workers, device, progress.note) as crew:
+    with open_crew(config.workers, device, progress.note) as crew, locked(folder, progress.note):
         if fresh and folder.holds_run():
             folder.clear()
         go_on_in(folder, config)
@@ -324,20 +329,21 @@ def _check_same_search(stored: Config, config: Config) -> None:
             )
 
 
-def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
+def _branch(source: RunFolder, target: RunFolder, generation: int, progress: Progress) -> RunFolder:
     """A new run folder that stands where another one stood after a generation."""
     if target.holds_run():
         raise RunFolderError(f"{target.root} holds a run; choose another folder with --out")
     config = load_config(source.config)
     space = SearchSpace.from_dict(files.read_json(source.space))
     read_snapshot(source, generation, stages.search_fingerprint(round_configs(config)[-1], space))
-    target.create()
-    files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
     copied += [source.latency] if source.latency.is_file() else []
-    for path in (*copied, source.baseline, source.space, source.execution):
-        files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
+    with locked(target, progress.note):
+        target.create()
+        files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
+        for path in (*copied, source.baseline, source.space, source.execution):
+            files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     return target
 
 
