@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-Algorithm = Literal["nsga2"]
+Algorithm = Literal["nsga2", "widths", "genetic", "particle_filter", "random"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
@@ -180,13 +180,29 @@ class SpaceConfig(_Section):
 class SearchConfig(_Section):
     """How candidates are bred and judged."""
 
-    algorithm: Algorithm = _choice("nsga2", "search algorithm", Algorithm)
+    algorithm: Algorithm = _choice(
+        "nsga2",
+        "nsga2: the front of MCR against cost; widths: evolves how many maps each group keeps; genetic: one objective; "
+        "particle_filter, random: as Anwar and Sung",
+        Algorithm,
+    )
     population: int = _whole(24, "candidates a generation", "candidates", least=4)
     generations: int = _whole(8, "generations bred after the first population", "generations")
     tolerance: float = _fraction(
         0.02,
         "absolute rise in MCR over the baseline that a candidate may have",
         "0.02 is two percentage points",
+    )
+    target_cost: (
+        Annotated[float, Field(gt=0, le=1)]
+        | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+        | None
+    ) = _field(
+        None,
+        "share of the whole network's cost at which the lowest MCR is sought, or several; the tolerance then says "
+        "nothing; null: the lowest cost within the tolerance",
+        "a share above 0 and at most 1 (0.25 is a quarter), a list of some, or null",
+        "fraction",
     )
     cost: CostName = _choice(
         "macs",
@@ -217,6 +233,26 @@ class SearchConfig(_Section):
         "a round starts from the cheapest survivor of the one before, and only the last may have kernels or strides",
         "a list of rounds, each with some keys of the sections space, search and retrain",
     )
+
+    @model_validator(mode="after")
+    def _particles_are_weighed_by_generation(self) -> Self:
+        if self.steady_state and self.algorithm == "particle_filter":
+            raise PydanticCustomError(
+                "steady_particles",
+                "must have steady_state false with particle_filter, which weighs the particles of whole generations",
+            )
+        return self
+
+    @property
+    def allowed_rise(self) -> float:
+        """The absolute rise in MCR that candidates may have: the tolerance; any, where targets say what they cost."""
+        return 1.0 if self.targets else self.tolerance
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The target costs as shares of the whole network's, each once, the highest first."""
+        given = self.target_cost or ()
+        return tuple(sorted({*(given if isinstance(given, tuple) else (given,))}, reverse=True))
 
 
 class WorkersConfig(_Section):

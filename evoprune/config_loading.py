@@ -3,10 +3,10 @@
 import json
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from evoprune.config import Config
 from evoprune.config_errors import complaints, known_keys, printable, unknown_key
@@ -15,6 +15,8 @@ from evoprune.strict_yaml import read_yaml
 
 OVERRIDE_SOURCE = "--set"
 
+Schema = TypeVar("Schema", bound=BaseModel)
+
 
 def load_config(path: Path | str, overrides: Mapping[str, object] | None = None) -> Config:
     """Reads, overrides and validates an experiment's YAML file.
@@ -22,22 +24,7 @@ def load_config(path: Path | str, overrides: Mapping[str, object] | None = None)
     overrides: dotted key -> value, as {"search.population": 16}.
     Raises ConfigError: one line with the first complaint and the number of others.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such config file; give the path of an experiment's YAML") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text in UTF-8; give the path of an experiment's YAML") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an experiment's YAML file") from error
-    try:
-        data = read_yaml(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: is no valid YAML: {error}") from error
-    if not isinstance(data, Mapping):
-        found = "is empty" if data is None else f"is no mapping of keys but a {type(data).__name__}"
-        raise ConfigError(f"{path}: {found}; write `name: ...` and what differs from the defaults")
-    return config_from_dict(data, overrides, source=str(path))
+    return config_from_dict(read_mapping(Path(path)), overrides, source=str(path))
 
 
 def config_from_dict(
@@ -47,8 +34,17 @@ def config_from_dict(
 
     Raises ConfigError as load_config does.
     """
+    config = validated(Config, data, overrides, source)
+    round_configs(config, source)
+    return config
+
+
+def validated(
+    schema: type[Schema], data: Mapping[str, Any], overrides: Mapping[str, object] | None = None, source: str = "config"
+) -> Schema:
+    """Nested mappings as an object of a schema. Raises ConfigError as load_config does."""
     overrides = overrides or {}
-    keys = known_keys(Config)
+    keys = known_keys(schema)
     found = [f"{OVERRIDE_SOURCE}: {unknown_key(key, keys)}" for key in overrides if key not in keys]
     merged = _plain(data, source)
     for key, value in overrides.items():
@@ -56,14 +52,33 @@ def config_from_dict(
             _put(merged, key.split("."), _plain(value, OVERRIDE_SOURCE))
     try:
         # Strict JSON, not strict Python: there a list may stand for a tuple and a mapping for a section.
-        config = Config.model_validate_json(json.dumps(merged))
+        valid = schema.model_validate_json(json.dumps(merged))
     except ValidationError as error:
         found += complaints(error, merged, keys, lambda place: _source_of(place, overrides, source))
     if found:
         others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ConfigError(printable(found[0]) + others)
-    round_configs(config, source)
-    return config
+    return valid
+
+
+def read_mapping(path: Path, what: str = "an experiment's YAML") -> Mapping[str, Any]:
+    """A YAML file's mapping. Raises ConfigError where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such config file; give the path of {what}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no text in UTF-8; give the path of {what}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give {what}") from error
+    try:
+        data = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no valid YAML: {error}") from error
+    if not isinstance(data, Mapping):
+        found = "is empty" if data is None else f"is no mapping of keys but a {type(data).__name__}"
+        raise ConfigError(f"{path}: {found}; write `name: ...` and what differs from the defaults")
+    return data
 
 
 def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:

@@ -37,9 +37,10 @@ from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
 from evoprune.record.training import drop_training_state, read_training_state, write_training_state
-from evoprune.search.criteria import magnitude_preferences
+from evoprune.search.algorithms import make_algorithm
 from evoprune.search.loop import LoopState, evolve
-from evoprune.search.nsga2 import NSGA2
+from evoprune.search.objective import Objective
+from evoprune.search.preferences import preferences_for
 from evoprune.search.survivors import choose_survivors
 from evoprune.space.cost import cost
 from evoprune.space.plan import SearchSpace
@@ -137,7 +138,7 @@ def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
         calibration,
         images,
         labels,
-        tolerance=config.search.tolerance,
+        tolerance=config.search.allowed_rise,
         compensate=compensate,
         device=setting.device,
         cost=config.search.cost,
@@ -171,7 +172,7 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     """Runs what is left of the search. Returns the survivors, cheapest first."""
     config, folder, space = setting.config, setting.folder, setting.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    algorithm = NSGA2(space, config.search, magnitude_preferences(problem.model, space), rng)
+    algorithm = make_algorithm(space, config.search, preferences_for(problem), problem.cost_of, rng)
     fingerprint = search_fingerprint(config, space)
     snapshot, told = newest_state(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
@@ -190,7 +191,8 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     evolve(algorithm, space, workers, config.search, last + 1, known, stands, setting.progress, keep)
     whole = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != whole]
-    return choose_survivors(front, config.retrain.survivors, config.search.cost)
+    objective = Objective.of(config.search, problem.cost_of(space.full()))
+    return choose_survivors(front, config.retrain.survivors, objective)
 
 
 def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:

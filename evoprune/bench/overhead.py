@@ -24,9 +24,10 @@ from evoprune.record.checkpoint import Snapshot, write_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.loop_state import loop_to_json
 from evoprune.record.tables import candidates_frame
+from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.search.criteria import magnitude_preferences
 from evoprune.search.loop import LoopState, evolve
-from evoprune.search.nsga2 import NSGA2
+from evoprune.space.cost import cost
 from evoprune.space.plan import Genome, SearchSpace
 
 NETWORK = "2x64C3-MP2-2x64C3-MP2-2x128C3-256FC-10"
@@ -72,14 +73,15 @@ def bench_overhead(population: int, generations: int, workers: WorkersConfig) ->
     network = build_network(NETWORK, (1, 28, 28), 10, torch.Generator().manual_seed(0)).eval()
     space = SearchSpace.from_model(network, torch.zeros(1, 1, 28, 28))
     config = SearchConfig(population=population, generations=generations)
-    algorithm = NSGA2(space, config, magnitude_preferences(network, space), np.random.default_rng(0))
+    preferences, rng = magnitude_preferences(network, space), np.random.default_rng(0)
+    algorithm = make_algorithm(space, config, preferences, lambda genome: float(cost(space, genome).macs), rng)
     with open_crew(workers, torch.device("cpu")) as crew, tempfile.TemporaryDirectory(prefix="evoprune-") as folder:
         candidates, seconds, count = _timed(algorithm, space, config, crew, RunFolder(Path(folder)))
     return OverheadRow(workers.backend, count, population, generations, candidates, round(candidates / seconds, 1))
 
 
 def _timed(
-    algorithm: NSGA2, space: SearchSpace, config: SearchConfig, crew: Crew, folder: RunFolder
+    algorithm: Algorithm, space: SearchSpace, config: SearchConfig, crew: Crew, folder: RunFolder
 ) -> tuple[int, float, int]:
     """Candidates, seconds, workers."""
     workers = crew.workers(cast(Problem, Nothing()))

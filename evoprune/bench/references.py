@@ -30,7 +30,7 @@ def torch_pruning(problem: Problem, genome: Genome) -> np.ndarray:
 
     Feature maps alone. Raises ConfigError where Torch-Pruning is not installed.
     """
-    tp = _torch_pruning()
+    tp = torch_pruning_library()
     model = copy.deepcopy(problem.model)
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=problem.calibration[:1])
     phenotype = problem.space.check(genome)
@@ -54,7 +54,8 @@ def _scored(problem: Problem, model: nn.Module) -> np.ndarray:
         return torch.cat([wrong_flags(model(images), labels) for images, labels in pairs]).numpy()
 
 
-def _torch_pruning() -> Any:
+def torch_pruning_library() -> Any:
+    """The library's module. Raises ConfigError where it is not installed."""
     try:
         import torch_pruning
     except ImportError:

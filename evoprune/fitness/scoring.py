@@ -51,6 +51,13 @@ class Problem:
     cost: CostName = "macs"
     execution: Execution = field(default_factory=Execution)
 
+    def cost_of(self, genome: Genome) -> float:
+        """What the genome costs, by `cost`."""
+        phenotype = self.space.phenotype(genome)
+        if self.latency is not None and self.cost == "latency_ms":
+            return self.latency.predict(self.space, phenotype)
+        return float(getattr(phenotype_cost(self.space, phenotype), self.cost))
+
     def scorer(self, device: torch.device) -> "Scorer":
         """What scores its candidates on a device."""
         return Scorer(self, device)

@@ -104,7 +104,7 @@ class RunSection:
     @cached_property
     def best(self) -> Survivor | None:
         """The cheapest survivor within the tolerance on the validation set after retraining; else the cheapest."""
-        tolerance = round_configs(self.run.config)[-1].search.tolerance
+        tolerance = round_configs(self.run.config)[-1].search.allowed_rise
         within = (s for s in self.survivors if s.row["mcr_retrained"] <= s.row["baseline_mcr_validation"] + tolerance)
         return next(within, next(iter(self.survivors), None))
 

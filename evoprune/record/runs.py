@@ -195,7 +195,7 @@ class Run:
 
     @property
     def _tolerance(self) -> float:
-        return round_configs(self.config)[-1].search.tolerance
+        return round_configs(self.config)[-1].search.allowed_rise
 
     def _survivor_genomes(self) -> dict[str, np.ndarray]:
         return {key: self.genome(key) for key in self.survivors["key"]}

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from deap import base, tools
 
-from evoprune.config import CostName
-from evoprune.fitness.candidate import Candidate, Score
+from evoprune.fitness.candidate import Candidate
+from evoprune.search.objective import Objective
 
 
 class FeasibleFitness(base.Fitness):
-    """(errors, cost), both minimised."""
+    """(errors, price), both minimised."""
 
     weights = (-1.0, -1.0)
 
@@ -17,30 +17,18 @@ class FeasibleFitness(base.Fitness):
 class Individual:
     """A candidate with its fitness, for DEAP's functions."""
 
-    def __init__(self, candidate: Candidate, cost: CostName):
+    def __init__(self, candidate: Candidate, objective: Objective):
         self.candidate = candidate
-        self.fitness = FeasibleFitness((candidate.score.errors, candidate_cost(candidate, cost)))
+        self.fitness = FeasibleFitness((candidate.score.errors, objective.price(candidate)))
 
 
-def candidate_cost(candidate: Candidate, cost: CostName) -> float:
-    """What the search minimises besides errors."""
-    return score_cost(candidate.score, cost)
-
-
-def score_cost(score: Score, cost: CostName) -> float:
-    """The field of a score that a cost names."""
-    value: float | None = getattr(score, cost)
-    assert value is not None, f"scores of this search have no {cost}"
-    return value
-
-
-def dominates(one: Candidate, other: Candidate, cost: CostName) -> bool:
+def dominates(one: Candidate, other: Candidate, objective: Objective) -> bool:
     """Whether one is better under the tolerance: feasible before the others, those then by `shortfall`.
 
     Deb 2000 (feasible first); Deb et al. 2002, definition 1 (constrained domination).
     """
     if one.score.feasible and other.score.feasible:
-        fewer, cheaper = one.score.errors - other.score.errors, candidate_cost(one, cost) - candidate_cost(other, cost)
+        fewer, cheaper = one.score.errors - other.score.errors, objective.price(one) - objective.price(other)
         return fewer <= 0 and cheaper <= 0 and (fewer < 0 or cheaper < 0)
     return shortfall(one) < shortfall(other)
 
@@ -57,23 +45,23 @@ def shortfall(candidate: Candidate) -> tuple[int, float]:
     return (1 if score.feasible is None else 2), score.errors / score.images_seen
 
 
-def select(candidates: Sequence[Candidate], count: int, cost: CostName) -> list[Candidate]:
+def select(candidates: Sequence[Candidate], count: int, objective: Objective) -> list[Candidate]:
     """The best `count`: the feasible front by front, the last one by crowding; then the others by `shortfall`.
 
     Deb et al. 2002, NSGA-II; the fronts by Fortin, Grenier and Parizeau 2013.
     """
-    feasible = [Individual(candidate, cost) for candidate in candidates if candidate.score.feasible]
+    feasible = [Individual(candidate, objective) for candidate in candidates if candidate.score.feasible]
     chosen = tools.selNSGA2(feasible, count, nd="log") if feasible else []
     others = sorted((candidate for candidate in candidates if not candidate.score.feasible), key=shortfall)
     return [individual.candidate for individual in chosen] + others[: count - len(chosen)]
 
 
-def feasible_front(candidates: Sequence[Candidate], cost: CostName) -> list[Candidate]:
+def feasible_front(candidates: Sequence[Candidate], objective: Objective) -> list[Candidate]:
     """The feasible candidates that no other one beats in errors and cost, cheapest first, one a phenotype."""
     unique = {candidate.key: candidate for candidate in reversed(candidates) if candidate.score.feasible}
     if not unique:
         return []
-    individuals = [Individual(candidate, cost) for candidate in reversed(unique.values())]
+    individuals = [Individual(candidate, objective) for candidate in reversed(unique.values())]
     front = tools.sortLogNondominated(individuals, len(individuals), first_front_only=True)
     found = [individual.candidate for individual in front]
-    return sorted(found, key=lambda c: (candidate_cost(c, cost), c.score.errors, c.key))
+    return sorted(found, key=lambda c: (objective.price(c), c.score.errors, objective.cost_of(c), c.key))

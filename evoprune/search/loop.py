@@ -12,8 +12,8 @@ from evoprune.fitness.candidate import Candidate, Outcome, Score
 from evoprune.fitness.conditions import Conditions, ImageRecord
 from evoprune.fitness.workers import Workers
 from evoprune.progress import GenerationSummary, Progress
-from evoprune.search.fitness import candidate_cost, score_cost
-from evoprune.search.nsga2 import NSGA2
+from evoprune.search.algorithms import Algorithm
+from evoprune.search.objective import score_cost
 from evoprune.space.plan import Genome, SearchSpace
 
 STEADY_PARTS = 8
@@ -43,7 +43,7 @@ OnGeneration = Callable[[int, Sequence[Candidate], LoopState], None]
 
 
 def evolve(
-    algorithm: NSGA2,
+    algorithm: Algorithm,
     space: SearchSpace,
     workers: Workers,
     config: SearchConfig,
@@ -67,7 +67,7 @@ def evolve(
         under_way.append(_submitted(part, workers, known, under_way))
     asked, told, end = first * len(sizes) + len(under_way), first * len(sizes), (config.generations + 1) * len(sizes)
     record, starters = state.record, list[Genome]()
-    conditions = conditions_now(algorithm.front, record, config)
+    conditions = conditions_now(algorithm, record, config)
     generation = _Generation(first)
     whole = space.key(space.full())  # always in the first population
     while told < end:
@@ -92,7 +92,7 @@ def evolve(
         if told % len(sizes):
             continue
         record = record.updated(generation.scored)
-        conditions = conditions_now(algorithm.front, record, config)
+        conditions = conditions_now(algorithm, record, config)
         on_generation(generation.number, generation.candidates, LoopState(record, tuple(a.part for a in under_way)))
         evaluated += generation.done
         elapsed = time.perf_counter() - started
@@ -108,10 +108,9 @@ def part_sizes(config: SearchConfig) -> list[int]:
     return [(config.population + place) // parts for place in range(parts)]
 
 
-def conditions_now(front: Sequence[Candidate], record: ImageRecord, config: SearchConfig) -> Conditions:
-    """What is scored under when this is the front."""
-    steps = [(candidate_cost(candidate, config.cost), candidate.score.errors) for candidate in front]
-    return Conditions(record.order(), tuple(steps) if config.stop_dominated else ())
+def conditions_now(algorithm: Algorithm, record: ImageRecord, config: SearchConfig) -> Conditions:
+    """What is scored under when the algorithm stands there."""
+    return Conditions(record.order(), algorithm.known() if config.stop_dominated else ())
 
 
 def part_of(genomes: Sequence[Genome], generation: int, conditions: Conditions, space: SearchSpace) -> Part:
@@ -174,7 +173,7 @@ def _reporter(progress: Progress, generation: _Generation, generations: int) -> 
 
 
 def _summary(
-    algorithm: NSGA2,
+    algorithm: Algorithm,
     candidates: Sequence[Candidate],
     config: SearchConfig,
     full_cost: float,
@@ -189,7 +188,7 @@ def _summary(
         cached=sum(candidate.cached for candidate in candidates),
         feasible=sum(bool(candidate.score.feasible) for candidate in candidates),
         candidates=len(candidates),
-        best_cost=candidate_cost(best, config.cost) if best else None,
+        best_cost=score_cost(best.score, config.cost) if best else None,
         full_cost=full_cost,
         cost_name=config.cost,
         best_mcr=best.score.mcr if best else None,

@@ -5,24 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate
-from evoprune.search.criteria import Preferences
+from evoprune.search.breeding import Breeder
 from evoprune.search.fitness import dominates, feasible_front, select
-from evoprune.search.operators import Operators
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.search.objective import Objective
+from evoprune.space.plan import Genome
 
 
 class NSGA2:
-    """Ask for genomes, tell their candidates; whoever evaluates in between is free.
+    """Elitist: parents and children compete for the next population. Parents are drawn by binary tournament.
 
-    Elitist: parents and children compete for the next population. Parents are drawn by binary tournament.
+    With targets the front ends at the least of them: below it, errors alone count.
     Deb, Pratap, Agarwal and Meyarivan 2002.
     """
 
-    def __init__(self, space: SearchSpace, config: SearchConfig, preferences: Preferences, rng: np.random.Generator):
-        self._operators = Operators(space, preferences, config)
-        self._config = config
+    def __init__(self, breeder: Breeder, objective: Objective, population: int, rng: np.random.Generator):
+        self._breeder = breeder
+        self._objective = objective
+        self._size = population
         self._rng = rng
         self._population: list[Candidate] = []
         self._front: list[Candidate] = []
@@ -32,17 +32,22 @@ class NSGA2:
         """All feasible candidates so far that no other one beats, cheapest first."""
         return self._front
 
+    def known(self) -> tuple[tuple[float, int], ...]:
+        """The front: what it beats cannot get on it."""
+        return self._objective.known(self._front)
+
     def ask(self, count: int) -> list[Genome]:
         """So many genomes to be scored next; before anything was told, a first population, the whole network first."""
         if not self._population:
-            return self._operators.first_population(count, self._rng)
+            starts = self._breeder.starts(count - 1, self._rng)
+            return [self._breeder.whole, *(self._not_below(start) for start in starts)]
         return [self._child() for _ in range(count)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """The scored candidates of what was asked last."""
         pool = {candidate.key: candidate for candidate in (*self._population, *candidates)}
-        self._population = select(list(pool.values()), self._config.population, self._config.cost)
-        self._front = feasible_front([*self._front, *candidates], self._config.cost)
+        self._population = select(list(pool.values()), self._size, self._objective)
+        self._front = feasible_front([*self._front, *candidates], self._objective)
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `restore` goes on."""
@@ -59,13 +64,14 @@ class NSGA2:
         self._front = [candidates[key] for key in state["front"]]
 
     def _child(self) -> Genome:
-        genome = self._parent().genome
-        if self._rng.random() < self._config.crossover_rate:
-            genome = self._operators.crossover(genome, self._parent().genome, self._rng)
-        return self._operators.mutate(genome, self._rng)
+        return self._not_below(self._breeder.child(lambda: self._parent().genome, self._rng))
+
+    def _not_below(self, genome: Genome) -> Genome:
+        """The genome, with more in it where it costs less than is asked for."""
+        floor, breeder = self._objective.floor, self._breeder
+        return breeder.fitted(genome, floor, self._rng) if breeder.cost_of(genome) < floor else genome
 
     def _parent(self) -> Candidate:
         """The better of two; of two that do not dominate each other, the first."""
         one, other = (self._population[index] for index in self._rng.integers(len(self._population), size=2).tolist())
-        cost = self._config.cost
-        return other if dominates(other, one, cost) else one
+        return other if dominates(other, one, self._objective) else one

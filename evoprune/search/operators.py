@@ -31,14 +31,13 @@ class Operators:
     preferences: Preferences
     config: SearchConfig
 
-    def first_population(self, size: int, rng: np.random.Generator) -> list[Genome]:
-        """The whole network, then in turn genomes ranked by importance and random ones, at several ratios."""
-        genomes = [self.space.full()]
+    def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
+        """In turn genomes ranked by importance and random ones, at several ratios."""
+        genomes: list[Genome] = []
         while len(genomes) < size:
-            place = (len(genomes) - 1) // 2
-            ranked = len(genomes) % 2 == 1
-            fractions = RANKED_KEPT_FRACTIONS if ranked else RANDOM_KEPT_FRACTIONS
-            noise = np.inf if not ranked else RANK_NOISE if place >= len(fractions) else 0.0
+            place, random = divmod(len(genomes), 2)
+            fractions = RANDOM_KEPT_FRACTIONS if random else RANKED_KEPT_FRACTIONS
+            noise = np.inf if random else RANK_NOISE if place >= len(fractions) else 0.0
             genomes.append(self._start(fractions[place % len(fractions)], noise, rng))
         return genomes
 

@@ -1,16 +1,22 @@
 """Search spaces, candidates and workers without any network: what is left can be counted by hand."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate, Outcome, Score
-from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.conditions import Conditions, ImageRecord
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.workers import OnEpoch, OnScore
 from evoprune.nets.training import FitState
+from evoprune.progress import SilentProgress
+from evoprune.record.loop_state import loop_to_json
+from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.search.criteria import Preferences
+from evoprune.search.loop import LoopState, evolve
 from evoprune.space.cost import cost
 from evoprune.space.plan import Axis, Genome, Group, Layer, SearchSpace, TensorInfo
 
@@ -94,3 +100,47 @@ class Counting:
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
         raise AssertionError("a search retrains nothing")
+
+
+SIZES = (12, 10, 8)
+START = LoopState(ImageRecord.empty(100))
+
+
+def planted(seed: int, allowed: int, sizes: Sequence[int] = SIZES) -> Counting:
+    """Some two fifths of the genes are useful, at least one of each group; the others go for nothing."""
+    space = space_of(*sizes)
+    useful = np.random.default_rng(seed).random(space.genes) < 0.4
+    useful[[group.start for group in space.groups]] = True
+    return Counting(space, useful, allowed)
+
+
+def algorithm_for(space: SearchSpace, config: SearchConfig, seed: int = 0, maps: np.ndarray | None = None) -> Algorithm:
+    """The config's algorithm; maps: ranks."""
+
+    def cost_of(genome: Genome) -> float:
+        return float(getattr(cost(space, genome), config.cost))
+
+    return make_algorithm(space, config, preferences(space, maps), cost_of, np.random.default_rng(seed))
+
+
+@dataclass
+class Kept:
+    """What a search keeps: candidates by generation and, as JSON, the state after each."""
+
+    algorithm: Algorithm
+    candidates: list[list[Candidate]] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
+
+    def __call__(self, generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
+        assert generation == len(self.candidates)
+        self.loops.append(json.dumps(loop_to_json(state)))
+        self.candidates.append(list(candidates))
+        self.states.append(json.dumps(self.algorithm.state()))
+
+
+def searched(workers: Counting, config: SearchConfig, seed: int = 0, maps: np.ndarray | None = None) -> Kept:
+    """A whole search; maps: ranks."""
+    kept = Kept(algorithm_for(workers.space, config, seed, maps))
+    evolve(kept.algorithm, workers.space, workers, config, 0, {}, START, SilentProgress(), kept)
+    return kept

@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoprune.fitness.candidate import Candidate
-from evoprune.search.fitness import Individual, candidate_cost, dominates, feasible_front, select
+from evoprune.search.fitness import Individual, dominates, feasible_front, select
+from evoprune.search.objective import Objective
 from tests.search.made_up import candidate
+
+MACS = Objective("macs")
 
 # (one, other, whether one dominates the other, whether the other dominates the one)
 PAIRS = {
@@ -36,13 +39,13 @@ PAIRS = {
 
 @pytest.mark.parametrize(("one", "other", "better", "worse"), PAIRS.values(), ids=PAIRS.keys())
 def test_domination_by_hand(one: Candidate, other: Candidate, better: bool, worse: bool) -> None:
-    assert (dominates(one, other, "macs"), dominates(other, one, "macs")) == (better, worse)
+    assert (dominates(one, other, MACS), dominates(other, one, MACS)) == (better, worse)
 
 
 def test_costs_are_told_apart_by_name() -> None:
     one = candidate(1, 100)
-    assert [candidate_cost(one, name) for name in ("macs", "params", "bytes")] == [100, 900, 1900]
-    assert Individual(one, "params").fitness.values == (1, 900)
+    assert [Objective(name).cost_of(one) for name in ("macs", "params", "bytes")] == [100, 900, 1900]
+    assert Individual(one, Objective("params")).fitness.values == (1, 900)
 
 
 def test_the_front_by_hand() -> None:
@@ -56,14 +59,14 @@ def test_the_front_by_hand() -> None:
         candidate(6, 400),
         candidate(6, 400, key="another"),  # as good as the one before
     ]
-    assert [one.key for one in feasible_front(candidates, "macs")] == ["6-400", "another", "5-500", "3-700"]
-    assert feasible_front(candidates[3:5], "macs") == []
-    assert feasible_front([], "macs") == []
+    assert [one.key for one in feasible_front(candidates, MACS)] == ["6-400", "another", "5-500", "3-700"]
+    assert feasible_front(candidates[3:5], MACS) == []
+    assert feasible_front([], MACS) == []
 
 
 def test_the_front_has_one_of_each_phenotype_as_it_was_first_told() -> None:
     first, again = candidate(5, 500, key="a"), candidate(5, 500, key="a", generation=1)
-    assert [one.generation for one in feasible_front([first, again], "macs")] == [0]
+    assert [one.generation for one in feasible_front([first, again], MACS)] == [0]
 
 
 CANDIDATES = st.lists(
@@ -82,9 +85,9 @@ CANDIDATES = st.lists(
 
 @given(candidates=CANDIDATES)
 def test_the_front_is_what_no_feasible_candidate_beats(candidates: list[Candidate]) -> None:
-    front = feasible_front(candidates, "macs")
+    front = feasible_front(candidates, MACS)
     feasible = [one for one in candidates if one.score.feasible]
-    expected = {one.key for one in feasible if not any(dominates(other, one, "macs") for other in feasible)}
+    expected = {one.key for one in feasible if not any(dominates(other, one, MACS) for other in feasible)}
     assert {one.key for one in front} == expected
     assert len(front) == len(expected)
     assert [one.score.macs for one in front] == sorted(one.score.macs for one in front)
@@ -94,15 +97,15 @@ def test_the_front_is_what_no_feasible_candidate_beats(candidates: list[Candidat
 def test_the_front_of_fronts_is_the_front_of_all(candidates: list[Candidate]) -> None:
     """So that it may be kept generation by generation."""
     half = len(candidates) // 2
-    kept = feasible_front([*feasible_front(candidates[:half], "macs"), *candidates[half:]], "macs")
-    assert [one.key for one in kept] == [one.key for one in feasible_front(candidates, "macs")]
+    kept = feasible_front([*feasible_front(candidates[:half], MACS), *candidates[half:]], MACS)
+    assert [one.key for one in kept] == [one.key for one in feasible_front(candidates, MACS)]
 
 
 @given(candidates=CANDIDATES, share=st.floats(0, 1))
 def test_selection_takes_front_by_front(candidates: list[Candidate], share: float) -> None:
     count = int(share * len(candidates))
-    selected = select(candidates, count, "macs")
+    selected = select(candidates, count, MACS)
     keys = {one.key for one in selected}
     assert len(selected) == len(keys) == count
     for one in selected:  # whoever beats it was taken first
-        assert {other.key for other in candidates if dominates(other, one, "macs")} <= keys
+        assert {other.key for other in candidates if dominates(other, one, MACS)} <= keys

@@ -4,8 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoprune.fitness.candidate import Candidate
+from evoprune.search.objective import Objective
 from evoprune.search.survivors import choose_survivors
 from tests.search.made_up import candidate
+
+MACS = Objective("macs")
 
 # Scaled to 0..1: (0, 1), (0.1, 0.6), (0.2, 0.2), (0.6, 0.1), (1, 0). The third lies farthest below the diagonal.
 FRONT = [candidate(errors, macs) for errors, macs in ((20, 100), (12, 200), (4, 300), (2, 700), (0, 1100))]
@@ -16,7 +19,7 @@ def places(chosen: list[Candidate], front: list[Candidate] = FRONT) -> list[int]
 
 
 def test_the_cheapest_the_knee_the_most_accurate_then_what_lies_between() -> None:
-    assert [places(choose_survivors(FRONT, count, "macs")) for count in range(1, 7)] == [
+    assert [places(choose_survivors(FRONT, count, MACS)) for count in range(1, 7)] == [
         [0],
         [0, 2],
         [0, 2, 4],
@@ -27,23 +30,23 @@ def test_the_cheapest_the_knee_the_most_accurate_then_what_lies_between() -> Non
 
 
 def test_a_front_of_nothing_or_one() -> None:
-    assert choose_survivors([], 3, "macs") == []
-    assert choose_survivors(FRONT[:1], 3, "macs") == FRONT[:1]
-    assert choose_survivors(FRONT[:2], 1, "macs") == FRONT[:1]
+    assert choose_survivors([], 3, MACS) == []
+    assert choose_survivors(FRONT[:1], 3, MACS) == FRONT[:1]
+    assert choose_survivors(FRONT[:2], 1, MACS) == FRONT[:1]
 
 
 def test_the_cost_is_the_searchs() -> None:
     """By parameters (1000 - MACs) the same candidates lie the other way round: cheap and bad is now dear and bad."""
     front = [candidate(errors, macs) for errors, macs in ((10, 900), (9, 800), (1, 700), (0, 100))]
-    assert places(choose_survivors(front, 2, "params"), front) == [0, 2]
+    assert places(choose_survivors(front, 2, Objective("params")), front) == [0, 2]
 
 
 def test_of_ties_one_is_chosen_while_there_are_others() -> None:
     twins = [candidate(9, 100, key=key) for key in "abc"]
     front = [*twins, candidate(8, 200), candidate(1, 300), candidate(0, 400)]
-    assert places(choose_survivors(front, 3, "macs"), front) == [0, 4, 5]
-    assert places(choose_survivors(front, 4, "macs"), front) == [0, 3, 4, 5]
-    assert len(choose_survivors(front, 5, "macs")) == 5
+    assert places(choose_survivors(front, 3, MACS), front) == [0, 4, 5]
+    assert places(choose_survivors(front, 4, MACS), front) == [0, 3, 4, 5]
+    assert len(choose_survivors(front, 5, MACS)) == 5
 
 
 @given(
@@ -54,7 +57,7 @@ def test_of_ties_one_is_chosen_while_there_are_others() -> None:
 def test_survivors_are_different_and_as_many_as_there_are(points: set[tuple[int, int]], twins: int, count: int) -> None:
     ordered = sorted(points, key=lambda point: (point[1], point[0]))
     front = [candidate(errors, macs, key=f"{errors}-{macs}-{i}") for errors, macs in ordered for i in range(twins)]
-    chosen = choose_survivors(front, count, "macs")
+    chosen = choose_survivors(front, count, MACS)
     assert len({survivor.key for survivor in chosen}) == len(chosen) == min(count, len(front))
     assert len({(survivor.score.errors, survivor.score.macs) for survivor in chosen}) == min(count, len(points))
     assert chosen[0] is front[0]

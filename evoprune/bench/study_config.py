@@ -1,0 +1,48 @@
+"""What a study compares: its YAML, validated."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evoprune.config import Config
+from evoprune.config_loading import config_from_dict, read_mapping, validated
+from evoprune.errors import ConfigError
+
+
+class StudyConfig(BaseModel):
+    """Every method on every network at every target with every seed.
+
+    base: sections of an experiment that all networks share. networks: by name, the sections that are theirs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(..., description="name of the study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    base: dict[str, Any] = Field(..., description="an experiment's sections: data, train, search, retrain")
+    networks: dict[str, dict[str, Any]] = Field(..., description="name: an experiment's sections, as model", min_length=1)
+    targets: tuple[float, ...] = Field(..., description="shares of the whole network's cost", min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), description="of searches and retraining", min_length=1)
+    methods: tuple[str, ...] = Field(..., description="what is compared", min_length=1)
+    uncompensated_seeds: tuple[int, ...] = Field((), description="seeds with which all is done without compensation, too")
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Reads and validates a study's YAML. Raises ConfigError: one line with the first complaint."""
+    study = validated(StudyConfig, read_mapping(path, "a study's YAML"), source=str(path))
+    for name in study.networks:
+        config = network_config(study, name, str(path))
+        if config.model.weights is None or config.search.rounds:
+            raise ConfigError(
+                f"{path}: networks.{name} must have model.weights, of a trained network, and no search.rounds"
+            )
+    return study
+
+
+def network_config(study: StudyConfig, name: str, source: str = "study") -> Config:
+    """The experiment of one of the study's networks. Raises ConfigError."""
+    sections: dict[str, Any] = {"name": name, "search": {}} | {key: dict(value) for key, value in study.base.items()}
+    for section, values in study.networks[name].items():
+        sections[section] = sections.get(section, {}) | values
+    sections["search"] = sections["search"] | {"target_cost": list(study.targets)}
+    return config_from_dict(sections, source=f"{source}: networks.{name}")

@@ -1,0 +1,81 @@
+"""Search algorithms by name: what all have in common, and which one a config asks for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from evoprune.config import SearchConfig
+from evoprune.errors import ConfigError
+from evoprune.fitness.candidate import Candidate
+from evoprune.search.breeding import Breeder
+from evoprune.search.criteria import Preferences
+from evoprune.search.fitting import CostOf, least
+from evoprune.search.genetic import Genetic
+from evoprune.search.nsga2 import NSGA2
+from evoprune.search.objective import Objective
+from evoprune.search.operators import Operators
+from evoprune.search.particle_filter import ParticleFilter
+from evoprune.search.random_search import RandomSearch
+from evoprune.search.width_operators import WidthOperators
+from evoprune.space.plan import Genome, SearchSpace
+
+
+class Algorithm(Protocol):
+    """Ask for genomes, tell their candidates; whoever evaluates in between is free."""
+
+    @property
+    def front(self) -> list[Candidate]:
+        """All feasible candidates so far that no other one beats, cheapest first."""
+
+    def known(self) -> tuple[tuple[float, int], ...]:
+        """(cost, errors): a candidate of this cost or more that makes more errors cannot matter any more."""
+
+    def ask(self, count: int) -> list[Genome]:
+        """So many genomes to be scored next; at first, the whole network is among them."""
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """The scored candidates of what was asked for, in its order; the first time, of the whole first population."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain data from which `restore` goes on."""
+
+    def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
+        """The state of before; `candidates` by key, as they were told."""
+
+
+def make_algorithm(
+    space: SearchSpace, config: SearchConfig, preferences: Preferences, cost_of: CostOf, rng: np.random.Generator
+) -> Algorithm:
+    """The algorithm that the config names. cost_of: what a genome costs, by `config.cost`.
+
+    Raises ConfigError where even the least network costs more than a target.
+    """
+    objective = Objective.of(config, cost_of(space.full()))
+    _check_reachable(space, config, objective, cost_of)
+    maps = Operators(space, preferences, config)
+    by_maps = Breeder(space, maps, preferences, cost_of, config.crossover_rate)
+    by_widths = Breeder(space, WidthOperators(maps), preferences, cost_of, config.crossover_rate)
+    match config.algorithm:
+        case "random":
+            return RandomSearch(space, objective, cost_of, rng)
+        case "particle_filter":
+            return ParticleFilter(by_maps, objective, rng)
+        case "genetic":
+            return Genetic(by_maps, objective, config.population, rng)
+        case "nsga2":
+            return NSGA2(by_maps, objective, config.population, rng)
+        case "widths" if objective.targets:
+            return Genetic(by_widths, objective, config.population, rng)
+        case "widths":
+            return NSGA2(by_widths, objective, config.population, rng)
+
+
+def _check_reachable(space: SearchSpace, config: SearchConfig, objective: Objective, cost_of: CostOf) -> None:
+    cheapest, whole = cost_of(least(space)), cost_of(space.full())
+    for share, target in zip(config.targets, objective.targets, strict=True):
+        if cheapest > target:
+            raise ConfigError(
+                f"search.target_cost must be at least {np.ceil(1000 * cheapest / whole) / 1000:g} here (what stays "
+                f"whole costs that share of the {config.cost}), not {share:g}; raise it, or let more layers go"
+            )

@@ -1,0 +1,58 @@
+"""From parents to children: operators, and what brings their genomes to a target cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from evoprune.search.criteria import Preferences
+from evoprune.search.fitting import CostOf, fitted
+from evoprune.space.plan import Genome, SearchSpace
+
+FIT_NOISE = 0.1
+"""Standard deviation of what is added to ranks (0..1) when genes go or come back to meet a target."""
+
+
+class Variation(Protocol):
+    """Starts, crossover and mutation. Every one takes the generator that it draws from."""
+
+    def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
+        """So many genomes at several costs."""
+
+    def crossover(self, one: Genome, other: Genome, rng: np.random.Generator) -> Genome:
+        """A child with parts of both."""
+
+    def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
+        """A genome that differs from this one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Breeder:
+    """Breeds by some operators; what is bred for a target costs no more than it, and hardly less."""
+
+    space: SearchSpace
+    operators: Variation
+    preferences: Preferences
+    cost_of: CostOf
+    crossover_rate: float
+
+    @property
+    def whole(self) -> Genome:
+        return self.space.full()
+
+    def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
+        """So many genomes to begin with, of several costs."""
+        return self.operators.starts(size, rng)
+
+    def child(self, parent: Callable[[], Genome], rng: np.random.Generator) -> Genome:
+        """A child of one parent or of two. parent: draws one."""
+        genome = parent()
+        if rng.random() < self.crossover_rate:
+            genome = self.operators.crossover(genome, parent(), rng)
+        return self.operators.mutate(genome, rng)
+
+    def fitted(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
+        """The genome brought to a target: it costs no more, and hardly less."""
+        noise = FIT_NOISE * rng.standard_normal(self.space.genes)
+        return fitted(self.space, genome, target, self.cost_of, self.preferences.genes + noise)

@@ -1,0 +1,50 @@
+"""What a search minimises: errors, and a cost down to where it is wanted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evoprune.config import CostName, SearchConfig
+from evoprune.fitness.candidate import Candidate, Score
+
+
+@dataclass(frozen=True)
+class Objective:
+    """cost: which of a score's costs. targets: such costs, the highest first; none: as cheap as the tolerance allows.
+
+    What lies below the least target is no better than what lies at it: there, errors alone count.
+    """
+
+    cost: CostName
+    targets: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, config: SearchConfig, full_cost: float) -> "Objective":
+        """The config's, of a network whose unpruned cost is `full_cost`."""
+        return cls(config.cost, tuple(share * full_cost for share in config.targets))
+
+    @property
+    def floor(self) -> float:
+        """The cost below which cheaper is no better."""
+        return min(self.targets, default=0.0)
+
+    def cost_of(self, candidate: Candidate) -> float:
+        """What the candidate costs."""
+        return score_cost(candidate.score, self.cost)
+
+    def price(self, candidate: Candidate) -> float:
+        """What the candidate costs as far as it matters: at least the floor."""
+        return max(self.cost_of(candidate), self.floor)
+
+    def known(self, front: Sequence[Candidate]) -> tuple[tuple[float, int], ...]:
+        """What a front says of others, as `Conditions.known`: (cost from which on, errors)."""
+        return tuple(
+            (0.0 if self.cost_of(candidate) <= self.floor else self.cost_of(candidate), candidate.score.errors)
+            for candidate in front
+        )
+
+
+def score_cost(score: Score, cost: CostName) -> float:
+    """The field of a score that a cost names."""
+    value: float | None = getattr(score, cost)
+    assert value is not None, f"scores of this search have no {cost}"
+    return value
