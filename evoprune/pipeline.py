@@ -69,7 +69,8 @@ def resume(
 ) -> Run:
     """Goes on with a run from where it stopped; a finished stage is not done again.
 
-    overrides: of keys that `stages.CHANGEABLE` names, and those that have code run (`trusted_keys`), as they are; more generations carry a finished search on. Rounds before the
+    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on. Those that have code
+    run (`trusted_keys`) are named again, for the folder may be somebody else's. Rounds before the
     last one, once finished, stay as they are.
     generation, out: branches off after that generation (of the last round), into a folder of its own.
     """

@@ -74,7 +74,7 @@ class TestCandidates:
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         pd.testing.assert_frame_equal(read, frame)
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms"]
+        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed"]
         assert dict(read.dtypes) == {name: pd.api.types.pandas_dtype(d) for name, d in CANDIDATE_DTYPES.items()}
         assert object not in set(read.dtypes)
 
@@ -123,7 +123,7 @@ class TestCandidates:
     def test_a_run_just_begun_has_none(self, tmp_path: Path) -> None:
         read = read_candidates(RunFolder(tmp_path))
         assert len(read) == 0
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms"]
+        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed"]
 
 
 class TestGenerations:
