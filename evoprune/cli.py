@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from evoprune.config_loading import load_config, parse_override, trusted_keys
-from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table
+from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table, sweep_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 from evoprune.record.interrupts import Terminated, stoppable
@@ -139,6 +139,35 @@ def resume(
 
         result = pipeline.resume(folder, overrides=changes, generation=generation, out=out, progress=progress)
     _print_survivors(result)
+
+
+@app.command()
+def sweep(
+    config_path: ConfigPath,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE,...", help="Values for a key, each in turn, as seed=0,1,2."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder for the run folders. [default: results/NAME-sweep]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run every combination of some keys' values, on the same workers; the same command goes on where it stopped."""
+    load_config(config_path)
+    try:
+        with stoppable(), make_progress(quiet, sys.stderr) as progress:
+            from evoprune.sweep import parse_choices
+            from evoprune.sweep import sweep as run_all
+
+            rows, folder = run_all(config_path, parse_choices(choices or ()), out, progress)
+    except KeyboardInterrupt as error:
+        raise Interrupted("go on with the same command") from error
+    console = _console()
+    console.print(sweep_table(console, rows))
+    typer.echo(f"table  {folder / 'sweep.csv'}")
+    if failed := [row for row in rows if row["error"]]:
+        raise UserError(f"{len(failed)} of {len(rows)} runs failed; the first: {failed[0]['error']}")
 
 
 @app.command("watch")

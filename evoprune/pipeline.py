@@ -1,6 +1,7 @@
 """The whole way: config -> baseline -> search space -> generations -> survivors -> retrained -> tested -> tables."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ def resume(
     return _proceed(config, folder, progress or SilentProgress(), fresh=False)
 
 
+def run_or_resume(config: Config, folder: RunFolder, progress: Progress, crew: Crew | None = None) -> Run:
+    """The config's run in this folder: begun, gone on with, or as it is where it is finished. crew: used if given.
+
+    Raises UserError as `run` and `resume`.
+    """
+    if not folder.holds_run():
+        return _proceed(config, folder, progress, fresh=True, crew=crew)
+    _check_changes(folder, config)
+    if folder.survivors_table.is_file() and _results_of(load_config(folder.config)) == _results_of(config):
+        return load_run(folder.root)
+    return _proceed(config, folder, progress, fresh=False, crew=crew)
+
+
 def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> SpaceReport:
     """What would be searched: layers, groups, genes, MACs, parameters. Trains nothing, and needs no usual data set.
 
@@ -133,8 +147,11 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
     return load_config(config, overrides)
 
 
-def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool) -> Run:
-    """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced."""
+def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool, crew: Crew | None = None) -> Run:
+    """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced.
+
+    crew: who works; None: whom the config asks for.
+    """
     check_tensorboard(config)
     if folder.holds_run():  # whoever works on it is told of at once, not after the cluster has been started
         with locked(folder, progress.note):
@@ -150,7 +167,8 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
     progress.stage("space", config.model.network)
     # later rounds search smaller networks, but what their sections ask for is checked before anything is written
     space, *_ = [discover(settings.space, network, _probe_image(data.image_shape)) for settings in rounds]
-    with open_crew(config.workers, device, progress.note) as crew, locked(folder, progress.note):
+    opened = open_crew(config.workers, device, progress.note) if crew is None else nullcontext(crew)
+    with opened as crew, locked(folder, progress.note):
         if fresh and folder.holds_run():
             folder.clear()
         go_on_in(folder, config)

@@ -19,13 +19,9 @@ from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
 from tests.test_resume import finish, wait_for
+from tests.tiny_runs import BRIEF
 
 ENDLESS = {"search.generations": 10_000}
-
-# As small as a run can be: it is done several hundred times below.
-BRIEF = {"search.generations": 1, "search.population": 4, "retrain.survivors": 1, "data.validation": 50}
-BRIEF |= {"data.calibration": 16, "model.network": "4C3-MP7-10", "search.tolerance": 0.5}
-BRIEF |= {"data.dataset": "tests.few_images:few", "retrain.compensation": "search"}
 
 
 @pytest.fixture(scope="module")

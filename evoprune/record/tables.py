@@ -235,6 +235,8 @@ def with_dtypes(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: str) -> 
     for name, value in _ADDED_LATER.items():
         if name in dtypes and name not in frame:
             frame = frame.assign(**{name: value})
+        elif name in dtypes and value is not None and frame[name].isna().any():  # beside tables of before
+            frame = frame.assign(**{name: frame[name].fillna(value)})
     missing = [name for name in dtypes if name not in frame]
     if missing:
         raise RunFolderError(f"{source} lacks the column {missing[0]}; was it written by another version?")
