@@ -16,16 +16,18 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from evoprune.config_loading import load_config, parse_override
-from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table
+from evoprune.config_loading import load_config, parse_override, trusted_keys
+from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table, sweep_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
+from evoprune.record.interrupts import Terminated, stoppable
 
 if TYPE_CHECKING:
     from evoprune.record.runs import Run
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often `evoprune watch` looks at the folder."""
@@ -45,7 +47,8 @@ class _Commands(TyperGroup):
             raise typer.Exit(EXIT_USER_ERROR) from error
         except (Interrupted, KeyboardInterrupt) as error:
             typer.echo(f"interrupted: {error}" if str(error) else "interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from error
+            terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+            raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from error
 
 
 app = typer.Typer(
@@ -136,6 +139,35 @@ def resume(
 
         result = pipeline.resume(folder, overrides=changes, generation=generation, out=out, progress=progress)
     _print_survivors(result)
+
+
+@app.command()
+def sweep(
+    config_path: ConfigPath,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE,...", help="Values for a key, each in turn, as seed=0,1,2."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder for the run folders. [default: results/NAME-sweep]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run every combination of some keys' values, on the same workers; the same command goes on where it stopped."""
+    load_config(config_path)
+    try:
+        with stoppable(), make_progress(quiet, sys.stderr) as progress:
+            from evoprune.sweep import parse_choices
+            from evoprune.sweep import sweep as run_all
+
+            rows, folder = run_all(config_path, parse_choices(choices or ()), out, progress)
+    except KeyboardInterrupt as error:
+        raise Interrupted("go on with the same command") from error
+    console = _console()
+    console.print(sweep_table(console, rows))
+    typer.echo(f"table  {folder / 'sweep.csv'}")
+    if failed := [row for row in rows if row["error"]]:
+        raise UserError(f"{len(failed)} of {len(rows)} runs failed; the first: {failed[0]['error']}")
 
 
 @app.command("watch")
@@ -387,12 +419,15 @@ def _image_shape(text: str) -> tuple[int, int, int]:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Lets an interruption say how to go on with the run in `folder`."""
+    """Lets an interruption, by Ctrl-C or SIGTERM, say how to go on with the run in `folder`."""
     try:
-        yield
+        with stoppable():
+            yield
     except (Interrupted, KeyboardInterrupt) as error:
         if (folder / "config.yaml").is_file():
-            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}"
+            again = trusted_keys(load_config(folder / "config.yaml"))
+            changes = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in again.items())
+            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}{changes}"
         else:
             remedy = "nothing was written yet; run it again"
         raise Interrupted(remedy) from error

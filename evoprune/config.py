@@ -311,6 +311,19 @@ class WorkersConfig(_Section):
         "a number above 0 (GiB), or auto",
         "GiB",
     )
+    timeout_s: Annotated[float, Field(gt=0)] | None = _field(
+        None,
+        "how long scoring a candidate may take before its worker is ended and it is tried again, three times in all "
+        "(backend ray); null: as long as it likes",
+        "a number above 0 (seconds), or null",
+        "seconds",
+    )
+    epoch_timeout_s: Annotated[float, Field(gt=0)] | None = _field(
+        None,
+        "the same for an epoch of retraining a survivor",
+        "a number above 0 (seconds), or null",
+        "seconds",
+    )
 
 
 class RetrainConfig(_Section):

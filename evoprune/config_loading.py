@@ -1,7 +1,7 @@
 """An experiment's config: YAML and overrides in, the validated object of `config` out, and back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,6 +109,27 @@ def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
                 "(a round hands on whole feature maps, without masks); move it to the last round"
             )
     return tuple(configs) or (config,)
+
+
+def trusted_keys(config: Config) -> dict[str, str]:
+    """Keys by which a config has code run, and their values: `module:callable`, and a cluster at a given address.
+
+    Whoever goes on with a run folder names them again, for the folder may be somebody else's.
+    """
+    named = {"data.dataset": config.data.dataset, "model.network": config.model.network}
+    keys = {key: value for key, value in named.items() if ":" in value and not value.startswith("torchvision:")}
+    address = config.workers.address
+    return keys if address in (None, "auto") else keys | {"workers.address": str(address)}
+
+
+def refuse_untrusted(config: Config, source: Path, named: Container[str] = ()) -> None:
+    """Raises ConfigError where a run folder's config has code run that the user has not named again."""
+    for key, value in trusted_keys(config).items():
+        if key not in named:
+            raise ConfigError(
+                f"{source}: {key} is {value}, which would run code, and a run folder's files may not; "
+                f"if it is your own, name it again: --set {key}={value}"
+            )
 
 
 def dump_config(config: Config) -> str:

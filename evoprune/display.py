@@ -22,6 +22,14 @@ _SURVIVOR_HEADS = (
     "latency ms",
 )
 _KEY_HEADS = ("key", "type", "default", "unit", "meaning")
+_SWEEP_HEADS = {
+    "survivors": "survivors",
+    "mcr_retrained": "MCR retrained",
+    "mcr_test": "MCR test",
+    "baseline_mcr_test": "baseline MCR test",
+    "macs_ratio": "MACs ratio",
+    "params_ratio": "params ratio",
+}
 _FITNESS_HEADS = (
     "method",
     "workers",
@@ -114,6 +122,21 @@ def keys_table(console: Console, keys: Iterable[_KeyRow]) -> RenderableType:
     """A config's keys, one below the other."""
     rows = [(row.key, row.kind, row.default, row.unit, row.meaning) for row in keys]
     return table(console, _KEY_HEADS, rows, words=True)
+
+
+def sweep_table(console: Console, rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """One line a run of a sweep: the values that vary, and its cheapest survivor."""
+    hidden = ("run", "key", "error", "latency_ms")
+    varied = [key for key in rows[0] if key not in hidden and key not in _SWEEP_HEADS]
+    lines = []
+    for row in rows:
+        measured = [_measured(name, row[name]) for name in _SWEEP_HEADS]
+        lines.append([*(str(row[key]) for key in varied), *(["failed", *measured[1:]] if row["error"] else measured)])
+    return table(console, [*varied, *_SWEEP_HEADS.values()], lines)
+
+
+def _measured(name: str, value: Any) -> str:
+    return "-" if value is None else str(value) if name == "survivors" else f"{value:.2%}"
 
 
 def fitness_table(console: Console, rows: Iterable[_FitnessRow]) -> RenderableType:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evoprune.config_loading import refuse_untrusted
 from evoprune.errors import ExportError, RunFolderError
 from evoprune.fitness.scoring import wrong
 from evoprune.nets.data import Data, load_data
@@ -66,6 +67,7 @@ def export_run(
     for package in ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ():
         export.needed(package)
     folder = Path(out) if out is not None else run.root / "export"
+    refuse_untrusted(run.config, run.root / "config.yaml", ("workers.address",))
     data = load_data(run.config.data, run.config.seed)
     rows: list[ExportRow] = []
     failures: list[str] = []

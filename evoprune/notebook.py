@@ -32,6 +32,7 @@ from evoprune.nets.training import FitState, resolve_device
 from evoprune.pipeline import carry_out, discover, go_on_in, report
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
+from evoprune.record.lock import locked
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.search.criteria import CRITERIA
@@ -111,7 +112,7 @@ def evolve(
     check_tensorboard(config)
     computing = resolve_device(device)
     shown = progress or SilentProgress()
-    with open_crew(config.workers, computing) as crew:
+    with open_crew(config.workers, computing, shown.note) as crew, locked(folder, shown.note):
         go_on_in(folder, config)
         with with_scalars(shown, config, folder) as told:
             setting = Setting(config, folder, data, network, plan, computing, told)

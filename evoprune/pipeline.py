@@ -1,6 +1,7 @@
 """The whole way: config -> baseline -> search space -> generations -> survivors -> retrained -> tested -> tables."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from evoprune import stages
 from evoprune.config import Config, SpaceConfig
-from evoprune.config_loading import config_from_dict, dump_config, load_config, round_configs
+from evoprune.config_loading import config_from_dict, dump_config, load_config, refuse_untrusted, round_configs
 from evoprune.errors import ConfigError, NetworkError, RunFolderError
 from evoprune.fitness.batching import measured_execution
 from evoprune.fitness.scoring import Problem
@@ -24,6 +25,7 @@ from evoprune.progress import Progress, SilentProgress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
+from evoprune.record.lock import locked
 from evoprune.record.runs import Run, flat_config, load_run
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.space.plan import SearchSpace
@@ -31,6 +33,10 @@ from evoprune.space.report import SpaceReport, space_report
 
 NETWORK_SEED = 0
 """What is mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
+
+
+NO_MATTER = ("workers.count", "workers.backend", "workers.address", "workers.timeout_s", "workers.epoch_timeout_s")
+"""Who scores, and how long one may take, makes no difference to what comes out."""
 
 
 def run(
@@ -64,7 +70,8 @@ def resume(
 ) -> Run:
     """Goes on with a run from where it stopped; a finished stage is not done again.
 
-    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on. Rounds before the
+    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on. Those that have code
+    run (`trusted_keys`) are named again, for the folder may be somebody else's. Rounds before the
     last one, once finished, stay as they are.
     generation, out: branches off after that generation (of the last round), into a folder of its own.
     """
@@ -72,15 +79,29 @@ def resume(
     if outer := folder.round_of():
         raise RunFolderError(f"{path} is a round of the run {outer.root}; go on with `evoprune resume {outer.root}`")
     stored = load_config(folder.config)
+    refuse_untrusted(stored, folder.config, overrides or {})
     config = load_config(folder.config, overrides)
     _check_changes(folder, config, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
     if generation is not None and out is not None:
-        folder = _branch(folder, RunFolder(Path(out)), generation)
+        folder = _branch(folder, RunFolder(Path(out)), generation, progress or SilentProgress())
     elif folder.survivors_table.is_file() and _results_of(stored) == _results_of(config):
         return load_run(folder.root)
     return _proceed(config, folder, progress or SilentProgress(), fresh=False)
+
+
+def run_or_resume(config: Config, folder: RunFolder, progress: Progress, crew: Crew | None = None) -> Run:
+    """The config's run in this folder: begun, gone on with, or as it is where it is finished. crew: used if given.
+
+    Raises UserError as `run` and `resume`.
+    """
+    if not folder.holds_run():
+        return _proceed(config, folder, progress, fresh=True, crew=crew)
+    _check_changes(folder, config)
+    if folder.survivors_table.is_file() and _results_of(load_config(folder.config)) == _results_of(config):
+        return load_run(folder.root)
+    return _proceed(config, folder, progress, fresh=False, crew=crew)
 
 
 def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> SpaceReport:
@@ -126,9 +147,15 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
     return load_config(config, overrides)
 
 
-def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool) -> Run:
-    """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced."""
+def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool, crew: Crew | None = None) -> Run:
+    """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced.
+
+    crew: who works; None: whom the config asks for.
+    """
     check_tensorboard(config)
+    if folder.holds_run():  # whoever works on it is told of at once, not after the cluster has been started
+        with locked(folder, progress.note):
+            pass
     device = resolve_device(config.device)
     rounds = round_configs(config)
     first = _round_folder(folder, 1, len(rounds))
@@ -140,7 +167,8 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool)
     progress.stage("space", config.model.network)
     # later rounds search smaller networks, but what their sections ask for is checked before anything is written
     space, *_ = [discover(settings.space, network, _probe_image(data.image_shape)) for settings in rounds]
-    with open_crew(config.workers, device) as crew:
+    opened = open_crew(config.workers, device, progress.note) if crew is None else nullcontext(crew)
+    with opened as crew, locked(folder, progress.note):
         if fresh and folder.holds_run():
             folder.clear()
         go_on_in(folder, config)
@@ -282,11 +310,7 @@ def _retraining_of(config: Config) -> dict[str, Any]:
 def _results_of(config: Config) -> dict[str, Any]:
     """What a run's results depend on."""
     settings = flat_config(config)
-    return {
-        key: value
-        for key, value in settings.items()
-        if not key.startswith(("workers.count", "workers.backend", "workers.address", "record."))
-    }
+    return {key: value for key, value in settings.items() if not key.startswith((*NO_MATTER, "record."))}
 
 
 def _reached(folder: RunFolder) -> int:
@@ -324,20 +348,21 @@ def _check_same_search(stored: Config, config: Config) -> None:
             )
 
 
-def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
+def _branch(source: RunFolder, target: RunFolder, generation: int, progress: Progress) -> RunFolder:
     """A new run folder that stands where another one stood after a generation."""
     if target.holds_run():
         raise RunFolderError(f"{target.root} holds a run; choose another folder with --out")
     config = load_config(source.config)
     space = SearchSpace.from_dict(files.read_json(source.space))
     read_snapshot(source, generation, stages.search_fingerprint(round_configs(config)[-1], space))
-    target.create()
-    files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
     copied += [path for path in (source.latency, source.rewind) if path.is_file()]
-    for path in (*copied, source.baseline, source.space, source.execution):
-        files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
+    with locked(target, progress.note):
+        target.create()
+        files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
+        for path in (*copied, source.baseline, source.space, source.execution):
+            files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
     return target
 
 

@@ -30,14 +30,14 @@ from evoprune.nets.training import EpochReport, FitState, count_errors, fit
 from evoprune.nets.weights import load_weights
 from evoprune.progress import Progress
 from evoprune.record import files
-from evoprune.record.checkpoint import Snapshot, drop_after, newest_snapshot, write_snapshot
+from evoprune.record.checkpoint import Snapshot, drop_after, newest_state, write_snapshot
 from evoprune.record.folder import RunFolder, environment
 from evoprune.record.interrupts import uninterrupted
 from evoprune.record.layers import layers_frame, write_layers
 from evoprune.record.loop_state import loop_from_json, loop_to_json
 from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
-from evoprune.record.tables import SurvivorRow, candidates_frame, candidates_of, survivors_frame
+from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
 from evoprune.record.training import (
     drop_training_state,
     read_rewind,
@@ -60,6 +60,7 @@ from evoprune.surgery.compensation import uncompensated
 CHANGEABLE = (
     *("search.generations", "retrain.", "record.", "device"),
     *("workers.count", "workers.backend", "workers.address", "workers.memory"),
+    *("workers.timeout_s", "workers.epoch_timeout_s"),
 )
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
@@ -118,7 +119,7 @@ def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Modul
             mixed_seed(config.seed, BASELINE_SEED),
             setting.device,
             augment=config.data.augment,
-            state=read_training_state(folder, BASELINE),
+            state=read_training_state(folder, BASELINE, setting.progress.note),
             on_epoch=_keeping_state(setting, BASELINE),
         )
     with uninterrupted():
@@ -191,10 +192,9 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     preferences = preferences_of(config.search.ranked_by, subject)
     algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng)
     fingerprint = search_fingerprint(config, space)
-    snapshot = newest_snapshot(folder, fingerprint, setting.progress.note)
+    snapshot, told = newest_state(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
     drop_after(folder, last)
-    told = [c for g in range(last + 1) for c in candidates_of(files.read_parquet([folder.candidates(g)]))]
     if snapshot is not None:
         algorithm.restore(snapshot.algorithm, {candidate.key: candidate for candidate in reversed(told)})
 
@@ -243,12 +243,12 @@ def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) 
     """Retrains the survivors that are not retrained yet. Returns every one's weights by key."""
     config, folder, data = setting.config, setting.folder, setting.data
     folder.drop_survivors(keep={survivor.key for survivor in survivors})
-    left = [survivor for survivor in survivors if not folder.survivor(survivor.key).is_file()]
+    left = [survivor for survivor in survivors if not _is_retrained(setting, survivor)]
     if left:
         setting.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")
         states = workers.retrain(
             [survivor.genome for survivor in left],
-            [read_training_state(folder, survivor.key) for survivor in left],
+            [read_training_state(folder, survivor.key, setting.progress.note) for survivor in left],
             retraining_of(setting),
             lambda index, report, state: _keeping_state(setting, left[index].key)(report, state),
         )
@@ -271,6 +271,19 @@ def retraining_of(setting: Setting) -> Retraining:
         rewound = read_rewind(setting.folder, config.rewind_epoch)
     seed = mixed_seed(config.seed, RETRAIN_SEED)
     return Retraining(config.retrain, setting.data.train, config.data.augment, seed, config.train, rewound)
+
+
+def _is_retrained(setting: Setting, survivor: Candidate) -> bool:
+    """Whether the folder has the survivor's network; one that is damaged is told of, and is none."""
+    path = setting.folder.survivor(survivor.key)
+    if not path.is_file():
+        return False
+    try:
+        read_survivor(path, setting.space, survivor.genome)
+    except files.DamagedFileError as error:
+        setting.progress.note(f"{error}; it is retrained again")
+        return False
+    return True
 
 
 def test(

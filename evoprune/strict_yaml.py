@@ -30,13 +30,20 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
+MOST_VALUES = 100_000
+"""What a few aliases of aliases can stand for has no end; no config says as much as this."""
+
+
 def read_yaml(text: str) -> object:
     """The plain value that a YAML text says.
 
     Raises ValueError with one line that names the place (line and column, from 1) and the problem.
     """
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        value = yaml.load(text, Loader=_StrictLoader)
+        if _values(value, {}) > MOST_VALUES:
+            raise ValueError(f"it stands for more than {MOST_VALUES} values; write it without aliases (&, *)")
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -45,6 +52,16 @@ def read_yaml(text: str) -> object:
         raise ValueError("it is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(_one_line(error)) from error
+
+
+def _values(value: object, known: dict[int, int]) -> int:
+    """How many values it is written out, aliases included; each of those is counted once and multiplied."""
+    if not isinstance(value, list | dict):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(value)]
 
 
 def _one_line(problem: object) -> str:

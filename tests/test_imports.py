@@ -26,7 +26,7 @@ FLOORS = (
     {"record"},
     {"stages"},
     {"pipeline"},
-    {"bench", "export", "notebook"},
+    {"bench", "export", "notebook", "sweep"},
     {"display"},
     {"cli"},
     {"__main__"},

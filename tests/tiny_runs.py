@@ -39,6 +39,19 @@ SETTINGS: dict[str, Any] = {
     "record": {"report": False},
 }
 
+BRIEF: dict[str, Any] = {
+    "data.dataset": "tests.few_images:few",
+    "data.validation": 50,
+    "data.calibration": 16,
+    "model.network": "4C3-MP7-10",
+    "search.generations": 1,
+    "search.population": 4,
+    "search.tolerance": 0.5,
+    "retrain.survivors": 1,
+    "retrain.compensation": "search",
+}
+"""A run that takes a quarter of a second."""
+
 
 def config(overrides: Mapping[str, object] | None = None) -> Config:
     return config_from_dict(SETTINGS, overrides)

@@ -154,7 +154,6 @@ def timed(
 
 def _methods(problem: Problem, conditions: Conditions, crew: RayCrew) -> list[_Method]:
     """The references, ours, ours without each saving, and ours with compensation; the last ones are compensated."""
-    actors = crew.actors(crew.count)
     statistics = gram_statistics(problem.model, problem.space, problem.calibration)
     space, whole = problem.space, cost(problem.space, problem.space.full()).macs
 
@@ -169,9 +168,10 @@ def _methods(problem: Problem, conditions: Conditions, crew: RayCrew) -> list[_M
     ) -> _Method:
         execution = replace(problem.execution, **changed or {})
         posed = replace(problem, execution=execution, statistics=statistics if compensated else None)
-        used = actors[:1] if name == ONE_WORKER else actors
-        score = _by_workers(RayWorkers(crew.ray, used, posed), under)
-        return _Method(name, len(used), posed, under, score, cut if execution.compacted else dense)
+        workers = RayWorkers(crew.team, posed, crew.config, at_most=1 if name == ONE_WORKER else None)
+        return _Method(
+            name, workers.count, posed, under, _by_workers(workers, under), cut if execution.compacted else dense
+        )
 
     plain = replace(problem, statistics=None)
     references = [

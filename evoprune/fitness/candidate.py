@@ -13,7 +13,8 @@ class Score:
     feasible: True only where every image was seen, False only where the errors passed the tolerance,
     None where scoring stopped because a known candidate of no higher cost has fewer errors already.
     exact: whether every image was seen. bytes: size of the weights and masks as stored. latency_ms: predicted for
-    one image (`layer_times`), None where the search does not ask for it.
+    one image (`layer_times`), None where the search does not ask for it. failed: scoring it ended or hung its worker
+    every time; then all images count as errors, and it is infeasible.
     """
 
     errors: int
@@ -26,6 +27,7 @@ class Score:
     bytes: int
     eval_seconds: float
     latency_ms: float | None = None
+    failed: bool = False
 
     @property
     def mcr(self) -> float | None:

@@ -62,6 +62,25 @@ class Problem:
         """What scores its candidates on a device."""
         return Scorer(self, device)
 
+    def failed(self, genome: Genome) -> Outcome:
+        """What stands for the score of a candidate that could not be scored: no images seen right, infeasible."""
+        phenotype = self.space.check(genome)
+        price, total = phenotype_cost(self.space, phenotype), len(self.labels)
+        score = Score(
+            errors=total,
+            images_seen=total,
+            images=total,
+            feasible=False,
+            exact=False,
+            macs=price.macs,
+            params=price.params,
+            bytes=price.bytes,
+            eval_seconds=0.0,
+            latency_ms=None if self.latency is None else self.latency.predict(self.space, phenotype),
+            failed=True,
+        )
+        return Outcome.of(score, np.ones(total, dtype=bool))
+
     def first_conditions(self) -> Conditions:
         """Those of a generation before which nothing is known."""
         return Conditions(np.arange(len(self.labels)))

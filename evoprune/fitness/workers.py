@@ -5,7 +5,8 @@ Both give the same answers in the same order: results are put by the index of wh
 
 import logging
 import os
-import sys
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ import torch
 
 from evoprune.config import WorkersConfig
 from evoprune.errors import UserError, WorkerError
+from evoprune.fitness.actor import Actor, import_paths
 from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.cluster import check_answers, no_answer
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.losses import Examples, loss_of
 from evoprune.fitness.retraining import Retrainer, Retraining
 from evoprune.fitness.scoring import Problem
+from evoprune.fitness.team import Failure, Job, Note, Team, first_line
 from evoprune.nets.threads import torch_threads
 from evoprune.nets.training import EpochReport, FitState
 from evoprune.space.plan import Genome
@@ -33,8 +36,8 @@ OnScore = Callable[[int], None]
 OnEpoch = Callable[[int, EpochReport, FitState], None]
 """Told a network's index, what its epoch was like, and the state after it."""
 
-IN_FLIGHT = 2
-"""Tasks that an actor has at a time: the next one is there when one is done."""
+TRIES = 3
+"""How often a candidate that ends its worker, hangs or cannot be scored is tried before it is set aside."""
 
 CHUNKS = 16
 """Into how many calls, at least, each worker's share of what was handed over is divided: the last ones end together."""
@@ -77,19 +80,39 @@ class Crew(Protocol):
 
 
 @contextmanager
-def open_crew(config: WorkersConfig, device: torch.device) -> Iterator[Crew]:
-    """What the config asks for, for as long as the context lasts.
+def open_crew(config: WorkersConfig, device: torch.device, note: Note = lambda text: None) -> Iterator[Crew]:
+    """What the config asks for, for as long as the context lasts. note: told of workers and candidates that are lost.
 
     Raises WorkerError where no cluster answers, or it has fewer cores or GPUs than asked for.
     """
     if config.backend == "serial":
-        yield SerialCrew(device, config.threads)
+        yield SerialCrew(device, config.threads, note)
         return
     with _ray_cluster(config) as ray:
+        yield RayCrew(_team(ray, config, device, note), config, note)
+
+
+def _team(ray: Any, config: WorkersConfig, device: torch.device, note: Note) -> Team:
+    """Actors on this cluster, as many as the config asks for; by `auto`, as many as it has room for at any time."""
+
+    def cores_and_gpus() -> tuple[int, int]:
         resources = ray.cluster_resources()
-        cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-        count, gpu_share = how_many(config, device, cores, gpus)
-        yield RayCrew(ray, config.threads, device, count, gpu_share)
+        return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+
+    count, gpu_share = how_many(config, device, *cores_and_gpus())
+    # no restarts by Ray: one that was on a node that left would wait for ever for another one
+    remote = ray.remote(Actor).options(num_cpus=config.threads, num_gpus=gpu_share, max_restarts=0)
+
+    def enlist() -> Any:
+        return remote.remote(ray.get, import_paths(), config.threads, device.type)
+
+    def wanted() -> int:
+        try:
+            return how_many(config, device, *cores_and_gpus())[0]
+        except WorkerError:  # nodes have left: those that were asked for are there again when they come back
+            return 1 if config.count == "auto" else count
+
+    return Team(ray, enlist, wanted, note)
 
 
 @dataclass(frozen=True)
@@ -98,30 +121,48 @@ class SerialCrew:
 
     device: torch.device
     threads: int
+    note: Note = lambda text: None
 
     def workers(self, problem: Problem) -> Workers:
-        return SerialWorkers(problem, self.device, self.threads)
+        return SerialWorkers(problem, self.device, self.threads, self.note)
 
 
 @dataclass(frozen=True)
 class RayCrew:
-    """A Ray cluster: `count` actors of `threads` cores and `gpu_share` of a GPU each."""
+    """A Ray cluster, and a team of actors on it, one a worker."""
 
-    ray: Any
-    threads: int
-    device: torch.device
-    count: int
-    gpu_share: float
+    team: Team
+    config: WorkersConfig
+    note: Note = lambda text: None
 
     def workers(self, problem: Problem) -> Workers:
-        return RayWorkers(self.ray, self.actors(self.count), problem)
+        return RayWorkers(self.team, problem, self.config, self.note)
 
-    def actors(self, count: int) -> list[Any]:
-        """So many actors, that hold no problem yet."""
-        actor = self.ray.remote(_Actor).options(
-            num_cpus=self.threads, num_gpus=self.gpu_share, max_restarts=-1, max_task_retries=3
-        )
-        return [actor.remote(_import_paths(), self.threads, self.device.type) for _ in range(count)]
+
+class SetAside:
+    """Candidates that cannot be scored, whatever is tried. One is its own fault; where it is all of them, it is not."""
+
+    def __init__(self, problem: Problem, note: Note):
+        self._problem = problem
+        self._note = note
+        self._failed = 0
+        self._scored = False
+
+    def scored(self) -> None:
+        """Some candidate has a score."""
+        self._scored = True
+
+    def outcome(self, genome: Genome, reason: str) -> Outcome:
+        """What stands in the place of a score. Raises WorkerError where none of several candidates has one."""
+        self._failed += 1
+        if self._failed >= TRIES and not self._scored:
+            raise WorkerError(
+                f"none of the first {self._failed} candidates can be scored ({reason}); "
+                "set workers.backend to serial to see what is wrong, and see workers.timeout_s and workers.memory"
+            )
+        key = self._problem.space.key(genome)
+        self._note(f"candidate {key} is set aside as failed after {TRIES} tries ({reason})")
+        return self._problem.failed(genome)
 
 
 class SerialWorkers:
@@ -129,10 +170,11 @@ class SerialWorkers:
 
     count = 1
 
-    def __init__(self, problem: Problem, device: torch.device, threads: int):
+    def __init__(self, problem: Problem, device: torch.device, threads: int, note: Note):
         self._problem = problem
         self._device = device
         self._threads = threads
+        self._set_aside = SetAside(problem, note)
         self._scorer = problem.scorer(device)
         self._waiting: deque[tuple[list[Genome], Conditions]] = deque()
 
@@ -146,9 +188,26 @@ class SerialWorkers:
         with torch_threads(self._threads):
             self._scorer.under(conditions)
             for genome in genomes:
-                outcomes.append(self._scorer.score(genome))
+                outcomes.append(self._outcome(genome, conditions))
                 on_score(len(outcomes))
         return outcomes
+
+    def _outcome(self, genome: Genome, conditions: Conditions) -> Outcome:
+        """Its score, tried several times; no worker but this process can be lost."""
+        for left in reversed(range(TRIES)):
+            try:
+                outcome = self._scorer.score(genome)
+            except UserError:
+                raise
+            except Exception as error:
+                self._scorer = self._problem.scorer(self._device)  # one that was left half-way is not to go on with
+                self._scorer.under(conditions)
+                if not left:
+                    return self._set_aside.outcome(genome, first_line(error))
+            else:
+                break
+        self._set_aside.scored()
+        return outcome
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
@@ -188,167 +247,161 @@ class _Order:
 
 
 class RayWorkers:
-    """Ray actors that hold network and data once; candidates travel as bytes."""
+    """A team of Ray actors; network and data are sent once a node, candidates travel as bytes.
 
-    def __init__(self, ray: Any, actors: Sequence[Any], problem: Problem):
-        self._ray = ray
-        self._actors = actors
-        # Sent as a reference inside a list, with every call: an actor fetches it once, after a restart once more.
-        self._problem = [ray.put(problem)]
-        self.count = len(actors)
+    at_most: only so many of the team work, None: all.
+    """
+
+    def __init__(
+        self,
+        team: Team,
+        problem: Problem,
+        config: WorkersConfig,
+        note: Note = lambda text: None,
+        at_most: int | None = None,
+    ):
+        self._team = team
+        self._at_most = at_most
+        self._config = config
+        self._set_aside = SetAside(problem, note)
+        shared = team.share(problem)
+        self._problem = shared
+        self._prepare = lambda actor: actor.prepare.remote(shared)
         self._tickets = 0
         self._orders: dict[int, _Order] = {}
-        self._waiting: deque[_Task] = deque()
-        self._running: dict[Any, tuple[Any, _Task]] = {}
-        self._idle: deque[Any] = deque(actor for _ in range(IN_FLIGHT) for actor in actors)
-        self._conditions: tuple[Conditions, Any] | None = None
+        self._conditions: tuple[Conditions, list[Any]] | None = None
+
+    @property
+    def count(self) -> int:
+        return min(self._team.size, self._at_most or self._team.size)
 
     def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        self._team.work_on(self._prepare, self._at_most)
         ticket, self._tickets = self._tickets, self._tickets + 1
-        shared = [self._shared(conditions)]
+        shared = self._shared(conditions)
         chunk = max(1, min(16, len(genomes) // (CHUNKS * self.count)))
         self._orders[ticket] = _Order(len(genomes))
         for start in range(0, len(genomes), chunk):
             data = [genome.tobytes() for genome in genomes[start : start + chunk]]
-            self._waiting.append(_Task(ticket, start, shared, data))
-        self._hand_out()
+            # several at once get one try together: then each is tried by itself
+            self._give(_Task(ticket, start, shared, data), TRIES if len(data) == 1 else 1)
         return ticket
 
     def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
         order = self._orders[ticket]
         try:
             while len(order.outcomes) < order.count:
-                done, _ = self._ray.wait(list(self._running))
-                for reference in done:
-                    actor, task = self._running.pop(reference)
-                    self._idle.append(actor)
-                    self._hand_out()
-                    belongs = self._orders[task.ticket]
-                    belongs.outcomes.update(enumerate(self._result(reference), task.start))
-                    if belongs is order:
-                        on_score(len(order.outcomes))
+                job, result = self._team.take()
+                if self._sorted_in(job.what, result) is order:
+                    on_score(len(order.outcomes))
         except BaseException:  # whatever ends this ends what was handed over: the next one starts afresh
             self._forget()
             raise
         del self._orders[ticket]
         return [order.outcomes[index] for index in range(order.count)]
 
-    def _hand_out(self) -> None:
-        """Gives idle actors what waits, in its order."""
-        while self._waiting and self._idle:
-            actor, task = self._idle.popleft(), self._waiting.popleft()
-            self._running[actor.score.remote(self._problem, task.conditions, task.genomes)] = (actor, task)
+    def _sorted_in(self, task: _Task, result: list[Outcome] | Failure) -> _Order:
+        """Puts outcomes at their places; those that failed together are tried each by itself. Returns the order."""
+        order = self._orders[task.ticket]
+        if not isinstance(result, Failure):
+            order.outcomes.update(enumerate(result, task.start))
+            self._set_aside.scored()
+        elif len(task.genomes) == 1:
+            genome = np.frombuffer(task.genomes[0], dtype=np.uint8)
+            order.outcomes[task.start] = self._set_aside.outcome(genome, result.reason)
+        else:
+            for place, data in enumerate(task.genomes, task.start):
+                self._give(_Task(task.ticket, place, task.conditions, [data]), TRIES - 1)
+        return order
 
-    def _shared(self, conditions: Conditions) -> Any:
+    def _give(self, task: _Task, tries: int) -> None:
+        limit = self._config.timeout_s
+        self._team.give(
+            Job(
+                ask=lambda actor: actor.score.remote(self._problem, task.conditions, task.genomes),
+                what=task,
+                seconds=None if limit is None else limit * len(task.genomes),
+                tries=tries,
+            )
+        )
+
+    def _shared(self, conditions: Conditions) -> list[Any]:
         """A reference to conditions, which several calls in turn have alike."""
         if self._conditions is None or self._conditions[0] is not conditions:
-            self._conditions = conditions, self._ray.put(conditions)
+            self._conditions = conditions, self._team.share(conditions)
         return self._conditions[1]
 
     def _forget(self) -> None:
-        self._waiting.clear()
         self._orders.clear()
-        self._running.clear()
-        self._idle = deque(actor for _ in range(IN_FLIGHT) for actor in self._actors)
+        self._team.forget()
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
-        shared = [self._ray.put(retraining)]
-        reached = dict(enumerate(states))
+        self._team.work_on(self._prepare, self._at_most)
+        shared = self._team.share(retraining)
+        reached = list(states)
 
-        def ask(actor: Any, index: int) -> Any:
-            return actor.epoch.remote(self._problem, shared, genomes[index].tobytes(), reached[index])
+        def unfinished(index: int) -> bool:
+            state = reached[index]
+            return state is None or state.epoch < retraining.last_epoch
 
-        left = [index for index, state in reached.items() if state is None or state.epoch < retraining.last_epoch]
-        while left:
-            for index, (report, state) in self._spread(left, ask, in_flight=1):
-                reached[index] = state
+        def give(index: int) -> None:
+            data, state = genomes[index].tobytes(), reached[index]
+            self._team.give(
+                Job(
+                    ask=lambda actor: actor.epoch.remote(self._problem, shared, data, state),
+                    what=index,
+                    seconds=self._config.epoch_timeout_s,
+                    tries=TRIES,
+                    queued=False,
+                )
+            )
+
+        open_ones = [index for index in range(len(genomes)) if unfinished(index)]
+        for index in open_ones:
+            give(index)
+        try:
+            while any(unfinished(index) for index in open_ones):
+                job, result = self._team.take()
+                if isinstance(result, Failure):
+                    raise WorkerError(
+                        f"retraining ends its worker {TRIES} times in turn ({result.reason}); see that machines have "
+                        "the memory for it (retrain.batch_size) and the time (workers.epoch_timeout_s)"
+                    )
+                report, reached[job.what] = result
                 if report is not None:
-                    on_epoch(index, report, state)
-            left = [index for index in left if reached[index].epoch < retraining.last_epoch]  # type: ignore[union-attr]
-        return [state for state in reached.values() if state is not None]
+                    on_epoch(job.what, report, reached[job.what])
+                if unfinished(job.what):
+                    give(job.what)
+        except BaseException:
+            self._forget()
+            raise
+        return [state for state in reached if state is not None]
 
     def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
-        shared = [self._ray.put(examples)]
+        self._team.work_on(self._prepare, self._at_most)
+        shared = self._team.share(examples)
 
-        def ask(actor: Any, index: int) -> Any:
-            return actor.loss.remote(self._problem, shared, genomes[index].tobytes())
+        def ask(data: bytes) -> Callable[[Any], Any]:
+            return lambda actor: actor.loss.remote(self._problem, shared, data)
 
-        found = dict(self._spread(range(len(genomes)), ask, in_flight=IN_FLIGHT))
-        return [found[index] for index in range(len(genomes))]
-
-    def _spread(
-        self, tasks: Sequence[Any], ask: Callable[[Any, Any], Any], in_flight: int
-    ) -> Iterator[tuple[Any, Any]]:
-        """Gives every actor up to `in_flight` tasks at a time. Yields (task, result) as they arrive."""
-        waiting = list(reversed(tasks))
-        running: dict[Any, tuple[Any, Any]] = {}
-        idle = [actor for _ in range(in_flight) for actor in self._actors]
-        while waiting or running:
-            while waiting and idle:
-                actor, task = idle.pop(0), waiting.pop()
-                running[ask(actor, task)] = (actor, task)
-            done, _ = self._ray.wait(list(running))
-            for reference in done:
-                actor, task = running.pop(reference)
-                idle.append(actor)
-                yield task, self._result(reference)
-
-    def _result(self, reference: Any) -> Any:
+        for index, genome in enumerate(genomes):
+            self._team.give(Job(ask(genome.tobytes()), index, self._config.timeout_s, TRIES))
+        found: dict[int, float] = {}
         try:
-            return self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise type(error.cause)(*error.cause.args) from None
+            while len(found) < len(genomes):
+                job, result = self._team.take()
+                if isinstance(result, Failure):
+                    raise WorkerError(
+                        f"computing the loss ends its worker {TRIES} times in turn ({result.reason}); take another "
+                        "search.criterion, or give machines the memory and the time (workers.timeout_s)"
+                    )
+                found[job.what] = result
+        except BaseException:
+            self._forget()
             raise
-
-
-class _Actor:
-    """One worker, as Ray runs it. What it works on comes as references, and is fetched when it is another one."""
-
-    def __init__(self, import_paths: list[str], threads: int, device: str):
-        sys.path[:] = [*(path for path in import_paths if path not in sys.path), *sys.path]
-        torch.set_num_threads(threads)
-        self._device = torch.device(device)
-        self._held: dict[str, tuple[Any, Any]] = {}  # what for -> (reference, what was made of it)
-
-    def score(self, problem: list[Any], conditions: list[Any], genomes: list[bytes]) -> list[Outcome]:
-        scorer = self._hold("scorer", problem, lambda: self._fetch("problem", problem).scorer(self._device))
-        self._hold("conditions", problem + conditions, lambda: scorer.under(self._fetch("terms", conditions)))
-        return [scorer.score(_genome(data)) for data in genomes]
-
-    def epoch(
-        self, problem: list[Any], retraining: list[Any], genome: bytes, state: FitState | None
-    ) -> tuple[EpochReport | None, FitState]:
-        """One epoch; without a state, only the start."""
-        retrainer = self._hold(
-            "retrainer",
-            problem + retraining,
-            lambda: Retrainer(self._fetch("problem", problem), self._fetch("retraining", retraining), self._device),
-        )
-        if state is None:
-            return None, retrainer.start(_genome(genome))
-        return retrainer.epoch(_genome(genome), state)
-
-    def loss(self, problem: list[Any], examples: list[Any], genome: bytes) -> float:
-        return loss_of(
-            self._fetch("problem", problem), _genome(genome), self._fetch("examples", examples), self._device
-        )
-
-    def _fetch(self, name: str, reference: list[Any]) -> Any:
-        import ray
-
-        return self._hold(name, reference, lambda: ray.get(reference[0]))
-
-    def _hold(self, name: str, references: list[Any], make: Callable[[], Any]) -> Any:
-        if name not in self._held or self._held[name][0] != references:
-            self._held[name] = (references, make())
-        return self._held[name][1]
-
-
-def _genome(data: bytes) -> Genome:
-    return np.frombuffer(data, dtype=np.uint8)
+        return [found[index] for index in range(len(genomes))]
 
 
 def how_many(config: WorkersConfig, device: torch.device, cores: int, gpus: int) -> tuple[int, float]:
@@ -385,6 +438,7 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
         return
     if config.address is not None:
         check_answers(config.address)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=config.address or "local", include_dashboard=False if config.address is None else None,
                  log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
@@ -392,12 +446,9 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
         if config.address is None:
             raise
         raise WorkerError(no_answer(config.address, str(error).splitlines()[0])) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray puts its own there
     try:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _import_paths() -> list[str]:
-    """Where this process finds modules, so that actors find the user's own."""
-    return [os.getcwd(), *(path for path in sys.path if path)]

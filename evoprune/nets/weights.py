@@ -29,7 +29,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"model.weights: {path} holds no weights that can be read safely ({type(error).__name__}); "
             "save a safetensors file, or torch.save(model.state_dict(), path)"
         ) from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         raise NetworkError(
             f"model.weights: {path} holds more than named tensors; save torch.save(model.state_dict(), path) alone"
         )

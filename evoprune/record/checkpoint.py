@@ -3,11 +3,14 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from evoprune.errors import RunFolderError
+from evoprune.fitness.candidate import Candidate
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.tables import candidates_of
 
 LAYOUT = 2
 _MISSING = object()
@@ -33,6 +36,7 @@ def write_snapshot(folder: RunFolder, snapshot: Snapshot) -> None:
     """Put a snapshot into the run folder. Raises RunFolderError as `files.write_bytes`."""
     content = {
         "layout": LAYOUT,
+        "version": metadata.version("evoprune"),
         "generation": snapshot.generation,
         "fingerprint": snapshot.fingerprint,
         "algorithm": snapshot.algorithm,
@@ -45,7 +49,7 @@ def read_snapshot(folder: RunFolder, generation: int, fingerprint: Mapping[str, 
     """The snapshot after `generation`, taken under the same fingerprint.
 
     Raises RunFolderError where there is none, where it is damaged (DamagedFileError), or where it is of
-    another layout or fingerprint; names the key that differs.
+    another layout, version or fingerprint; names what differs.
     """
     path = folder.snapshot(generation)
     if not path.is_file():
@@ -57,6 +61,12 @@ def read_snapshot(folder: RunFolder, generation: int, fingerprint: Mapping[str, 
         if layout != LAYOUT:
             raise RunFolderError(
                 f"{path} has layout {layout}, not {LAYOUT}; resume with the evoprune of {folder.environment.name}"
+            )
+        there, here = content.get("version"), metadata.version("evoprune")
+        if there not in (None, here):  # the first ones did not say
+            raise RunFolderError(
+                f"{path} was written by evoprune {there}, and this is {here}, which may search differently; "
+                f"resume with evoprune {there}, or start a new run with --out"
             )
         snapshot = Snapshot(*(content[key] for key in ("generation", "algorithm", "loop", "fingerprint")))
         difference = _difference(snapshot.fingerprint, fingerprint)
@@ -78,6 +88,36 @@ def newest_snapshot(folder: RunFolder, fingerprint: Mapping[str, Any], warn: Cal
         except files.DamagedFileError as error:
             warn(f"{error}; going on from the snapshot before it")
     return None
+
+
+def newest_state(
+    folder: RunFolder, fingerprint: Mapping[str, Any], warn: Callable[[str], None]
+) -> tuple[Snapshot | None, list[Candidate]]:
+    """The newest snapshot whose own candidates are whole, too, and the candidates of all generations up to it.
+
+    What was damaged and passed over is told to `warn`. Raises RunFolderError as `newest_snapshot`, and DamagedFileError
+    where an earlier generation's candidates are damaged: all that came after would be lost with them.
+    """
+    snapshot = newest_snapshot(folder, fingerprint, warn)
+    while snapshot is not None:
+        last = snapshot.generation
+        try:
+            newest = _candidates(folder, last)
+            return snapshot, [c for g in range(last) for c in _candidates(folder, g)] + newest
+        except files.DamagedFileError as error:
+            if str(folder.candidates(last)) not in str(error):
+                raise
+            warn(f"{error}; going on from the snapshot before it")
+            drop_after(folder, last - 1)
+            snapshot = newest_snapshot(folder, fingerprint, warn)
+    return None, []
+
+
+def _candidates(folder: RunFolder, generation: int) -> list[Candidate]:
+    path = folder.candidates(generation)
+    if not path.is_file():
+        raise files.DamagedFileError(f"{path} is missing; put it back from a copy, or branch off before it")
+    return candidates_of(files.read_parquet([path]))
 
 
 def drop_after(folder: RunFolder, generation: int) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TEMPORARY_SUFFIX = ".evoprune-tmp"
 _CHECKSUM = "sha256"
+_ARROWS_COMPLAINTS = (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, pa.ArrowException)
+"""What reading a damaged table ends with; some of them come out of decoding its own description."""
 _ARROW_DTYPES = {pa.binary(): pd.ArrowDtype(pa.binary()), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -71,9 +73,13 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Put a frame (without its index) at `path`, a checksum on each page. Raises as `write_bytes`."""
+    """Put a frame (without its index) at `path`, a checksum on each page and one over all values.
+
+    Raises as `write_bytes`.
+    """
     buffer = io.BytesIO()
     table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**table.schema.metadata, _CHECKSUM: _table_sha256(table)})
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_bytes(path, buffer.getvalue())
 
@@ -124,12 +130,17 @@ def read_parquet(paths: Sequence[Path], columns: Sequence[str] | None = None) ->
     Raises DamagedFileError that names the first file that cannot be read.
     """
     try:
-        table = _scan(paths, columns)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        if columns is None:
+            table = pa.concat_tables([_whole_table(path) for path in paths], promote_options="default")
+        else:
+            table = _scan(paths, columns)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=_ARROW_DTYPES.get, ignore_metadata=True)
+    except RunFolderError:
+        raise
+    except _ARROWS_COMPLAINTS as error:
         for path in paths:
             _check_parquet(path, columns)
         raise DamagedFileError(_damaged(paths[0].parent, "its tables do not fit each other")) from error
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_ARROW_DTYPES.get, ignore_metadata=True)
     return frame
 
 
@@ -184,12 +195,32 @@ def _scan(paths: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
     return dataset.to_table(columns=None if columns is None else list(columns))
 
 
+def _whole_table(path: Path) -> pa.Table:
+    """All of one file, every value checked. Raises DamagedFileError."""
+    if not path.is_file():
+        raise RunFolderError(f"{path} cannot be read: there is no such file")
+    try:
+        table = pq.read_table(path, page_checksum_verification=True, partitioning=None, memory_map=False)
+        checksum = (table.schema.metadata or {}).get(_CHECKSUM.encode())
+        sound = checksum in (None, _table_sha256(table).encode())  # the first ones had none
+    except _ARROWS_COMPLAINTS as error:
+        raise DamagedFileError(_damaged(path, "no parquet table that can be read")) from error
+    if not sound:
+        raise DamagedFileError(_damaged(path, "its checksum differs"))
+    return table.replace_schema_metadata(None)
+
+
+def _table_sha256(table: pa.Table) -> str:
+    """Over names and values, whatever types a reader gives them."""
+    return _sha256(repr(table.to_pydict()).encode("utf-8", "surrogatepass"))
+
+
 def _check_parquet(path: Path, columns: Sequence[str] | None) -> None:
     if not path.is_file():
         raise RunFolderError(f"{path} cannot be read: there is no such file")
     try:
-        _scan([path], columns)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        _scan([path], columns).to_pandas(types_mapper=_ARROW_DTYPES.get, ignore_metadata=True)
+    except _ARROWS_COMPLAINTS as error:
         raise DamagedFileError(_damaged(path, "no parquet table that can be read")) from error
 
 

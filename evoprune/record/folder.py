@@ -57,6 +57,11 @@ class RunFolder:
     root: Path
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that works here (`lock.locked`)."""
+        return self.root / "lock"
+
+    @property
     def config(self) -> Path:
         """The config as resolved. Written last of the set-up: with it, the folder holds a run."""
         return self.root / "config.yaml"
@@ -168,11 +173,7 @@ class RunFolder:
         Harmless on a folder that holds a run. Raises RunFolderError where the folder cannot be made or
         written, or where it has a file of a run's name that no run put there.
         """
-        strangers = [name for name in _OWN_FILES if (self.root / name).is_file()]
-        if strangers and not self.environment.is_file():
-            raise RunFolderError(
-                f"{self.root} holds a {strangers[0]} that no run wrote; choose another folder with --out"
-            )
+        self.refuse_strangers()
         try:
             for name in _OWN_FOLDERS.keys() - _MADE_WHEN_NEEDED:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -186,6 +187,14 @@ class RunFolder:
         files.remove(self._temporaries())
         if not self.environment.is_file():
             files.write_json(self.environment, environment())
+
+    def refuse_strangers(self) -> None:
+        """Raises RunFolderError where there is a file of a run's name that no run put there."""
+        strangers = [name for name in _OWN_FILES if (self.root / name).is_file()]
+        if strangers and not self.environment.is_file():
+            raise RunFolderError(
+                f"{self.root} holds a {strangers[0]} that no run wrote; choose another folder with --out"
+            )
 
     def drop_survivors(self, keep: Collection[str] = ()) -> None:
         """Remove what retraining has made, finished or not, of all networks but those with the keys to keep."""

@@ -30,6 +30,7 @@ CANDIDATE_DTYPES: Mapping[str, Any] = {
     "eval_seconds": "float64",
     "cached": "bool",
     "predicted_latency_ms": "Float64",  # missing where the search does not ask for it
+    "failed": "bool",
 }
 GENERATION_DTYPES: Mapping[str, Any] = {
     "generation": "int64",
@@ -61,8 +62,8 @@ SURVIVOR_DTYPES: Mapping[str, Any] = {
     "bytes_ratio": "float64",
     "predicted_latency_ms": "Float64",
 }
-_ADDED_LATER = ("predicted_latency_ms",)
-"""Columns that runs of before do not have."""
+_ADDED_LATER: Mapping[str, Any] = {"predicted_latency_ms": None, "failed": False}
+"""Columns that runs of before do not have, and what they would say there."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "eval_seconds": [score.eval_seconds for score in scores],
         "cached": [candidate.cached for candidate in candidates],
         "predicted_latency_ms": [score.latency_ms for score in scores],
+        "failed": [score.failed for score in scores],
     }
     return typed(columns, CANDIDATE_DTYPES)
 
@@ -136,6 +138,7 @@ def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
                 bytes=row.bytes,
                 eval_seconds=row.eval_seconds,
                 latency_ms=_optional(getattr(row, "predicted_latency_ms", None)),
+                failed=getattr(row, "failed", False),
             ),
             cached=row.cached,
         )
@@ -229,9 +232,11 @@ def typed(columns: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any]) -> pd
 
 def with_dtypes(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: str) -> pd.DataFrame:
     """The frame with its known columns as they were written; columns added later stay behind them."""
-    for name in _ADDED_LATER:
+    for name, value in _ADDED_LATER.items():
         if name in dtypes and name not in frame:
-            frame = frame.assign(**{name: None})
+            frame = frame.assign(**{name: value})
+        elif name in dtypes and value is not None and frame[name].isna().any():  # beside tables of before
+            frame = frame.assign(**{name: frame[name].fillna(value)})
     missing = [name for name in dtypes if name not in frame]
     if missing:
         raise RunFolderError(f"{source} lacks the column {missing[0]}; was it written by another version?")

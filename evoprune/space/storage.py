@@ -33,7 +33,7 @@ def to_dict(space: SearchSpace) -> dict[str, Any]:
 def from_dict(data: Mapping[str, Any]) -> SearchSpace:
     """The way back from `to_dict`. Raises SearchSpaceError where something is missing or of the wrong kind."""
     try:
-        return SearchSpace(
+        space = SearchSpace(
             groups=tuple(Group(**row | {"layers": tuple(row["layers"])}) for row in data["groups"]),
             axes=tuple(Axis(row["tensor"], row["dim"], np.array(row["gene"], np.int32)) for row in data["axes"]),
             layers=tuple(Layer(**row | {"shape": tuple(row["shape"])}) for row in data["layers"]),
@@ -53,6 +53,12 @@ def from_dict(data: Mapping[str, Any]) -> SearchSpace:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SearchSpaceError(f"this is no search space of evoprune's: {error!r}") from None
+    for axis in space.axes:
+        if axis.gene.size and int(axis.gene.max()) >= space.genes:
+            raise SearchSpaceError(
+                f"this is no search space of evoprune's: {axis.tensor} has gene {axis.gene.max()} of {space.genes}"
+            )
+    return space
 
 
 def _fields(record: object, *names: str) -> dict[str, Any]:

@@ -272,8 +272,8 @@ def test_a_mistake_of_the_users_comes_through_as_itself(
 
 def process_of(workers: RayWorkers, place: int) -> int:
     """The process of an actor."""
-    actor = workers._actors[place]
-    pid: int = workers._ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+    team = workers._team
+    pid: int = team._ray.get(team.actors[place].__ray_call__.remote(lambda _: os.getpid()))
     return pid
 
 
@@ -301,7 +301,7 @@ def test_another_problem_replaces_the_one_that_was_held(crew: RayCrew, posed: Pr
     """What actors hold goes by the problem that is sent along, not by the first one."""
     strict = dataclasses.replace(posed, allowed_errors=0)
     asked = genomes(posed.space, 4)
-    other = RayWorkers(crew.ray, ray_workers._actors, strict)
+    other = RayWorkers(crew.team, strict, crew.config)
     before, changed, after = (
         score(workers, asked, UNCONDITIONAL, nothing) for workers in (ray_workers, other, ray_workers)
     )

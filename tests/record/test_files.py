@@ -158,6 +158,23 @@ class TestParquet:
         with pytest.raises(DamagedFileError, match=r"bad\.parquet is damaged"):
             files.read_parquet(paths)
 
+    @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+    def test_no_flipped_bit_changes_a_value(
+        self, place: float, bit: int, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """Also not in the file's description of itself, which has no checksum of its own."""
+        path = tmp_path_factory.mktemp("flipped") / "a.parquet"
+        frame = pd.DataFrame({"key": ["a", "b"] * 20, "errors": range(40), "mcr": [0.5, None] * 20})
+        files.write_parquet(path, frame)
+        before, data = files.read_parquet([path]), bytearray(path.read_bytes())
+        data[int(place * len(data))] ^= 1 << bit
+        path.write_bytes(data)
+        try:
+            after = files.read_parquet([path])
+        except DamagedFileError:
+            return
+        assert repr(after.to_dict()) == repr(before.to_dict())
+
     def test_names_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="there is no such file"):
             files.read_parquet([tmp_path / "none.parquet"])

@@ -74,7 +74,7 @@ class TestCandidates:
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         pd.testing.assert_frame_equal(read, frame)
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms"]
+        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed"]
         assert dict(read.dtypes) == {name: pd.api.types.pandas_dtype(d) for name, d in CANDIDATE_DTYPES.items()}
         assert object not in set(read.dtypes)
 
@@ -95,16 +95,20 @@ class TestCandidates:
     def test_added_columns_stay(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
         folder = RunFolder(tmp_path)
         files.write_parquet(folder.candidates(0), candidates_frame([candidate(0, "a", 1, 1)]).assign(age=3))
-        assert list(read_candidates(folder)) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "age"]
+        assert list(read_candidates(folder)) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "age"]
 
-    def test_runs_of_before_have_no_predicted_latency(
+    def test_runs_of_before_have_neither_predicted_latency_nor_failures(
         self, tmp_path: Path, candidate: Callable[..., Candidate]
     ) -> None:
+        """Nor do the first generations of one that goes on with this version."""
         folder = RunFolder(tmp_path)
-        frame = candidates_frame([candidate(0, "a", 1, 1)]).drop(columns="predicted_latency_ms")
+        frame = candidates_frame([candidate(0, "a", 1, 1)]).drop(columns=["predicted_latency_ms", "failed"])
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         assert read["predicted_latency_ms"].isna().all()
+        assert read["failed"].tolist() == [False]
+        files.write_parquet(folder.candidates(1), candidates_frame([candidate(1, "a", 1, 1)]).assign(failed=True))
+        assert read_candidates(folder)["failed"].tolist() == [False, True]
         assert candidates_of(read)[0].score.latency_ms is None
 
     def test_a_missing_column_is_named(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
@@ -123,7 +127,7 @@ class TestCandidates:
     def test_a_run_just_begun_has_none(self, tmp_path: Path) -> None:
         read = read_candidates(RunFolder(tmp_path))
         assert len(read) == 0
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms"]
+        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed"]
 
 
 class TestGenerations:

@@ -1,0 +1,148 @@
+"""Candidates that kill, hang or starve their worker: tried three times, set aside, and all others scored as ever."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from evoprune.config import RetrainConfig, WorkersConfig
+from evoprune.errors import WorkerError
+from evoprune.fitness.candidate import Outcome
+from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.retraining import Retraining
+from evoprune.fitness.scoring import Problem
+from evoprune.fitness.workers import TRIES, RayCrew, RayWorkers, SerialCrew, open_crew, score
+from evoprune.nets.splits import Split
+from tests.fitness.poisoned import Poisoned
+from tests.fitness.problems import CPU, genomes, problem
+
+IMAGES = 60
+UNCONDITIONAL = Conditions(np.arange(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[RayCrew]:
+    with open_crew(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as crew:
+        assert isinstance(crew, RayCrew)
+        yield crew
+
+
+@pytest.fixture(scope="module")
+def whole() -> Problem:
+    return problem("plain", images=IMAGES)
+
+
+def untimed(outcomes: list[Outcome]) -> list[Outcome]:
+    return [Outcome(dataclasses.replace(found.score, eval_seconds=0.0), found.wrong) for found in outcomes]
+
+
+def expected(whole: Problem, asked: list[np.ndarray], *failed: int) -> list[Outcome]:
+    found = score(SerialCrew(CPU, 1).workers(whole), asked, UNCONDITIONAL)
+    return [whole.failed(genome) if place in failed else found[place] for place, genome in enumerate(asked)]
+
+
+@pytest.mark.parametrize(
+    ("deed", "timeout_s", "reason"),
+    [
+        ("die", None, "its process or its machine ended"),
+        ("hang", 1.5, "it took longer than 1.5 seconds"),
+        ("take_all_memory", None, "MemoryError"),
+        ("divide_by_zero", None, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_candidate_that_does_harm_every_time(
+    deed: str, timeout_s: float | None, reason: str, crew: RayCrew, whole: Problem, tmp_path: Path
+) -> None:
+    asked = genomes(whole.space, 8)
+    key = whole.space.key(asked[5])
+    poisoned = Poisoned(whole, tmp_path / "log", {key: deed})
+    notes: list[str] = []
+    workers = RayWorkers(crew.team, cast(Problem, poisoned), WorkersConfig(timeout_s=timeout_s), notes.append)
+    found = score(workers, asked, UNCONDITIONAL)
+    assert untimed(found) == untimed(expected(whole, asked, 5))
+    assert found[5].score.failed
+    assert (found[5].score.errors, found[5].score.feasible, found[5].score.mcr) == (IMAGES, False, None)
+    assert poisoned.tries(key) == TRIES
+    assert notes == [f"candidate {key} is set aside as failed after 3 tries ({reason})"]
+
+
+def test_among_several_in_one_call_only_the_culprit_is_set_aside(crew: RayCrew, whole: Problem, tmp_path: Path) -> None:
+    """A hundred candidates go to the workers three at a time; the other two are scored."""
+    asked = genomes(whole.space, 50 * crew.team.size)
+    key = whole.space.key(asked[31])
+    poisoned = Poisoned(whole, tmp_path / "log", {key: "die"})
+    found = score(RayWorkers(crew.team, cast(Problem, poisoned), crew.config), asked, UNCONDITIONAL)
+    assert untimed(found) == untimed(expected(whole, asked, 31))
+    assert poisoned.tries(key) == TRIES
+
+
+@pytest.mark.parametrize("deed", ["die", "stop"])
+def test_harm_that_is_done_once_leaves_no_trace(deed: str, crew: RayCrew, whole: Problem, tmp_path: Path) -> None:
+    asked = genomes(whole.space, 8)
+    poisoned = Poisoned(whole, tmp_path / "log", {whole.space.key(asked[i]): deed for i in (0, 6)}, once=True)
+    workers = RayWorkers(crew.team, cast(Problem, poisoned), WorkersConfig(timeout_s=1.5))
+    assert untimed(score(workers, asked, UNCONDITIONAL)) == untimed(expected(whole, asked))
+
+
+def test_where_every_candidate_fails_it_is_none_of_theirs(crew: RayCrew, whole: Problem, tmp_path: Path) -> None:
+    asked = genomes(whole.space, 4)
+    deeds = {whole.space.key(genome): "divide_by_zero" for genome in asked}
+    poisoned = cast(Problem, Poisoned(whole, tmp_path / "log", deeds))
+    for workers in (RayWorkers(crew.team, poisoned, crew.config), SerialCrew(CPU, 1).workers(poisoned)):
+        with pytest.raises(WorkerError, match=r"none of the first 3 candidates can be scored \(ZeroDivisionError"):
+            score(workers, asked, UNCONDITIONAL)
+
+
+def test_without_a_cluster_exceptions_are_set_aside_as_well(whole: Problem, tmp_path: Path) -> None:
+    asked = genomes(whole.space, 4)
+    poisoned = Poisoned(whole, tmp_path / "log", {whole.space.key(asked[2]): "take_all_memory"})
+    found = score(SerialCrew(CPU, 1).workers(cast(Problem, poisoned)), asked, UNCONDITIONAL)
+    assert untimed(found) == untimed(expected(whole, asked, 2))
+
+
+def test_retraining_that_hangs_every_time_ends_the_run(crew: RayCrew, whole: Problem) -> None:
+    split: Any = Split(Endless(whole.images.float()), whole.labels, torch.zeros(1), torch.ones(1))
+    workers = RayWorkers(crew.team, whole, WorkersConfig(epoch_timeout_s=1.0))
+    with pytest.raises(WorkerError, match=r"ends its worker 3 times in turn \(it took longer than 1 seconds\)"):
+        workers.retrain(
+            genomes(whole.space, 1),
+            [None],
+            Retraining(RetrainConfig(epochs=1, compensation="search"), split, (), 0),
+            lambda *_: None,
+        )
+
+
+class Endless:
+    """Images that take an hour to read."""
+
+    def __init__(self, images: Any):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def read(*_: object) -> Any:
+            time.sleep(3600)
+
+        return read
+
+
+def test_workers_that_never_come_up_end_the_run(crew: RayCrew, whole: Problem) -> None:
+    workers = RayWorkers(crew.team, cast(Problem, Broken()), crew.config)
+    with pytest.raises(WorkerError, match=r"workers end before they have come up \(RuntimeError: no such device\)"):
+        score(workers, genomes(whole.space, 2), UNCONDITIONAL)
+
+
+class Broken:
+    def scorer(self, device: Any) -> Any:
+        raise RuntimeError("no such device")
