@@ -16,7 +16,7 @@ from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
-from evoprune.record.runs import load_run
+from evoprune.record.runs import flat_config, load_run
 from evoprune.record.tables import candidates_of
 from evoprune.space.plan import Genome, SearchSpace
 from evoprune.stages import search_fingerprint
@@ -68,9 +68,10 @@ def read_population(path: Path, config: Config, space: SearchSpace) -> Populatio
     """The recorded generation. Raises ConfigError where it is of another search than the config's."""
     content: Mapping[str, Any] = files.read_json(path)
     here = search_fingerprint(config, space)
-    if differing := [key for key in here if content["search"].get(key) != here[key]]:
+    recorded = flat_config(Config(name=config.name)) | content["search"]  # it may be older than some keys
+    if differing := [key for key in here if recorded.get(key) != here[key]]:
         raise ConfigError(
-            f"{path} was recorded under another {differing[0]} ({content['search'].get(differing[0])}, not "
+            f"{path} was recorded under another {differing[0]} ({recorded.get(differing[0])}, not "
             f"{here[differing[0]]}); remove it, so that it is recorded anew"
         )
     return Population(
