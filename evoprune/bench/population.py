@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evoprune.config import Config
+from evoprune.config_loading import config_from_dict
 from evoprune.errors import ConfigError
 from evoprune.fitness.conditions import Conditions, ImageRecord
 from evoprune.pipeline import run
@@ -68,7 +69,7 @@ def read_population(path: Path, config: Config, space: SearchSpace) -> Populatio
     """The recorded generation. Raises ConfigError where it is of another search than the config's."""
     content: Mapping[str, Any] = files.read_json(path)
     here = search_fingerprint(config, space)
-    recorded = flat_config(Config(name=config.name)) | content["search"]  # it may be older than some keys
+    recorded = flat_config(config_from_dict({"name": config.name})) | content["search"]  # it may be older than some keys
     if differing := [key for key in here if recorded.get(key) != here[key]]:
         raise ConfigError(
             f"{path} was recorded under another {differing[0]} ({recorded.get(differing[0])}, not "
