@@ -69,7 +69,8 @@ def read_population(path: Path, config: Config, space: SearchSpace) -> Populatio
     """The recorded generation. Raises ConfigError where it is of another search than the config's."""
     content: Mapping[str, Any] = files.read_json(path)
     here = search_fingerprint(config, space)
-    recorded = flat_config(config_from_dict({"name": config.name})) | content["search"]  # it may be older than some keys
+    defaults = flat_config(config_from_dict({"name": config.name}))  # it may be older than some keys
+    recorded = defaults | content["search"]
     if differing := [key for key in here if recorded.get(key) != here[key]]:
         raise ConfigError(
             f"{path} was recorded under another {differing[0]} ({recorded.get(differing[0])}, not "
