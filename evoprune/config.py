@@ -13,7 +13,22 @@ Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 SurvivorCompensation = Literal["sequential", "search"]
+RetrainStart = Literal["keep", "rewind_weights", "rewind_learning_rate", "anew"]
 CostName = Literal["macs", "params", "bytes", "latency_ms"]
+CriterionName = Literal[
+    "elimination",
+    "l1",
+    "l2",
+    "mean_activation",
+    "zeros",
+    "batch_norm_scale",
+    "taylor",
+    "oracle",
+    "obd",
+    "synflow",
+    "random",
+]
+CriterionChoice = Literal["auto", CriterionName]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
@@ -88,7 +103,7 @@ class DataConfig(_Section):
     )
     validation: int = _whole(1000, "images the search scores on, held out of training", "images")
     calibration: int = _whole(
-        256, "training images that batch-norm statistics and compensation are computed on", "images", least=2
+        256, "training images that batch-norm statistics, compensation and criteria are computed on", "images", least=2
     )
     augment: tuple[Augmentation, ...] = _field(
         (),
@@ -209,6 +224,13 @@ class SearchConfig(_Section):
         "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
         CostName,
     )
+    criterion: CriterionChoice = _choice(
+        "auto",
+        "which parts are more important: first candidates and mutations rather keep them; what is computed on examples "
+        "takes the calibration images with their labels; elimination: what compensation cannot make up for; oracle: "
+        "the change of the loss without each map; auto: elimination where scores are compensated, else l1",
+        CriterionChoice,
+    )
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     stop_dominated: bool = _flag(
         True,
@@ -242,6 +264,13 @@ class SearchConfig(_Section):
                 "must have steady_state false with particle_filter, which weighs the particles of whole generations",
             )
         return self
+
+    @property
+    def ranked_by(self) -> CriterionName:
+        """The criterion that `auto` stands for, or the one that is named."""
+        if self.criterion != "auto":
+            return self.criterion
+        return "elimination" if self.compensation == "gram" else "l1"
 
     @property
     def allowed_rise(self) -> float:
@@ -315,10 +344,17 @@ class RetrainConfig(_Section):
         0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
     )
     temperature: float = _positive(4.0, "temperature of the distillation's softened outputs")
+    start: RetrainStart = _choice(
+        "keep",
+        "what survivors are retrained from: keep: the weights that search and compensation left; rewind_weights: those "
+        "the baseline had retrain.epochs before the end of its training, on that training's schedule from there; "
+        "rewind_learning_rate: the trained baseline's, likewise; anew: fresh ones",
+        RetrainStart,
+    )
     compensation: SurvivorCompensation = _choice(
         "sequential",
-        "how survivors begin: sequential: each layer solved on the pruned network's own activations, where that makes "
-        "fewer errors; search: as the search scored them",
+        "how survivors begin that keep their weights: sequential: each layer solved on the pruned network's own "
+        "activations, where that makes fewer errors; search: as the search scored them",
         SurvivorCompensation,
     )
 
@@ -354,3 +390,26 @@ class Config(_Section):
     workers: WorkersConfig = Field(WorkersConfig(), description="scoring of candidates")
     retrain: RetrainConfig = Field(RetrainConfig(), description="retraining of survivors")
     record: RecordConfig = Field(RecordConfig(), description="what is written besides tables and networks")
+
+    @property
+    def rewind_epoch(self) -> int:
+        """The epoch of the baseline's training from whose end on rewound survivors are retrained; 0: its beginning."""
+        return self.train.epochs - self.retrain.epochs
+
+    @model_validator(mode="after")
+    def _there_is_something_to_rewind_to(self) -> Self:
+        start = self.retrain.start
+        if start.startswith("rewind") and self.rewind_epoch < 0:
+            raise PydanticCustomError(
+                "rewind_epochs",
+                "retrain.epochs must be at most train.epochs ({most}) where retrain.start is {start}, not {epochs}",
+                {"most": self.train.epochs, "start": start, "epochs": self.retrain.epochs},
+            )
+        if start == "rewind_weights" and self.model.weights is not None:
+            raise PydanticCustomError(
+                "rewind_given",
+                "model.weights must be null where retrain.start is rewind_weights (an early epoch's are kept while "
+                "the network is trained), not {weights}; take rewind_learning_rate for weights that are given",
+                {"weights": self.model.weights},
+            )
+        return self

@@ -56,6 +56,8 @@ def complaints(
 
 
 def _broken_rule(place: str, kind: str, message: str, data: Mapping[str, Any], keys: dict[str, FieldInfo]) -> str:
+    if not place:  # a rule of the whole config, which names its keys itself
+        return message
     field = keys[place]
     if kind == "missing":
         return f"{place} is missing; write `{place}: ...` ({field.description})"

@@ -97,6 +97,11 @@ def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
         for section, values in sections.items():
             _put(merged, [section], values)
         configs.append(config_from_dict(merged, source=place))
+        if number > 1 and configs[-1].retrain.start == "rewind_weights":
+            raise ConfigError(
+                f"{place}: retrain.start must not be rewind_weights in a round after the first, whose network was "
+                "never trained at an early epoch; take rewind_learning_rate"
+            )
         masks = [name for name in ("kernels", "strides") if getattr(configs[-1].space, name)]
         if masks and number < len(rounds):
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evoprune.config import (
     Config,
+    CriterionName,
     DataConfig,
     ModelConfig,
     RecordConfig,
@@ -34,6 +35,7 @@ from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
+from evoprune.search.criteria import CRITERIA
 from evoprune.stages import Setting
 
 GIVEN = "given"
@@ -65,7 +67,8 @@ def evolve(
 
     model: trained; copied, never changed. example_input: as the network reads it, (1, c, h, w).
     validation: images as the network reads them, and labels: what candidates are scored on. calibration: images for
-    batch-norm statistics and compensation, out of the training images. train: what survivors are retrained on;
+    batch-norm statistics and compensation, out of the training images, with labels where `search.criterion` looks at
+    them. train: what survivors are retrained on;
     None: they stay as the search scored them. Each may be a DataLoader.
     tolerance: a fraction (0.02 is two percentage points), in the place of `search.tolerance`.
     space, search, retrain, workers, record: as in a config file, but without a report where record is None.
@@ -75,7 +78,8 @@ def evolve(
     Raises SearchSpaceError, DataError, WorkerError, RunFolderError: ValueErrors of one line.
     """
     images, labels = _labelled(validation, "validation")
-    calibration_images = _images(calibration)
+    calibration_batches = _batches(calibration)
+    calibration_images = _images(calibration_batches)
     training = _labelled(train, "train") if train is not None else (images[:0], labels[:0])
     settings = (retrain or RetrainConfig()).model_dump() | ({} if train is not None else {"epochs": 0})
     config = Config(
@@ -94,11 +98,11 @@ def evolve(
     network = copy.deepcopy(model).cpu().eval()
     classes = _count_classes(network, images, labels)
     plan = discover(round_configs(config)[0].space, model, example_input)
-    no_labels = torch.zeros(len(calibration_images), dtype=torch.int64)
+    calibration_labels = _calibration_labels(calibration_batches, len(calibration_images), config.search.ranked_by)
     channels, height, width = images.shape[1:]
     data = Data(
         train=_split(*training),
-        calibration=_split(calibration_images, no_labels),
+        calibration=_split(calibration_images, calibration_labels),
         validation=_split(images, labels),
         test=_split(images[:0], labels[:0]),
         classes=classes,
@@ -133,13 +137,33 @@ def _labelled(source: Labelled, what: str) -> tuple[Tensor, Tensor]:
     return images, labels.long()
 
 
-def _images(source: Tensor | Iterable[Any]) -> Tensor:
-    """All images of a tensor, or of batches with or without labels."""
-    batches = [source] if isinstance(source, Tensor) else list(source)
+def _batches(source: Tensor | Iterable[Any]) -> list[Any]:
+    """Batches of images, with or without labels; read once, for a DataLoader may shuffle."""
+    return [source] if isinstance(source, Tensor) or _is_labelled(source) else list(source)
+
+
+def _images(batches: Sequence[Any]) -> Tensor:
+    """All images of batches with or without labels."""
     tensors = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
     if not tensors or any(not isinstance(tensor, Tensor) or tensor.ndim != 4 for tensor in tensors):
         raise DataError("calibration must be images (n, channels, h, w), or a DataLoader of them")
     return torch.cat(tensors).detach().cpu()
+
+
+def _calibration_labels(batches: Sequence[Any], count: int, criterion: CriterionName) -> Tensor:
+    """The labels of `count` images, where every batch has some; else zeros, unless the criterion looks at them."""
+    if all(_is_labelled(batch) for batch in batches):
+        return torch.cat([batch[1] for batch in batches]).detach().cpu().long()
+    if CRITERIA[criterion].labels:
+        raise DataError(
+            f"calibration must have labels where search.criterion is {criterion}, not images alone; "
+            "give (images, labels) or a DataLoader of them, or take l1"
+        )
+    return torch.zeros(count, dtype=torch.int64)
+
+
+def _is_labelled(value: Any) -> bool:
+    return _is_pair(value) and value[1].ndim == 1
 
 
 def _is_pair(value: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config import Config
+from evoprune.errors import ConfigError
 from evoprune.fitness.batching import gram_bytes, measured_execution
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.conditions import ImageRecord
@@ -17,6 +18,7 @@ from evoprune.fitness.execution import Execution
 from evoprune.fitness.latency import latencies_ms, lowered
 from evoprune.fitness.layer_latency import layer_latencies_ms
 from evoprune.fitness.layer_times import LatencyTable, latency_table
+from evoprune.fitness.losses import Examples
 from evoprune.fitness.problem import errors_as_scored, make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
@@ -36,11 +38,18 @@ from evoprune.record.loop_state import loop_from_json, loop_to_json
 from evoprune.record.runs import flat_config
 from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
-from evoprune.record.training import drop_training_state, read_training_state, write_training_state
+from evoprune.record.training import (
+    drop_training_state,
+    read_rewind,
+    read_training_state,
+    write_rewind,
+    write_training_state,
+)
 from evoprune.search.algorithms import make_algorithm
+from evoprune.search.criteria import preferences_of
+from evoprune.search.importance import Subject
 from evoprune.search.loop import LoopState, evolve
 from evoprune.search.objective import Objective
-from evoprune.search.preferences import preferences_for
 from evoprune.search.survivors import choose_survivors
 from evoprune.space.cost import cost
 from evoprune.space.plan import SearchSpace
@@ -55,7 +64,7 @@ CHANGEABLE = (
 )
 """Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
-BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED = 1, 2, 3
+BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED, CRITERION_SEED = 1, 2, 3, 4
 """What is mixed with the config's seed, so that no two stages draw the same."""
 
 BASELINE = "baseline"
@@ -93,8 +102,15 @@ def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Modul
         load_weights(model, files.read_tensors(folder.baseline)[0], str(folder.baseline))
         return model.eval()
     if weights is not None:
+        if config.retrain.start == "rewind_weights":
+            raise ConfigError(
+                "retrain.start must not be rewind_weights where the network's weights are given, for those of an early "
+                "epoch are not known; take rewind_learning_rate, or let it be trained"
+            )
         load_weights(model, weights, str(config.model.weights))
     else:
+        if config.retrain.start == "rewind_weights" and config.rewind_epoch == 0:
+            write_rewind(folder, FitState.before(model))
         setting.progress.stage(BASELINE, f"{config.train.epochs} epochs on {len(setting.data.train)} images")
         fit(
             model,
@@ -172,7 +188,9 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     """Runs what is left of the search. Returns the survivors, cheapest first."""
     config, folder, space = setting.config, setting.folder, setting.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    algorithm = make_algorithm(space, config.search, preferences_for(problem), problem.cost_of, rng)
+    subject = subject_of(problem, workers, setting.data.calibration, config.seed, setting.device)
+    preferences = preferences_of(config.search.ranked_by, subject)
+    algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng)
     fingerprint = search_fingerprint(config, space)
     snapshot, told = newest_state(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
@@ -195,6 +213,22 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     return choose_survivors(front, config.retrain.survivors, objective)
 
 
+def subject_of(problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device) -> Subject:
+    """What criteria of importance look at: the baseline, and the calibration images with their labels."""
+    images, labels = calibration.tensors()
+    examples = Examples(images, labels)
+    return Subject(
+        model=problem.model,
+        space=problem.space,
+        images=images,
+        labels=labels,
+        rng=np.random.default_rng([seed, CRITERION_SEED]),
+        losses=lambda genomes: workers.losses(genomes, examples),
+        device=device,
+        statistics=problem.statistics,
+    )
+
+
 def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
     """What a search was made under: the round's config but for what may change, and the search space."""
     fixed = {
@@ -215,7 +249,7 @@ def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) 
         states = workers.retrain(
             [survivor.genome for survivor in left],
             [read_training_state(folder, survivor.key, setting.progress.note) for survivor in left],
-            Retraining(config.retrain, data.train, config.data.augment, mixed_seed(config.seed, RETRAIN_SEED)),
+            retraining_of(setting),
             lambda index, report, state: _keeping_state(setting, left[index].key)(report, state),
         )
         for survivor, state in zip(left, states, strict=True):
@@ -240,6 +274,16 @@ def _is_retrained(setting: Setting, survivor: Candidate) -> bool:
         setting.progress.note(f"{error}; it is retrained again")
         return False
     return True
+
+
+def retraining_of(setting: Setting) -> Retraining:
+    """How survivors are retrained. Raises ConfigError where the weights to rewind to were not kept."""
+    config = setting.config
+    rewound = None
+    if config.retrain.start == "rewind_weights":
+        rewound = read_rewind(setting.folder, config.rewind_epoch)
+    seed = mixed_seed(config.seed, RETRAIN_SEED)
+    return Retraining(config.retrain, setting.data.train, config.data.augment, seed, config.train, rewound)
 
 
 def test(
@@ -300,9 +344,12 @@ def _mcr(networks: Mapping[str, nn.Module], split: Split, device: torch.device) 
 
 def _keeping_state(setting: Setting, network: str) -> Callable[[EpochReport, FitState], None]:
     """What keeps a network's training after every epoch, and reports it."""
+    config = setting.config
 
     def keep(report: EpochReport, state: FitState) -> None:
         with uninterrupted():
+            if (network, config.retrain.start) == (BASELINE, "rewind_weights") and state.epoch == config.rewind_epoch:
+                write_rewind(setting.folder, state)
             write_training_state(setting.folder, network, state)
         setting.progress.epoch(network, report.epoch, report.epochs, report.loss)
 

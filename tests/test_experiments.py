@@ -18,7 +18,16 @@ from evoprune.nets.zoo import build_network
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 
+STUDIES = ["study_fashion"]
+"""Not one experiment but many: see `tests/bench/test_study.py`."""
+
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+
+QUARTER_WIDTH = (
+    GREY,
+    32 * 9 * 784 + 32 * 32 * 9 * (784 + 2 * 196) + (64 * 32 + 64 * 64) * 9 * 49 + 256 * (64 * 49) + 10 * 256,
+    4 * 32 + 2 * 64 + 256,
+)
 
 HALF_WIDTH = (
     GREY,
@@ -30,11 +39,8 @@ HALF_WIDTH = (
 NETWORKS = {
     "quickstart": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
     "anwar_mnist": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
-    "fashion_cnn": (
-        GREY,
-        32 * 9 * 784 + 32 * 32 * 9 * (784 + 2 * 196) + (64 * 32 + 64 * 64) * 9 * 49 + 256 * (64 * 49) + 10 * 256,
-        4 * 32 + 2 * 64 + 256,
-    ),
+    "fashion_cnn": QUARTER_WIDTH,
+    "bench_criteria": QUARTER_WIDTH,
     "fashion_half_width": HALF_WIDTH,
     "bench_fitness": HALF_WIDTH,
     # Expansion, depthwise and projection, block by block. The stem goes with the first block's output, which is added
@@ -110,7 +116,7 @@ ABSENT = {
 
 
 def test_every_experiment_is_here() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*NETWORKS, *MASKED}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*NETWORKS, *MASKED, *STUDIES}
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *MASKED])

@@ -67,6 +67,22 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "weights that are none": (["model.weights={here}/tiny.yaml"], "holds no weights that can be read safely"),
     "weights of nowhere": (["model.weights=pretrained"], r"pretrained goes with torchvision:NAME"),
     "unknown device": (["device=cuda:7"], "device: 'cuda:7' is not there"),
+    "weights of an early epoch where none was trained": (
+        ["retrain.start=rewind_weights", "model.weights={here}/other.safetensors"],
+        r"model\.weights must be null where retrain\.start is rewind_weights .* take rewind_learning_rate for",
+    ),
+    "rewound beyond the beginning": (
+        ["retrain.start=rewind_learning_rate", "retrain.epochs=9"],
+        r"retrain\.epochs must be at most train\.epochs \(1\) where retrain\.start is rewind_learning_rate, not 9",
+    ),
+    "rewound to a network that was never there": (
+        ["retrain.start=rewind_weights", "search.rounds=[{{}}, {{}}]"],
+        r"round 2: retrain\.start must not be rewind_weights in a round after the first",
+    ),
+    "unknown criterion": (
+        ["search.criterion=tailor"],
+        r"search\.criterion must be one of l1, l2, mean_activation, .*, not \"tailor\"",
+    ),
     "nobody at the address": (
         ["workers.backend=ray", "workers.address=127.0.0.1:{port}"],
         r"workers\.address: no Ray cluster answers at 127\.0\.0\.1:\d+ \(Connection refused\); start one",

@@ -13,6 +13,7 @@ from evoprune.config import DataConfig, RetrainConfig, SearchConfig, TrainConfig
 from evoprune.nets.data import Data, load_data
 from evoprune.nets.training import count_errors, fit
 from evoprune.notebook import evolve
+from tests import tiny_runs
 
 SEARCH = SearchConfig(population=8, generations=2)
 SERIAL = WorkersConfig(backend="serial")
@@ -94,6 +95,28 @@ def test_the_same_call_goes_on_in_its_folder(run: ep.Run, model: nn.Module, data
     assert again.candidates.equals(before)  # read, not scored anew: the seconds are the same
     with pytest.raises(ep.UserError, match=r"search\.tolerance cannot change"):
         evolve(model, images[:1], data.validation.tensors(), images, 0.01, workers=SERIAL, search=SEARCH, out=run.root)
+
+
+def test_a_criterion_that_looks_at_labels_needs_those_of_calibration_images(
+    model: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images alone are refused; pairs, of which nothing else is different, give other first candidates than l1."""
+    tiny_runs.measure_briefly(monkeypatch)
+    (images, labels), validation = data.calibration.tensors(), data.validation.tensors()
+    search = SearchConfig(population=8, generations=1, criterion="taylor")
+    with pytest.raises(ep.UserError, match=r"calibration must have labels where search\.criterion is taylor"):
+        evolve(model, images[:1], validation, images, workers=SERIAL, search=search, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    cases: list[tuple[str, Any, SearchConfig]] = [
+        ("pairs", [(images[:30], labels[:30]), (images[30:], labels[30:])], search),
+        ("l1", images, SearchConfig(population=8, generations=1)),
+    ]
+    found = [
+        evolve(model, images[:1], validation, given, workers=SERIAL, search=settings, out=tmp_path / name)
+        for name, given, settings in cases
+    ]
+    first = [run.candidates[run.candidates.generation == 0].key.tolist() for run in found]
+    assert first[0] != first[1]
 
 
 def test_the_model_is_left_as_it_was(model: nn.Module, data: Data, tmp_path: Path) -> None:

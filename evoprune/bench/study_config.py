@@ -20,11 +20,15 @@ class StudyConfig(BaseModel):
 
     name: str = Field(..., description="name of the study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     base: dict[str, Any] = Field(..., description="an experiment's sections: data, train, search, retrain")
-    networks: dict[str, dict[str, Any]] = Field(..., description="name: an experiment's sections, as model", min_length=1)
+    networks: dict[str, dict[str, Any]] = Field(
+        ..., description="name: an experiment's sections, as model", min_length=1
+    )
     targets: tuple[float, ...] = Field(..., description="shares of the whole network's cost", min_length=1)
     seeds: tuple[int, ...] = Field((0, 1, 2), description="of searches and retraining", min_length=1)
     methods: tuple[str, ...] = Field(..., description="what is compared", min_length=1)
-    uncompensated_seeds: tuple[int, ...] = Field((), description="seeds with which all is done without compensation, too")
+    uncompensated_seeds: tuple[int, ...] = Field(
+        (), description="seeds with which all is done without compensation, too"
+    )
 
 
 def load_study(path: Path) -> StudyConfig:

@@ -7,7 +7,6 @@ from typing import get_args
 
 import numpy as np
 import torch
-from torch import nn
 
 from evoprune.bench.torch_pruning_choices import IMPORTANCES, torch_pruning_genome
 from evoprune.config import Algorithm, SearchConfig
@@ -19,12 +18,12 @@ from evoprune.fitness.workers import Workers
 from evoprune.nets.data import Data
 from evoprune.progress import Progress
 from evoprune.search.algorithms import make_algorithm
+from evoprune.search.criteria import preferences_of
 from evoprune.search.fitting import fitted
 from evoprune.search.loop import LoopState, evolve
 from evoprune.search.objective import Objective
-from evoprune.search.preferences import preferences_for
 from evoprune.space.plan import Genome
-from evoprune.stages import SEARCH_SEED
+from evoprune.stages import SEARCH_SEED, subject_of
 
 TORCH_PRUNING = "torch_pruning"
 SMALL_DENSE = "small_dense"
@@ -54,6 +53,7 @@ class Bench:
     data: Data
     search: SearchConfig
     targets: tuple[float, ...]
+    device: torch.device
     progress: Progress
 
     @property
@@ -103,7 +103,10 @@ def _searched(bench: Bench, algorithm: str, seed: int) -> tuple[tuple[Genome, ..
     config = bench.search.model_copy(update={"algorithm": algorithm, "target_cost": bench.targets})
     problem, space = bench.problem, bench.problem.space
     rng = np.random.default_rng([seed, SEARCH_SEED])
-    maker = make_algorithm(space, config, preferences_for(problem), problem.cost_of, rng)
+    preferences = preferences_of(
+        config.ranked_by, subject_of(problem, bench.workers, bench.data.calibration, seed, bench.device)
+    )
+    maker = make_algorithm(space, config, preferences, problem.cost_of, rng)
     told: list[Candidate] = []
 
     def keep(generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
@@ -122,13 +125,3 @@ def _best(told: Sequence[Candidate], target: float, objective: Objective) -> Gen
         cheapest = min(objective.cost_of(one) for one in told)
         raise ConfigError(f"no candidate cost {target:g} or less (the least was {cheapest:g}); give more generations")
     return min(within, key=lambda one: (one.score.errors, objective.cost_of(one), one.key)).genome
-
-
-def fresh_weights(network: nn.Module, generator: torch.Generator) -> None:
-    """Draws every layer's weights anew, as its module does. The network is changed in place."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        for module in network.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()

@@ -26,9 +26,7 @@ STEPS = 14
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "bn_scale")
 
 
-def torch_pruning_genome(
-    problem: Problem, train: Split, importance: str, across_layers: bool, target: float
-) -> Genome:
+def torch_pruning_genome(problem: Problem, train: Split, importance: str, across_layers: bool, target: float) -> Genome:
     """The genome of what a Torch-Pruning pruner keeps at the largest pruning ratio's cost not above the target.
 
     importance: one of IMPORTANCES, with the library's default settings. across_layers: its global pruning. train:
@@ -46,10 +44,10 @@ def torch_pruning_genome(
     }
     scores = importances[importance]()
     low, high = 0.0, 1.0  # the ratio: at low too little goes, at high enough
-    best = _kept(tp, model, problem, scores, across_layers, high)
+    best = kept_at(problem, model, scores, across_layers, high)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        genome = _kept(tp, model, problem, scores, across_layers, middle)
+        genome = kept_at(problem, model, scores, across_layers, middle)
         if problem.cost_of(genome) <= target:
             best, high = genome, middle
         else:
@@ -57,9 +55,9 @@ def torch_pruning_genome(
     return best
 
 
-def _kept(tp: Any, model: nn.Module, problem: Problem, importance: Any, across_layers: bool, ratio: float) -> Genome:
-    """What one step of a pruner at this ratio leaves; the model itself is left whole."""
-    space = problem.space
+def kept_at(problem: Problem, model: nn.Module, importance: Any, across_layers: bool, ratio: float) -> Genome:
+    """What one step of Torch-Pruning's pruner at this ratio (of channels) leaves; the model itself is left whole."""
+    tp, space = torch_pruning_library(), problem.space
     pruner = tp.pruner.BasePruner(
         model,
         problem.calibration[:1],

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from evoprune.fitness.candidate import Outcome
+from evoprune.fitness.losses import loss_of
 from evoprune.fitness.retraining import Retrainer
 from evoprune.nets.training import EpochReport, FitState
 from evoprune.space.plan import Genome
@@ -53,6 +54,11 @@ class Actor:
         if state is None:
             return None, retrainer.start(_genome(genome))
         return retrainer.epoch(_genome(genome), state)
+
+    def loss(self, problem: list[Any], examples: list[Any], genome: bytes) -> float:
+        """The mean cross entropy of a genome's network."""
+        fetched = self._fetch("problem", problem), self._fetch("examples", examples)
+        return loss_of(fetched[0], _genome(genome), fetched[1], self._device)
 
     def _scorer(self, problem: list[Any]) -> Any:
         return self._hold("scorer", problem, lambda: self._fetch("problem", problem).scorer(self._device))

@@ -1,15 +1,19 @@
 """A survivor trained on, one epoch a call, so that what trains it can stop and go on anywhere."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evoprune.config import RetrainConfig, TrainConfig
 from evoprune.fitness.scoring import Problem, Scorer, wrong
+from evoprune.nets.initialisation import initialise
+from evoprune.nets.seeding import mixed_seed
 from evoprune.nets.splits import Split
-from evoprune.nets.training import EpochReport, FitState, fit
+from evoprune.nets.training import EpochReport, FitState, fit, hold_at_zero
+from evoprune.nets.weights import load_weights
 from evoprune.space.plan import Genome
 from evoprune.space.slicing import copied, cut_masks
 from evoprune.surgery.compaction import compact
@@ -18,16 +22,30 @@ from evoprune.surgery.sequential import compensate_sequentially
 
 @dataclass(frozen=True, eq=False)
 class Retraining:
-    """What retraining depends on besides the genome. split: what is trained on. seed: of every draw in it."""
+    """What retraining depends on besides the genome.
+
+    split: what is trained on. seed: of every draw in it. train: how the baseline was trained. rewound: the whole
+    network's weights at the epoch of its training that survivors are rewound to, for `rewind_weights`.
+    """
 
     config: RetrainConfig
     split: Split
     augment: tuple[str, ...]
     seed: int
+    train: TrainConfig = field(default_factory=TrainConfig)
+    rewound: Mapping[str, Tensor] | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch of the schedule after whose end a survivor is retrained."""
+        return self.train.epochs if self.config.start.startswith("rewind") else self.config.epochs
 
     @property
     def schedule(self) -> TrainConfig:
+        """Where survivors are rewound, the baseline's own, of which they go through the last `config.epochs` epochs."""
         config = self.config
+        if config.start.startswith("rewind"):
+            return self.train
         return TrainConfig(
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -48,14 +66,38 @@ class Retrainer:
         self._teacher = copy.deepcopy(problem.model) if retraining.config.distillation else None
 
     def start(self, genome: Genome) -> FitState:
-        """The genome's network before any training: as the search scored it (compensated, recalibrated).
+        """The genome's network before any training, as `retrain.start` says.
 
-        Or compensated sequentially, where that is asked for and makes fewer errors on the validation set.
+        keep: as the search scored it (compensated, recalibrated), or compensated sequentially, where that is asked for
+        and makes fewer errors on the validation set. Han et al. 2015 (retraining the remaining connections).
+        rewind_weights: the parts that stay as the baseline had them at an early epoch. Frankle et al. 2020.
+        rewind_learning_rate: as the trained baseline has them. Renda, Frankle and Carbin 2020, section 2, for both.
+        anew: fresh weights. Liu et al. 2019 (rethinking the value of network pruning), scratch-E.
         """
+        retraining, problem = self._retraining, self._problem
+        begun = retraining.last_epoch - retraining.config.epochs
+        match retraining.config.start:
+            case "keep":
+                return FitState.before(self._kept(genome))
+            case "rewind_weights":
+                whole = copied(problem.model)
+                assert retraining.rewound is not None
+                load_weights(whole, retraining.rewound, "rewound weights")
+                network = compact(whole, problem.space, genome)
+            case "rewind_learning_rate":
+                network = compact(problem.model, problem.space, genome)
+            case "anew":
+                network = compact(problem.model, problem.space, genome)
+                initialise(network, mixed_seed(retraining.seed, 0, 0))
+                for handle in hold_at_zero(network, cut_masks(problem.space, problem.space.check(genome))):
+                    handle.remove()
+        return FitState(begun, FitState.before(network).tensors)
+
+    def _kept(self, genome: Genome) -> nn.Module:
         as_scored = Scorer(self._problem, self._device).prepare(genome)
         if self._retraining.config.compensation != "sequential":
-            return FitState.before(as_scored)
-        return FitState.before(self._better(as_scored, genome))
+            return as_scored
+        return self._better(as_scored, genome)
 
     def _better(self, as_scored: nn.Module, genome: Genome) -> nn.Module:
         """This network, or its sequentially compensated copy."""

@@ -22,6 +22,7 @@ from evoprune.fitness.actor import Actor, import_paths
 from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.cluster import check_answers, no_answer
 from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.losses import Examples, loss_of
 from evoprune.fitness.retraining import Retrainer, Retraining
 from evoprune.fitness.scoring import Problem
 from evoprune.fitness.team import Failure, Job, Note, Team, first_line
@@ -59,6 +60,9 @@ class Workers(Protocol):
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
         """Trains each genome's network from its state (None: from the start) to the end of the schedule."""
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        """The mean cross entropy of each genome's network, as `losses.loss_of`."""
 
 
 def score(
@@ -213,11 +217,15 @@ class SerialWorkers:
         with torch_threads(self._threads):
             for index, (genome, known) in enumerate(zip(genomes, states, strict=True)):
                 state = known or retrainer.start(genome)
-                while state.epoch < retraining.config.epochs:
+                while state.epoch < retraining.last_epoch:
                     report, state = retrainer.epoch(genome, state)
                     on_epoch(index, report, state)
                 reached.append(state)
         return reached
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        with torch_threads(self._threads):
+            return [loss_of(self._problem, genome, examples, self._device) for genome in genomes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,46 +338,74 @@ class RayWorkers:
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
-        self._team.work_on(self._prepare, self._at_most)
         shared = self._team.share(retraining)
         reached = list(states)
 
-        def unfinished(index: int) -> bool:
-            state = reached[index]
-            return state is None or state.epoch < retraining.config.epochs
-
-        def give(index: int) -> None:
+        def job(index: int) -> Job | None:
+            """The next epoch of a network; None where it has had them all."""
             data, state = genomes[index].tobytes(), reached[index]
-            self._team.give(
-                Job(
-                    ask=lambda actor: actor.epoch.remote(self._problem, shared, data, state),
-                    what=index,
-                    seconds=self._config.epoch_timeout_s,
-                    tries=TRIES,
-                    queued=False,
-                )
+            if state is not None and state.epoch >= retraining.last_epoch:
+                return None
+            return Job(
+                ask=lambda actor: actor.epoch.remote(self._problem, shared, data, state),
+                what=index,
+                seconds=self._config.epoch_timeout_s,
+                tries=TRIES,
+                queued=False,
             )
 
-        open_ones = [index for index in range(len(genomes)) if unfinished(index)]
-        for index in open_ones:
-            give(index)
+        def done(index: int, result: tuple[EpochReport | None, FitState]) -> Job | None:
+            report, state = result
+            reached[index] = state
+            if report is not None:
+                on_epoch(index, report, state)
+            return job(index)
+
+        self._all_of([job(index) for index in range(len(genomes))], done, "retraining")
+        return [state for state in reached if state is not None]
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        shared = self._team.share(examples)
+        found: dict[int, float] = {}
+
+        def job(index: int) -> Job:
+            data = genomes[index].tobytes()
+            return Job(
+                ask=lambda actor: actor.loss.remote(self._problem, shared, data),
+                what=index,
+                seconds=self._config.timeout_s,
+                tries=TRIES,
+            )
+
+        def done(index: int, result: float) -> None:
+            found[index] = result
+
+        self._all_of([job(index) for index in range(len(genomes))], done, "a network's loss")
+        return [found[index] for index in range(len(genomes))]
+
+    def _all_of(self, jobs: Sequence[Job | None], done: Callable[[int, Any], Job | None], what: str) -> None:
+        """Has jobs done, and those that `done` gives in the place of each. Raises WorkerError where one is given up."""
+        self._team.work_on(self._prepare, self._at_most)
+        given = [job for job in jobs if job is not None]
+        for job in given:
+            self._team.give(job)
+        left = len(given)
         try:
-            while any(unfinished(index) for index in open_ones):
+            while left:
                 job, result = self._team.take()
                 if isinstance(result, Failure):
                     raise WorkerError(
-                        f"retraining ends its worker {TRIES} times in turn ({result.reason}); see that machines have "
-                        "the memory for it (retrain.batch_size) and the time (workers.epoch_timeout_s)"
+                        f"{what} ends its worker {TRIES} times in turn ({result.reason}); see that machines have the "
+                        "memory for it and the time (workers.epoch_timeout_s, workers.timeout_s)"
                     )
-                report, reached[job.what] = result
-                if report is not None:
-                    on_epoch(job.what, report, reached[job.what])
-                if unfinished(job.what):
-                    give(job.what)
+                following = done(job.what, result)
+                if following is None:
+                    left -= 1
+                else:
+                    self._team.give(following)
         except BaseException:
             self._forget()
             raise
-        return [state for state in reached if state is not None]
 
 
 def how_many(config: WorkersConfig, device: torch.device, cores: int, gpus: int) -> tuple[int, float]:

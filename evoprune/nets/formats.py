@@ -51,7 +51,7 @@ def read_svhn(path: Path) -> tuple[Pixels, Labels]:
     The digit 0, which the file calls 10, is class 0.
     Raises ValueError, KeyError or OSError where the file is damaged.
     """
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     content = loadmat(path)
     labels = content["y"].astype(np.int64).reshape(-1)

@@ -28,6 +28,7 @@ _OWN_FILES = (
     "config.yaml",
     "environment.json",
     "baseline.safetensors",
+    "rewind.safetensors",
     "space.json",
     "execution.json",
     "latency.json",
@@ -74,6 +75,11 @@ class RunFolder:
     def baseline(self) -> Path:
         """The trained baseline's weights."""
         return self.root / "baseline.safetensors"
+
+    @property
+    def rewind(self) -> Path:
+        """The baseline's weights at the epoch of its training that survivors are rewound to, where they are."""
+        return self.root / "rewind.safetensors"
 
     @property
     def space(self) -> Path:

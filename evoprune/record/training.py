@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+from torch import Tensor
+
+from evoprune.errors import ConfigError
 from evoprune.nets.training import FitState
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
@@ -32,3 +35,20 @@ def read_training_state(folder: RunFolder, network: str, note: Callable[[str], N
 def drop_training_state(folder: RunFolder, network: str) -> None:
     """The network is trained: its state in the middle is not needed any more."""
     files.remove([folder.training(network)])
+
+
+def write_rewind(folder: RunFolder, state: FitState) -> None:
+    """Keeps the baseline's weights at this epoch, for survivors to be rewound to."""
+    files.write_tensors(folder.rewind, state.weights, {"epoch": str(state.epoch)})
+
+
+def read_rewind(folder: RunFolder, epoch: int) -> dict[str, Tensor]:
+    """The baseline's weights at this epoch. Raises ConfigError where they were not kept."""
+    tensors, metadata = files.read_tensors(folder.rewind) if folder.rewind.is_file() else ({}, {"epoch": "none"})
+    if metadata["epoch"] != str(epoch):
+        raise ConfigError(
+            f"retrain.start: rewind_weights needs the baseline's weights after epoch {epoch} of its training, and "
+            f"{folder.root} kept those of {metadata['epoch']}; start another run with `evoprune run` and --out, "
+            "or take rewind_learning_rate"
+        )
+    return tensors

@@ -1,36 +1,169 @@
-"""How important each gene is: short pure functions over weights and the plan."""
+"""Criteria of importance by name: one registry for rankings, starts and mutations."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
-import torch
 from torch import nn
 
+from evoprune.config import CriterionName
+from evoprune.errors import ConfigError
+from evoprune.search import data_criteria as data
+from evoprune.search import synflow
+from evoprune.search import weight_criteria as weights
+from evoprune.search.importance import (
+    LayerValues,
+    Normalisation,
+    Subject,
+    WeightScores,
+    of_genes,
+    of_kernels,
+    of_strides,
+)
 from evoprune.space.plan import SearchSpace
 
 
-def filter_l1(model: nn.Module, space: SearchSpace) -> np.ndarray:
-    """Mean absolute weight of each gene's feature maps, as a share of its group's largest.
+@dataclass(frozen=True)
+class Criterion:
+    """How important parts are, higher is more.
 
-    A gene that takes several layers along has the mean of their shares. Returns float64 (maps,), in 0..1.
-    Li et al. 2017, section 3.1 (sum of absolute weights of a filter).
+    maps: what each layer says of its feature maps. kernels, weights: of kernels (where None, the mean over their
+    weights) and of single weights, None where it is not defined for them.
+    normalisation: what makes layers comparable, for global scope. additive: what a map's layers say is added up, not
+    averaged. labels: it looks at the images' labels.
     """
-    parameters = dict(model.named_parameters())
-    outputs = {(layer.weight, layer.out_dim) for layer in space.layers}
-    total, axes = np.zeros(space.maps), np.zeros(space.maps)
-    for axis in space.axes:
-        if (axis.tensor, axis.dim) not in outputs:
-            continue
-        weight = parameters[axis.tensor].detach().to("cpu", torch.float64)
-        norms = weight.movedim(axis.dim, 0).flatten(1).abs().mean(1).numpy()
-        movable = axis.gene >= 0
-        gene = axis.gene[movable]
-        sums = np.bincount(gene, norms[movable], minlength=space.maps)
-        counts = np.bincount(gene, minlength=space.maps)
-        largest = norms[movable].max()
-        total += np.divide(sums, counts * largest, out=np.zeros(space.maps), where=counts * largest > 0)
-        axes += counts > 0
-    return total / np.maximum(axes, 1)
+
+    maps: Callable[[Subject], list[LayerValues]]
+    normalisation: Normalisation
+    kernels: Callable[[Subject], list[np.ndarray]] | None = None
+    weights: Callable[[Subject], WeightScores] | None = None
+    additive: bool = False
+    labels: bool = False
+
+
+def _order_of_maps(subject: Subject) -> list[LayerValues]:
+    """SynFlow's order as values; maps that go together have one place in it."""
+    return [
+        LayerValues(np.arange(subject.space.maps), synflow.synflow_maps(subject.model, subject.space, _shape(subject)))
+    ]
+
+
+CRITERIA: Mapping[CriterionName, Criterion] = MappingProxyType(
+    {
+        "elimination": Criterion(maps=data.elimination, normalisation="none"),
+        "l1": Criterion(
+            maps=lambda s: weights.filter_l1(s.model, s.space),
+            weights=lambda s: weights.magnitude(s.model, s.space),
+            normalisation="largest",
+        ),
+        "l2": Criterion(
+            maps=lambda s: weights.filter_l2(s.model, s.space),
+            weights=lambda s: weights.squared_magnitude(s.model, s.space),
+            normalisation="largest",
+        ),
+        "mean_activation": Criterion(maps=data.mean_activation, normalisation="l2"),
+        "zeros": Criterion(maps=data.nonzero_share, normalisation="none"),
+        "batch_norm_scale": Criterion(maps=lambda s: weights.batch_norm_scale(s.model, s.space), normalisation="none"),
+        "taylor": Criterion(maps=data.taylor, weights=data.taylor_of_weights, normalisation="l2", labels=True),
+        "oracle": Criterion(maps=data.oracle, kernels=data.oracle_of_kernels, normalisation="none", labels=True),
+        "obd": Criterion(maps=data.obd, weights=data.obd_of_weights, normalisation="none", additive=True),
+        "synflow": Criterion(
+            maps=_order_of_maps,
+            kernels=lambda s: synflow.synflow_kernels(s.model, s.space, _shape(s)),
+            weights=lambda s: synflow.synflow_weights(s.model, s.space, _shape(s)),
+            normalisation="none",
+        ),
+        "random": Criterion(
+            maps=lambda s: weights.random_maps(s.space, s.rng),
+            weights=lambda s: weights.random_weights(s.space, s.rng),
+            normalisation="none",
+        ),
+    }
+)
+
+
+def map_importance(name: CriterionName, subject: Subject, normalisation: Normalisation | None = None) -> np.ndarray:
+    """The importance of every feature map: float64 (maps,).
+
+    normalisation: another than the criterion's own. Maps of which it says nothing (without batch norm, or behind
+    layers that cannot be watched) are ranked by their L1 norm, at the mean of what it says of the others.
+    Raises ConfigError where it says nothing of any map.
+    """
+    criterion = CRITERIA[name]
+    said = of_genes(
+        subject.space, criterion.maps(subject), normalisation or criterion.normalisation, criterion.additive
+    )
+    unknown = np.isnan(said)
+    if unknown.any():
+        if unknown.all():
+            raise ConfigError(f"the criterion {name} says nothing of this network's feature maps; take l1")
+        norms = of_genes(subject.space, weights.filter_l1(subject.model, subject.space), "largest")[unknown]
+        said[unknown] = said[~unknown].mean() * norms / max(norms.mean(), np.finfo(float).tiny)
+    return said
+
+
+def weight_importance(name: CriterionName, subject: Subject) -> WeightScores:
+    """The importance of every single weight of every layer. Raises ConfigError where it is not defined."""
+    criterion = CRITERIA[name]
+    if criterion.weights is None:
+        known = ", ".join(name for name, criterion in CRITERIA.items() if criterion.weights)
+        raise ConfigError(f"the criterion {name} is not defined for single weights; take one of {known}")
+    return criterion.weights(subject)
+
+
+def kernel_importance(name: CriterionName, subject: Subject) -> list[np.ndarray]:
+    """The importance of the genes of every entry of `space.kernels`: float64 (genes,) each; by L1 where undefined."""
+    if not subject.space.kernels:
+        return []
+    if (kernels := CRITERIA[name].kernels) is not None:
+        return kernels(subject)
+    return of_kernels(subject.space, (CRITERIA[name].weights or _magnitude)(subject))
+
+
+def stride_importance(name: CriterionName, subject: Subject) -> list[np.ndarray]:
+    """What share each stride mask would keep of the weights' importance, as `of_strides`; by L1 where undefined."""
+    if not subject.space.strides:
+        return []
+    return of_strides(subject.space, (CRITERIA[name].weights or _magnitude)(subject))
+
+
+@dataclass(frozen=True, eq=False)
+class Preferences:
+    """What operators should rather keep. Ranks are within a group or layer: 0 the least important, 1 the most.
+
+    maps: float (maps,). kernels, strides: one array for each entry of `space.kernels` and `space.strides`:
+    float (genes,), and float (genes, values), what share of a kernel's importance each mask keeps.
+    """
+
+    maps: np.ndarray
+    kernels: tuple[np.ndarray, ...]
+    strides: tuple[np.ndarray, ...]
+
+    @property
+    def genes(self) -> np.ndarray:
+        """Importance of every gene, for `SearchSpace.repair`. float (genes,); strides, which repair leaves, have 0."""
+        return np.concatenate((self.maps, *self.kernels, *(np.zeros(len(values)) for values in self.strides)))
+
+
+def preferences_of(name: CriterionName, subject: Subject) -> Preferences:
+    """Preferences by a criterion, and by the weights' magnitude where it says nothing of kernels or taps."""
+    space = subject.space
+    return Preferences(
+        maps=group_ranks(space, map_importance(name, subject) if space.maps else np.zeros(0)),
+        kernels=tuple(_ranks(values) for values in kernel_importance(name, subject)),
+        strides=tuple(stride_importance(name, subject)),
+    )
+
+
+def magnitude_preferences(model: nn.Module, space: SearchSpace) -> Preferences:
+    """Preferences by the weights' magnitude alone, which needs no examples: those of the criterion l1."""
+    scores = weights.magnitude(model, space)
+    return Preferences(
+        maps=group_ranks(space, of_genes(space, weights.filter_l1(model, space), "largest")),
+        kernels=tuple(_ranks(values) for values in of_kernels(space, scores)),
+        strides=tuple(of_strides(space, scores)),
+    )
 
 
 def group_ranks(space: SearchSpace, importance: np.ndarray) -> np.ndarray:
@@ -48,64 +181,10 @@ def _ranks(importance: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def kernel_l1(model: nn.Module, space: SearchSpace) -> list[np.ndarray]:
-    """Mean absolute weight of each kernel gene's kernels, for every entry of `space.kernels`. float64 (genes,) each.
-
-    Anwar, Hwang and Sung 2017, section 3 (pruning at the level of kernels); ranked by L1 as filters in Li et al. 2017.
-    """
-    importance = []
-    for genes in space.kernels:
-        norms = _kernels(model, space, genes.weight).abs().mean(2).numpy()  # (outputs, inputs)
-        sums = np.bincount(genes.of_kernel.reshape(-1), norms.reshape(-1), minlength=genes.size)
-        importance.append(sums / np.bincount(genes.of_kernel.reshape(-1), minlength=genes.size))
-    return importance
+def _magnitude(subject: Subject) -> WeightScores:
+    return weights.magnitude(subject.model, subject.space)
 
 
-def stride_l1(model: nn.Module, space: SearchSpace) -> list[np.ndarray]:
-    """Share of the absolute weights that each stride mask would keep, for every entry of `space.strides`.
-
-    Returns float64 (genes, values) each, in 0..1; column 0, the dense mask, is 1 (0 where all weights are 0).
-    """
-    kept = []
-    for genes in space.strides:
-        absolute = _kernels(model, space, genes.weight).abs().numpy()  # (outputs, inputs, taps)
-        flat, gene = absolute.reshape(-1, absolute.shape[2]), genes.of_kernel.reshape(-1)
-        sums = np.stack([np.bincount(gene, column, minlength=genes.size) for column in flat.T], axis=1)
-        total = sums.sum(1, keepdims=True)
-        shares = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
-        kept.append(shares @ genes.tap_table.T)
-    return kept
-
-
-def _kernels(model: nn.Module, space: SearchSpace, weight: str) -> torch.Tensor:
-    """A weight as (outputs, inputs, taps), float64."""
-    layer = space.layer(weight)
-    tensor = model.get_parameter(weight).detach().to("cpu", torch.float64)
-    return tensor.movedim((layer.out_dim, layer.in_dim), (0, 1)).flatten(2)
-
-
-@dataclass(frozen=True, eq=False)
-class Preferences:
-    """What operators should rather keep. Ranks are within a group or layer: 0 the least important, 1 the most.
-
-    maps: float (maps,). kernels, strides: one array for each entry of `space.kernels` and `space.strides`:
-    float (genes,), and float (genes, values), what share of a kernel's norm each mask keeps.
-    """
-
-    maps: np.ndarray
-    kernels: tuple[np.ndarray, ...]
-    strides: tuple[np.ndarray, ...]
-
-    @property
-    def genes(self) -> np.ndarray:
-        """Importance of every gene, for `SearchSpace.repair`. float (genes,); strides, which repair leaves, have 0."""
-        return np.concatenate((self.maps, *self.kernels, *(np.zeros(len(values)) for values in self.strides)))
-
-
-def magnitude_preferences(model: nn.Module, space: SearchSpace) -> Preferences:
-    """Preferences by the weights' magnitude: filters and kernels of large L1 norm, masks that keep most of it."""
-    return Preferences(
-        maps=group_ranks(space, filter_l1(model, space)),
-        kernels=tuple(_ranks(norms) for norms in kernel_l1(model, space)),
-        strides=tuple(stride_l1(model, space)),
-    )
+def _shape(subject: Subject) -> tuple[int, ...]:
+    """(c, h, w) of the subject's images."""
+    return tuple(subject.images.shape[1:])

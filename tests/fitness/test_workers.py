@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from evoprune.config import RetrainConfig, TrainConfig, WorkersConfig
 from evoprune.errors import TrainingError, WorkerError
 from evoprune.fitness import cluster
 from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.conditions import Conditions
+from evoprune.fitness.losses import Examples
 from evoprune.fitness.problem import make_problem
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
@@ -24,6 +26,7 @@ from evoprune.nets.splits import Split
 from evoprune.nets.training import EpochReport, FitState, fit
 from evoprune.nets.zoo import build_network
 from evoprune.space.plan import SearchSpace
+from evoprune.surgery.masking import mask
 from tests.fitness.problems import CPU, digits, genomes
 
 GPU = torch.device("cuda")
@@ -246,6 +249,17 @@ def test_without_epochs_networks_stay_as_they_were_scored(
     assert [state.epoch for state in one] == [0, 0]
 
 
+def test_losses_are_the_cross_entropy_of_the_cut_networks(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
+    """By masking instead of cutting; in the genomes' order, and the same in other processes."""
+    asked, examples = genomes(posed.space, 5), Examples(posed.images[:40], posed.labels[:40])
+    losses = serial.losses(asked, examples)
+    assert losses == ray_workers.losses(asked, examples)
+    for genome, loss in zip(asked, losses, strict=True):
+        with torch.no_grad():
+            logits = mask(posed.model, posed.space, genome)(examples.images)
+        assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, examples.labels)), rel=1e-5)
+
+
 def test_a_mistake_of_the_users_comes_through_as_itself(
     ray_workers: RayWorkers, posed: Problem, retraining: Retraining
 ) -> None:
@@ -259,7 +273,7 @@ def test_a_mistake_of_the_users_comes_through_as_itself(
 def process_of(workers: RayWorkers, place: int) -> int:
     """The process of an actor."""
     team = workers._team
-    pid: int = team._ray.get(team.actors[place].__ray_call__.remote(lambda _: os.getpid()))
+    pid: int = team.ray.get(team.actors[place].__ray_call__.remote(lambda _: os.getpid()))
     return pid
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from evoprune.config import SearchConfig
 from evoprune.fitness.candidate import Candidate, Outcome, Score
 from evoprune.fitness.conditions import Conditions, ImageRecord
+from evoprune.fitness.losses import Examples
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.workers import OnEpoch, OnScore
 from evoprune.nets.training import FitState
@@ -100,6 +101,10 @@ class Counting:
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
         raise AssertionError("a search retrains nothing")
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        """As `collect` counts errors."""
+        return [float((self.useful & (genome == 0)).sum()) for genome in genomes]
 
 
 SIZES = (12, 10, 8)

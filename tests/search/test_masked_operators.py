@@ -11,8 +11,10 @@ from torch import nn
 
 import evoprune as ep
 from evoprune.config import SearchConfig
-from evoprune.search.criteria import Preferences, kernel_l1, magnitude_preferences, stride_l1
+from evoprune.search.criteria import Preferences, magnitude_preferences
+from evoprune.search.importance import of_kernels, of_strides
 from evoprune.search.operators import Operators
+from evoprune.search.weight_criteria import magnitude
 from evoprune.space.plan import Genome, SearchSpace
 
 some = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -52,28 +54,30 @@ def by_hand() -> tuple[nn.Module, SearchSpace]:
 
 def test_kernel_l1_by_hand() -> None:
     model, space = by_hand()
-    [importance] = kernel_l1(model, space)
+    [importance] = of_kernels(space, magnitude(model, space))
     assert importance.tolist() == pytest.approx([2, 0, 4, 2])
     blocks = SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, True, kernel_block=2)
-    assert kernel_l1(model, blocks)[0].tolist() == pytest.approx([3, 1])
+    assert of_kernels(blocks, magnitude(model, blocks))[0].tolist() == pytest.approx([3, 1])
     assert magnitude_preferences(model, space).kernels[0].tolist() == pytest.approx([1 / 3, 0, 1, 2 / 3])
 
 
 def test_the_norm_that_each_mask_would_keep_by_hand() -> None:
     """What leaves input 0: |taps| add up to 5, 6, 7; input 1: 0, 6, 0. Masks: all, {0, 2}, {1}, {0}, {2}."""
     model, space = by_hand()
-    [kept] = stride_l1(model, space)
+    [kept] = of_strides(space, magnitude(model, space))
     assert kept[0].tolist() == pytest.approx([1, 12 / 18, 6 / 18, 5 / 18, 7 / 18])
     assert kept[1].tolist() == pytest.approx([1, 0, 1, 0, 0])
     by_layer = SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, False, True, stride_sharing="layer")
-    assert stride_l1(model, by_layer)[0][0].tolist() == pytest.approx([1, 12 / 24, 12 / 24, 5 / 24, 7 / 24])
+    assert of_strides(by_layer, magnitude(model, by_layer))[0][0].tolist() == pytest.approx(
+        [1, 12 / 24, 12 / 24, 5 / 24, 7 / 24]
+    )
 
 
 def test_weights_of_zero_keep_nothing() -> None:
     model, space = by_hand()
     nn.init.zeros_(model.get_parameter("0.weight"))
-    assert not stride_l1(model, space)[0].any()
-    assert not kernel_l1(model, space)[0].any()
+    assert not of_strides(space, magnitude(model, space))[0].any()
+    assert not of_kernels(space, magnitude(model, space))[0].any()
 
 
 def test_kernels_of_a_transposed_convolution_are_counted_outputs_first() -> None:
@@ -81,7 +85,7 @@ def test_kernels_of_a_transposed_convolution_are_counted_outputs_first() -> None
     with torch.no_grad():
         model.get_parameter("0.weight").copy_(torch.arange(6.0).reshape(2, 3, 1, 1))
     space = SearchSpace.from_model(model, torch.randn(1, 2, 4, 4), False, True)
-    assert kernel_l1(model, space)[0].tolist() == [0, 3, 1, 4, 2, 5]
+    assert of_kernels(space, magnitude(model, space))[0].tolist() == [0, 3, 1, 4, 2, 5]
 
 
 # --- starts

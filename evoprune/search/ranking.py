@@ -1,0 +1,68 @@
+"""Genomes straight from a ranking: the most important feature maps stay, as many as a cost allows."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from evoprune.errors import ConfigError
+from evoprune.space.plan import Genome, SearchSpace
+
+Scope = Literal["local", "global"]
+"""local: the same share of every group of feature maps stays. global: all groups are ranked together."""
+
+
+def ranked_genome(
+    space: SearchSpace, importance: np.ndarray, cost_target: float, scope: Scope, cost_of: Callable[[Genome], float]
+) -> Genome:
+    """The genome of the most important maps whose cost is at most `cost_target`, and nearest to it.
+
+    importance: float (maps,), higher stays; a longer vector's first `space.maps` count. For global scope values have
+    to be comparable over groups: see `criteria.Criterion`. cost_of: the cost of a genome, which must not fall when a
+    map comes back. Kernels and taps all stay; widths are those that the groups' `minimum` and `round_to` allow.
+    Raises ConfigError where even the least widths cost more.
+    """
+    order = ranking(space, importance[: space.maps], scope)
+    fewest, most = 0, space.maps  # maps that stay, before repair
+    best = most_important(space, order, fewest)
+    if cost_of(best) > cost_target:
+        raise ConfigError(
+            f"a ranking cannot reach a cost of {cost_target:g}: at the least widths allowed it is {cost_of(best):g}; "
+            "raise the target, or lower space.min_maps and space.round_to"
+        )
+    while fewest < most:
+        middle = (fewest + most + 1) // 2
+        genome = most_important(space, order, middle)
+        if cost_of(genome) <= cost_target:
+            fewest, best = middle, genome
+        else:
+            most = middle - 1
+    return best
+
+
+def ranking(space: SearchSpace, importance: np.ndarray, scope: Scope) -> np.ndarray:
+    """Feature maps, the most important first. importance: float (maps,). Returns int64 (maps,).
+
+    Local scope goes through the groups' own ranks in step, so that what is taken from its front is the same share of
+    every group, to one map.
+    """
+    values = ranks_within_groups(space, importance) if scope == "local" else importance
+    return np.argsort(-values, kind="stable")
+
+
+def most_important(space: SearchSpace, order: np.ndarray, count: int) -> Genome:
+    """The genome in which the first `count` maps of a ranking stay, and what the least widths need besides."""
+    genome = space.full()
+    genome[order[count:]] = 0
+    wanted = np.zeros(space.genes)
+    wanted[order] = np.arange(len(order), 0, -1)
+    return space.repair(genome, wanted)
+
+
+def ranks_within_groups(space: SearchSpace, importance: np.ndarray) -> np.ndarray:
+    """Each map's rank within its group as a share: the least important has half a map's share. float64 (maps,)."""
+    ranks = np.zeros(space.maps)
+    for group in space.groups:
+        order = np.argsort(importance[group.genes], kind="stable")
+        ranks[group.start + order] = (np.arange(group.size) + 0.5) / group.size
+    return ranks
