@@ -59,8 +59,9 @@ class Soak:
 
     def disturb(self, seconds: float) -> None:
         """Faults at random until the time is over."""
-        faults = (self.kill, self.interrupt, self.terminate, self.interrupt_twice, self.kill_worker, self.stop_worker)
-        faults = (*faults, self.damage_snapshot, self.damage_candidates, self.starve, self.fill_disk)
+        faults: list[Callable[[], None]] = [self.kill, self.interrupt, self.interrupt_twice, self.terminate]
+        faults += [self.kill_worker, self.stop_worker, self.starve, self.fill_disk]
+        faults += [self.damage_snapshot, self.damage_candidates]
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.run_on()
@@ -91,7 +92,7 @@ class Soak:
         self.end_process(signal.SIGINT)
         more = f"search.generations={self.generations}"
         while not (self.folder.holds_run() and self.folder.survivors_table.is_file()):
-            arguments = ("resume", self.folder.root, "--quiet", "--set", more)
+            arguments: tuple[object, ...] = ("resume", self.folder.root, "--quiet", "--set", more)
             if not self.folder.holds_run():
                 config = tiny_runs.config_file(self._place, OPTIONS | {"search.generations": self.generations})
                 arguments = ("run", config, "--out", self.folder.root, "--quiet")
