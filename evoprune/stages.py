@@ -263,6 +263,16 @@ def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) 
     }
 
 
+def retraining_of(setting: Setting) -> Retraining:
+    """How survivors are retrained. Raises ConfigError where the weights to rewind to were not kept."""
+    config = setting.config
+    rewound = None
+    if config.retrain.start == "rewind_weights":
+        rewound = read_rewind(setting.folder, config.rewind_epoch)
+    seed = mixed_seed(config.seed, RETRAIN_SEED)
+    return Retraining(config.retrain, setting.data.train, config.data.augment, seed, config.train, rewound)
+
+
 def _is_retrained(setting: Setting, survivor: Candidate) -> bool:
     """Whether the folder has the survivor's network; one that is damaged is told of, and is none."""
     path = setting.folder.survivor(survivor.key)
@@ -274,16 +284,6 @@ def _is_retrained(setting: Setting, survivor: Candidate) -> bool:
         setting.progress.note(f"{error}; it is retrained again")
         return False
     return True
-
-
-def retraining_of(setting: Setting) -> Retraining:
-    """How survivors are retrained. Raises ConfigError where the weights to rewind to were not kept."""
-    config = setting.config
-    rewound = None
-    if config.retrain.start == "rewind_weights":
-        rewound = read_rewind(setting.folder, config.rewind_epoch)
-    seed = mixed_seed(config.seed, RETRAIN_SEED)
-    return Retraining(config.retrain, setting.data.train, config.data.augment, seed, config.train, rewound)
 
 
 def test(

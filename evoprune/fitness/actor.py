@@ -56,9 +56,10 @@ class Actor:
         return retrainer.epoch(_genome(genome), state)
 
     def loss(self, problem: list[Any], examples: list[Any], genome: bytes) -> float:
-        """The mean cross entropy of a genome's network."""
-        fetched = self._fetch("problem", problem), self._fetch("examples", examples)
-        return loss_of(fetched[0], _genome(genome), fetched[1], self._device)
+        """The mean cross entropy of a genome's network on examples."""
+        return loss_of(
+            self._fetch("problem", problem), _genome(genome), self._fetch("examples", examples), self._device
+        )
 
     def _scorer(self, problem: list[Any]) -> Any:
         return self._hold("scorer", problem, lambda: self._fetch("problem", problem).scorer(self._device))

@@ -55,8 +55,9 @@ def from_dict(data: Mapping[str, Any]) -> SearchSpace:
         raise SearchSpaceError(f"this is no search space of evoprune's: {error!r}") from None
     for axis in space.axes:
         if axis.gene.size and int(axis.gene.max()) >= space.genes:
-            place = f"{axis.tensor} belongs to gene {axis.gene.max()} of {space.genes}"
-            raise SearchSpaceError(f"this is no search space of evoprune's: {place}")
+            raise SearchSpaceError(
+                f"this is no search space of evoprune's: {axis.tensor} has gene {axis.gene.max()} of {space.genes}"
+            )
     return space
 
 
