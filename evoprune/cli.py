@@ -154,7 +154,7 @@ def sweep(
         typer.Option("--set", metavar="KEY=VALUE,...", help="Values for a key, each in turn, as seed=0,1,2."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder for the run folders. [default: results/NAME-sweep]")
+        str | None, typer.Option(metavar="DIR", help="A folder for the run folders. [default: results/NAME-sweep]")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
