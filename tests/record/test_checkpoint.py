@@ -88,9 +88,7 @@ def test_one_of_another_layout_is_refused(folder: RunFolder, monkeypatch: pytest
 
 def test_one_of_another_version_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint.metadata, "version", lambda package: "9.9")
-    with pytest.raises(
-        RunFolderError, match=r"by evoprune 0\.1\.0, and this is 9\.9, .* resume with"
-    ):
+    with pytest.raises(RunFolderError, match=r"by evoprune 0\.1\.0, and this is 9\.9, .* resume with"):
         newest_snapshot(folder, FINGERPRINT, unexpected)
 
 
