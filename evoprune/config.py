@@ -249,6 +249,11 @@ class SearchConfig(_Section):
     stride_mutation_rate: float = _fraction(
         0.05, "chance that a stride gene of a child changes", "0.05 is one gene in twenty"
     )
+    refinement: float = _fraction(
+        0.25,
+        "share of children of the algorithm widths whose single maps are varied instead of their widths",
+        "0.25 is one child in four",
+    )
     rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = _field(
         (),
         "prune, train, repeat: each round's keys of space, search and retrain that differ from those at top level; "

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from evoprune.bench.study_config import StudyConfig, network_config
-from evoprune.bench.study_methods import Bench, check_methods, choose
+from evoprune.bench.study_methods import Bench, check_methods, choose, searches_of
 from evoprune.config import Config
 from evoprune.errors import ConfigError
 from evoprune.fitness.retraining import Retraining
@@ -87,7 +87,7 @@ def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame
 
     Raises UserError.
     """
-    check_methods(study.methods)
+    check_methods(study.methods, study.variants)
     table, choices = _read(out, StudyRow), _read(choices_path(out), Choice)
     for name in study.networks:
         config = network_config(study, name)
@@ -144,8 +144,12 @@ def _complete(
     workers = crew.workers(problem)
     baseline_mcr = count_errors(problem.model, data.test, here.device) / len(data.test)
     problem.model.cpu()
+    searches = {
+        name: search.model_copy(update={"compensation": here.compensation})
+        for name, search in searches_of(study, here.network).items()
+    }
     for seed in seeds:
-        bench = Bench(problem, workers, data, config.search, study.targets, here.device, here.progress)
+        bench = Bench(problem, workers, data, searches, study.targets, here.device, here.progress)
         for method in study.methods:
             if not all(_has(choices, here, target, seed, method) for target in study.targets):
                 here.progress.stage("choose", f"{method}, seed {seed}")

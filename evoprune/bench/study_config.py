@@ -25,6 +25,9 @@ class StudyConfig(BaseModel):
     )
     targets: tuple[float, ...] = Field(..., description="shares of the whole network's cost", min_length=1)
     seeds: tuple[int, ...] = Field((0, 1, 2), description="of searches and retraining", min_length=1)
+    variants: dict[str, dict[str, Any]] = Field(
+        {}, description="by name, keys of the section search: methods of one's own"
+    )
     methods: tuple[str, ...] = Field(..., description="what is compared", min_length=1)
     uncompensated_seeds: tuple[int, ...] = Field(
         (), description="seeds with which all is done without compensation, too"
@@ -40,13 +43,17 @@ def load_study(path: Path) -> StudyConfig:
             raise ConfigError(
                 f"{path}: networks.{name} must have model.weights, of a trained network, and no search.rounds"
             )
+        for variant in study.variants:
+            network_config(study, name, str(path), variant)
     return study
 
 
-def network_config(study: StudyConfig, name: str, source: str = "study") -> Config:
-    """The experiment of one of the study's networks. Raises ConfigError."""
+def network_config(study: StudyConfig, name: str, source: str = "study", variant: str | None = None) -> Config:
+    """The experiment of one of the study's networks, searched as a variant says. Raises ConfigError."""
     sections: dict[str, Any] = {"name": name, "search": {}} | {key: dict(value) for key, value in study.base.items()}
     for section, values in study.networks[name].items():
         sections[section] = sections.get(section, {}) | values
-    sections["search"] = sections["search"] | {"target_cost": list(study.targets)}
-    return config_from_dict(sections, source=f"{source}: networks.{name}")
+    searched = study.variants[variant] if variant is not None else {}
+    sections["search"] = sections["search"] | {"target_cost": list(study.targets)} | searched
+    place = f"networks.{name}" if variant is None else f"variants.{variant}"
+    return config_from_dict(sections, source=f"{source}: {place}")

@@ -1,13 +1,14 @@
 """The methods that a study compares, by name: each chooses a genome for every target."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import torch
 
+from evoprune.bench.study_config import StudyConfig, network_config
 from evoprune.bench.torch_pruning_choices import IMPORTANCES, torch_pruning_genome
 from evoprune.config import Algorithm, SearchConfig
 from evoprune.errors import ConfigError
@@ -46,12 +47,15 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What methods choose with: a problem, who scores it, and the data. targets: shares of the whole cost."""
+    """What methods choose with: a problem, who scores it, and the data. targets: shares of the whole cost.
+
+    searches: by name, how a search goes that is a method.
+    """
 
     problem: Problem
     workers: Workers
     data: Data
-    search: SearchConfig
+    searches: Mapping[str, SearchConfig]
     targets: tuple[float, ...]
     device: torch.device
     progress: Progress
@@ -63,11 +67,19 @@ class Bench:
         return tuple(share * whole for share in self.targets)
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Raises ConfigError where one is no method."""
+def check_methods(names: Sequence[str], variants: Iterable[str]) -> None:
+    """Raises ConfigError where one is no method. variants: those of the study's own."""
+    known = (*variants, *method_names())
     for name in names:
-        if name not in method_names():
-            raise ConfigError(f"methods: {name!r} is none; take some of {', '.join(method_names())}")
+        if name not in known:
+            raise ConfigError(f"methods: {name!r} is none; take some of {', '.join(known)}")
+
+
+def searches_of(study: StudyConfig, network: str) -> dict[str, SearchConfig]:
+    """How each search goes that is a method: every algorithm as the network's config has it, and the variants."""
+    plain = network_config(study, network).search
+    algorithms = {name: plain.model_copy(update={"algorithm": name}) for name in get_args(Algorithm)}
+    return algorithms | {name: network_config(study, network, variant=name).search for name in study.variants}
 
 
 def method_names() -> tuple[str, ...]:
@@ -79,8 +91,8 @@ def method_names() -> tuple[str, ...]:
 def choose(bench: Bench, method: str, seed: int) -> Chosen:
     """What the method chooses with this seed; those that draw nothing choose the same with every one."""
     started = time.perf_counter()
-    if method in get_args(Algorithm):
-        genomes, scores = _searched(bench, method, seed)
+    if method in bench.searches:
+        genomes, scores = _searched(bench, bench.searches[method], seed)
         return Chosen(genomes, scores, time.perf_counter() - started)
     if method == SMALL_DENSE:
         return Chosen(tuple(even_widths(bench.problem, cost) for cost in bench.costs), 0, 0.0, anew=True)
@@ -98,9 +110,8 @@ def even_widths(problem: Problem, target: float) -> Genome:
     return fitted(space, space.full(), target, problem.cost_of, -np.arange(space.genes, dtype=np.float64))
 
 
-def _searched(bench: Bench, algorithm: str, seed: int) -> tuple[tuple[Genome, ...], int]:
+def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Genome, ...], int]:
     """The best genome found for each target, by one search for all of them, and how many were scored."""
-    config = bench.search.model_copy(update={"algorithm": algorithm, "target_cost": bench.targets})
     problem, space = bench.problem, bench.problem.space
     rng = np.random.default_rng([seed, SEARCH_SEED])
     preferences = preferences_of(

@@ -13,11 +13,11 @@ START_WIDTHS = (0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15)
 START_SPREAD = 0.4
 """Standard deviation of the logarithm of each group's width in every other start."""
 
+INSIDE = 0.5
+"""Share of children whose genes inside layers (kernels, strides) are varied, where there are any, and maps too."""
+
 STEPS = (-1.3, -0.3)
 """Powers of ten between which the standard deviation of the change of widths' logarithms is drawn."""
-
-REFINEMENTS = 0.25
-"""Share of children whose single maps are varied instead of their widths."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,8 @@ class WidthOperators:
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
         """A genome of other widths, or one of other parts inside, as `Operators.mutate` makes it."""
         space = self.maps.space
-        inside = REFINEMENTS if not space.inside_layers else 0.5
+        refinement = self.maps.config.refinement
+        inside = max(refinement, INSIDE) if space.inside_layers else refinement
         if not space.groups or rng.random() < inside:
             return self.maps.mutate(genome, rng)
         step = 10 ** rng.uniform(*STEPS)
