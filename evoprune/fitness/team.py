@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evoprune.errors import UserError, WorkerError
+from evoprune.fitness.work import Note
 
 IN_FLIGHT = 2
 """Jobs that an actor has at a time: the next one is there when one is done."""
@@ -26,8 +27,6 @@ PREPARE_SECONDS = 300.0
 
 STILLBORN = 3
 """So many actors in turn that die before they have come up end the run."""
-
-Note = Callable[[str], None]
 
 
 @dataclass(eq=False)

@@ -17,7 +17,8 @@ from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
-from evoprune.fitness.workers import TRIES, RayCrew, RayWorkers, SerialCrew, open_crew, score
+from evoprune.fitness.work import TRIES
+from evoprune.fitness.workers import RayCrew, RayWorkers, SerialCrew, open_crew, score
 from evoprune.nets.splits import Split
 from tests.fitness.poisoned import Poisoned
 from tests.fitness.problems import CPU, genomes, problem
