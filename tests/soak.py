@@ -56,6 +56,7 @@ class Soak:
         self._place = place
         self._report = report
         self._process: subprocess.Popen[str] | None = None
+        self._stopped: set[int] = set()
 
     def disturb(self, seconds: float) -> None:
         """Faults at random until the time is over."""
@@ -106,6 +107,9 @@ class Soak:
         for number in signals:
             self._process.send_signal(number)
         self._process.wait(ENDED_S)
+        for pid in self._stopped & set(actors()):  # nobody else ends what is stopped once its driver is gone
+            os.kill(pid, signal.SIGKILL)
+        self._stopped.clear()
 
     def kill(self) -> None:
         self.end_process(signal.SIGKILL)
@@ -154,9 +158,12 @@ class Soak:
             resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def _signal_worker(self, number: signal.Signals) -> None:
-        workers = [] if self._process is None else actors_below(self._process.pid)
+        workers = [] if self._process is None else actors(below=self._process.pid)
         if workers:
-            os.kill(workers[int(self.rng.integers(len(workers)))], number)
+            chosen = workers[int(self.rng.integers(len(workers)))]
+            os.kill(chosen, number)
+            if number == signal.SIGSTOP:
+                self._stopped.add(chosen)
 
     def _damage(self, pattern: str) -> None:
         """The newest of some files is cut off, or a byte of it is another one."""
@@ -183,8 +190,8 @@ class Soak:
         raise AssertionError(f"a process ended with {status}: {error[-2000:]}")
 
 
-def actors_below(pid: int) -> list[int]:
-    """The workers' processes among the descendants of a process, as /proc has them."""
+def actors(below: int = 1) -> list[int]:
+    """Processes of workers among the descendants of a process, as /proc has them; of all."""
     parents: dict[int, int] = {}
     names: dict[int, str] = {}
     for place in Path("/proc").glob("[0-9]*"):
@@ -197,9 +204,9 @@ def actors_below(pid: int) -> list[int]:
     def is_below(process: int) -> bool:
         while process in parents:
             process = parents[process]
-            if process == pid:
+            if process == below:
                 return True
-        return False
+        return below == 1
 
     return sorted(process for process, name in names.items() if name.startswith("ray::Actor") and is_below(process))
 
