@@ -21,7 +21,7 @@ from evoprune.display import fitness_table, frozen_lines, keys_table, layers_tab
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 from evoprune.record.interrupts import Terminated, stoppable
-from evoprune.record.store import is_remote, local_path
+from evoprune.record.places import is_remote, local_path
 
 if TYPE_CHECKING:
     from evoprune.record.runs import Run

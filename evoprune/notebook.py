@@ -33,8 +33,8 @@ from evoprune.pipeline import carry_out, discover, go_on_in, report
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
+from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
-from evoprune.record.store import is_remote, local_path
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.search.criteria import CRITERIA
 from evoprune.stages import Setting

@@ -26,8 +26,9 @@ from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
+from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run, flat_config, load_run
-from evoprune.record.store import is_remote, local_path, stored
+from evoprune.record.store import stored
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.space.plan import SearchSpace
 from evoprune.space.report import SpaceReport, space_report

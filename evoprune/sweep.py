@@ -16,8 +16,8 @@ from evoprune.pipeline import run_or_resume
 from evoprune.progress import Progress
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.folder import RunFolder
+from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
-from evoprune.record.store import is_remote, local_path
 
 TABLE = "sweep.csv"
 ALIKE = ("workers", "device")

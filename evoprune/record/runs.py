@@ -26,7 +26,8 @@ from evoprune.record.layers import (
     read_layers,
     stride_masks_frame,
 )
-from evoprune.record.store import fetched, is_remote, local_path
+from evoprune.record.places import is_remote, local_path
+from evoprune.record.store import fetched
 from evoprune.record.survivors import SavedSurvivor, read_survivor
 from evoprune.record.tables import empty, generations_frame, read_candidates, read_survivors
 from evoprune.space.cost import cost

@@ -18,19 +18,6 @@ from evoprune.record.files import TEMPORARY_SUFFIX
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
 
-_LOCAL = "file://"
-_MARK = "://"
-
-
-def is_remote(place: str | Path | None) -> bool:
-    """Whether this is the URL of a place that is not on this machine's disk."""
-    return place is not None and _MARK in str(place) and not str(place).startswith(_LOCAL)
-
-
-def local_path(place: str | Path) -> Path:
-    """A path, or what a file:// URL says, as a path."""
-    return Path(str(place).removeprefix(_LOCAL))
-
 
 @contextmanager
 def stored(url: str, progress: Progress) -> Iterator[tuple[Path, Progress]]:

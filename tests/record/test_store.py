@@ -11,7 +11,7 @@ import evoprune as ep
 from evoprune.errors import RunFolderError
 from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
-from evoprune.record.store import is_remote
+from evoprune.record.places import is_remote
 from tests import tiny_runs
 
 OPTIONS = tiny_runs.BRIEF | {"search.generations": 3}
