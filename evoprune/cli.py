@@ -21,7 +21,7 @@ from evoprune.display import fitness_table, frozen_lines, keys_table, layers_tab
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 from evoprune.record.interrupts import Terminated, stoppable
-from evoprune.record.places import is_remote, local_path
+from evoprune.record.places import is_remote, local_path, place_of
 
 if TYPE_CHECKING:
     from evoprune.record.runs import Run
@@ -110,7 +110,7 @@ def run(
 ) -> None:
     """Train, search, retrain and measure: the whole experiment."""
     config = load_config(config_path, _parsed(overrides))
-    folder = out or str(Path("results") / config.name)
+    folder = place_of(out) if out is not None else Path("results") / config.name
     with _resumable(folder), make_progress(quiet, sys.stderr) as progress:
         from evoprune import pipeline
 
@@ -139,10 +139,10 @@ def resume(
         if not stored.is_file():
             raise RunFolderError(f"{folder}: is no run folder (it has no config.yaml); start one with evoprune run")
         load_config(stored, changes)
-    with _resumable(str(out or folder)), make_progress(quiet, sys.stderr) as progress:
+    with _resumable(out or place_of(folder)), make_progress(quiet, sys.stderr) as progress:
         from evoprune import pipeline
 
-        result = pipeline.resume(folder, overrides=changes, generation=generation, out=out, progress=progress)
+        result = pipeline.resume(place_of(folder), overrides=changes, generation=generation, out=out, progress=progress)
     _print_survivors(result)
 
 
@@ -440,7 +440,7 @@ def _image_shape(text: str) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _resumable(folder: str) -> Iterator[None]:
+def _resumable(folder: str | Path) -> Iterator[None]:
     """Lets an interruption, by Ctrl-C or SIGTERM, say how to go on with the run in `folder`."""
     try:
         with stoppable():
@@ -448,11 +448,11 @@ def _resumable(folder: str) -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt) as error:
         config = local_path(folder) / "config.yaml"
         if is_remote(folder):
-            remedy = f"go on with: evoprune resume {shlex.quote(folder)}"
+            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}"
         elif config.is_file():
             again = trusted_keys(load_config(config))
             changes = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in again.items())
-            remedy = f"go on with: evoprune resume {shlex.quote(folder)}{changes}"
+            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}{changes}"
         else:
             remedy = "nothing was written yet; run it again"
         raise Interrupted(remedy) from error
