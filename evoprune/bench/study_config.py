@@ -28,6 +28,7 @@ class StudyConfig(BaseModel):
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="by name, keys of the section search: methods of one's own"
     )
+    steps: int = Field(2, description="rounds of methods with a schedule, which share retrain.epochs", ge=2)
     methods: tuple[str, ...] = Field(..., description="what is compared", min_length=1)
     uncompensated_seeds: tuple[int, ...] = Field(
         (), description="seeds with which all is done without compensation, too"
@@ -39,9 +40,9 @@ def load_study(path: Path) -> StudyConfig:
     study = validated(StudyConfig, read_mapping(path, "a study's YAML"), source=str(path))
     for name in study.networks:
         config = network_config(study, name, str(path))
-        if config.model.weights is None or config.search.rounds:
+        if config.model.weights is None or config.search.in_rounds:
             raise ConfigError(
-                f"{path}: networks.{name} must have model.weights, of a trained network, and no search.rounds"
+                f"{path}: networks.{name} must have model.weights, of a trained network, and no search.rounds or steps"
             )
         for variant in study.variants:
             network_config(study, name, str(path), variant)

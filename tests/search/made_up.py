@@ -18,6 +18,7 @@ from evoprune.record.loop_state import loop_to_json
 from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.search.criteria import Preferences
 from evoprune.search.loop import LoopState, evolve
+from evoprune.search.objective import Objective
 from evoprune.space.cost import cost
 from evoprune.space.plan import Axis, Genome, Group, Layer, SearchSpace, TensorInfo
 
@@ -39,8 +40,9 @@ def space_of(*sizes: int, minimum: int = 1, round_to: int = 1) -> SearchSpace:
 
 
 def preferences(space: SearchSpace, maps: np.ndarray | None = None) -> Preferences:
-    """Ranks of maps (all alike by default), of a space that has no other genes."""
-    return Preferences(np.zeros(space.maps) if maps is None else maps, (), ())
+    """Ranks (and importance) of maps (all alike by default), of a space that has no other genes."""
+    ranks = np.zeros(space.maps) if maps is None else maps
+    return Preferences(ranks, (), (), importance=ranks)
 
 
 def candidate(
@@ -125,7 +127,8 @@ def algorithm_for(space: SearchSpace, config: SearchConfig, seed: int = 0, maps:
     def cost_of(genome: Genome) -> float:
         return float(getattr(cost(space, genome), config.cost))
 
-    return make_algorithm(space, config, preferences(space, maps), cost_of, np.random.default_rng(seed))
+    objective = Objective.of(config, cost_of(space.full()))
+    return make_algorithm(space, config, preferences(space, maps), objective, cost_of, np.random.default_rng(seed))
 
 
 @dataclass
