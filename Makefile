@@ -1,4 +1,5 @@
 # quickstart: from nothing to a pruned network.  test: the tests.  check: style and types.
+# audit: known holes in what is installed.
 # results/NAME.csv: runs experiments/NAME.yaml and writes its survivors' table; results/NAME_front.png: its picture.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test check audit clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/evoprune run experiments/quickstart.yaml --overwrite
@@ -18,6 +19,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.installed-dev
+	$(BIN)/pip-audit --skip-editable
 
 # The survivors of an experiment as a small table: make results/fashion_cnn.csv
 results/%.csv: experiments/%.yaml $(VENV)/.installed

@@ -21,6 +21,7 @@ from evoprune.display import fitness_table, frozen_lines, keys_table, layers_tab
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 from evoprune.record.interrupts import Terminated, stoppable
+from evoprune.record.places import is_remote, local_path
 
 if TYPE_CHECKING:
     from evoprune.record.runs import Run
@@ -101,13 +102,15 @@ def _evoprune(
 def run(
     config_path: ConfigPath,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder. [default: results/NAME]")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The run folder, or its URL: s3://... [default: results/NAME]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train, search, retrain and measure: the whole experiment."""
     config = load_config(config_path, _parsed(overrides))
-    folder = out or Path("results") / config.name
+    folder = out or str(Path("results") / config.name)
     with _resumable(folder), make_progress(quiet, sys.stderr) as progress:
         from evoprune import pipeline
 
@@ -117,7 +120,7 @@ def run(
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The run folder.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The run folder, or its URL.")],
     overrides: Overrides = None,
     generation: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Branch off after this generation, into --out.")
@@ -131,10 +134,12 @@ def resume(
     changes = _parsed(overrides)
     if (generation is None) != (out is None):
         raise ConfigError("--generation and --out go together: name the generation and the folder of the branch")
-    if not (folder / "config.yaml").is_file():
-        raise RunFolderError(f"{folder}: is no run folder (it has no config.yaml); start one with evoprune run")
-    load_config(folder / "config.yaml", changes)
-    with _resumable(out or folder), make_progress(quiet, sys.stderr) as progress:
+    if not is_remote(folder):
+        stored = local_path(folder) / "config.yaml"
+        if not stored.is_file():
+            raise RunFolderError(f"{folder}: is no run folder (it has no config.yaml); start one with evoprune run")
+        load_config(stored, changes)
+    with _resumable(str(out or folder)), make_progress(quiet, sys.stderr) as progress:
         from evoprune import pipeline
 
         result = pipeline.resume(folder, overrides=changes, generation=generation, out=out, progress=progress)
@@ -149,7 +154,7 @@ def sweep(
         typer.Option("--set", metavar="KEY=VALUE,...", help="Values for a key, each in turn, as seed=0,1,2."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder for the run folders. [default: results/NAME-sweep]")
+        str | None, typer.Option(metavar="DIR", help="A folder for the run folders. [default: results/NAME-sweep]")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -407,6 +412,23 @@ def overhead(
     typer.echo(f"{row.candidates_per_second:.0f} candidates a second ({row.candidates} on {row.workers} workers)")
 
 
+@bench.command()
+def scale(
+    simulated: Annotated[
+        list[int] | None, typer.Option("--simulated", min=1, metavar="N", help="So many. [default: 8 64 256 1000]")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="What a simulated score takes. [default: as measured]")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/scale.csv"),
+) -> None:
+    """Share of time that workers are busy: this machine's cores, and simulated ones that only wait."""
+    from evoprune.bench.scale import SIMULATED, bench_scale, write_rows
+
+    write_rows(out, bench_scale(simulated or SIMULATED, seconds, typer.echo))
+    typer.echo(f"table  {out}")
+
+
 def main() -> None:
     """The `evoprune` command."""
     app()
@@ -425,16 +447,19 @@ def _image_shape(text: str) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
+def _resumable(folder: str) -> Iterator[None]:
     """Lets an interruption, by Ctrl-C or SIGTERM, say how to go on with the run in `folder`."""
     try:
         with stoppable():
             yield
     except (Interrupted, KeyboardInterrupt) as error:
-        if (folder / "config.yaml").is_file():
-            again = trusted_keys(load_config(folder / "config.yaml"))
+        config = local_path(folder) / "config.yaml"
+        if is_remote(folder):
+            remedy = f"go on with: evoprune resume {shlex.quote(folder)}"
+        elif config.is_file():
+            again = trusted_keys(load_config(config))
             changes = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in again.items())
-            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}{changes}"
+            remedy = f"go on with: evoprune resume {shlex.quote(folder)}{changes}"
         else:
             remedy = "nothing was written yet; run it again"
         raise Interrupted(remedy) from error

@@ -22,7 +22,7 @@ from evoprune.config import (
     WorkersConfig,
 )
 from evoprune.config_loading import round_configs
-from evoprune.errors import DataError
+from evoprune.errors import DataError, RunFolderError
 from evoprune.fitness.workers import open_crew
 from evoprune.nets.data import Data
 from evoprune.nets.images import ImageArray
@@ -33,6 +33,7 @@ from evoprune.pipeline import carry_out, discover, go_on_in, report
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
+from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.search.criteria import CRITERIA
@@ -77,6 +78,8 @@ def evolve(
     Returns the run; `run.load_survivor(key)` is a compacted network. There is no test set: `mcr_test` is missing.
     Raises SearchSpaceError, DataError, WorkerError, RunFolderError: ValueErrors of one line.
     """
+    if is_remote(out):
+        raise RunFolderError(f"out: must be a folder on this machine's disk, not {out}")
     images, labels = _labelled(validation, "validation")
     calibration_batches = _batches(calibration)
     calibration_images = _images(calibration_batches)
@@ -108,7 +111,7 @@ def evolve(
         classes=classes,
         image_shape=(channels, height, width),
     )
-    folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="evoprune-")))
+    folder = RunFolder(local_path(out) if out is not None else Path(tempfile.mkdtemp(prefix="evoprune-")))
     check_tensorboard(config)
     computing = resolve_device(device)
     shown = progress or SilentProgress()

@@ -26,7 +26,9 @@ from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
+from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run, flat_config, load_run
+from evoprune.record.store import stored
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.space.plan import SearchSpace
 from evoprune.space.report import SpaceReport, space_report
@@ -48,12 +50,15 @@ def run(
 ) -> Run:
     """Runs an experiment from its config to its tables.
 
-    config: a YAML file or a validated config. overrides: {"search.population": 16}. out: the run folder,
-    results/<name> by default. overwrite: replaces a run that is there.
+    config: a YAML file or a validated config. overrides: {"search.population": 16}. out: the run folder
+    or an fsspec URL (s3://bucket/run), results/<name> by default. overwrite: replaces a run that is there.
     Raises UserError for mistakes of the user's, before anything is written. What is interrupted goes on with `resume`.
     """
     resolved = _resolved(config, overrides)
-    folder = RunFolder(Path(out) if out is not None else Path("results") / resolved.name)
+    if out is not None and is_remote(out):
+        with stored(str(out), progress or SilentProgress()) as (copy, told):
+            return run(resolved, out=copy, overwrite=overwrite, progress=told)
+    folder = RunFolder(local_path(out) if out is not None else Path("results") / resolved.name)
     if folder.holds_run() and not overwrite:
         raise RunFolderError(
             f"{folder.root} holds a run; go on with it by `evoprune resume {folder.root}`, or replace it by --overwrite"
@@ -75,18 +80,23 @@ def resume(
     last one, once finished, stay as they are.
     generation, out: branches off after that generation (of the last round), into a folder of its own.
     """
+    if is_remote(path):
+        with stored(str(path), progress or SilentProgress()) as (copy, told):
+            return resume(copy, overrides, generation, out, told)
+    if is_remote(out):
+        raise ConfigError(f"out: a branch's folder must be on this machine's disk, not {out}")
     folder = RunFolder(load_run(path).root)
     if outer := folder.round_of():
         raise RunFolderError(f"{path} is a round of the run {outer.root}; go on with `evoprune resume {outer.root}`")
-    stored = load_config(folder.config)
-    refuse_untrusted(stored, folder.config, overrides or {})
+    before = load_config(folder.config)
+    refuse_untrusted(before, folder.config, overrides or {})
     config = load_config(folder.config, overrides)
     _check_changes(folder, config, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
     if generation is not None and out is not None:
-        folder = _branch(folder, RunFolder(Path(out)), generation, progress or SilentProgress())
-    elif folder.survivors_table.is_file() and _results_of(stored) == _results_of(config):
+        folder = _branch(folder, RunFolder(local_path(out)), generation, progress or SilentProgress())
+    elif folder.survivors_table.is_file() and _results_of(before) == _results_of(config):
         return load_run(folder.root)
     return _proceed(config, folder, progress or SilentProgress(), fresh=False)
 

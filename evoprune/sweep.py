@@ -16,6 +16,7 @@ from evoprune.pipeline import run_or_resume
 from evoprune.progress import Progress
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.folder import RunFolder
+from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 
 TABLE = "sweep.csv"
@@ -71,7 +72,7 @@ def folder_name(varied: Mapping[str, object]) -> str:
 
 
 def sweep(
-    config: Path, choices: Mapping[str, Sequence[object]], out: Path | None, progress: Progress
+    config: Path, choices: Mapping[str, Sequence[object]], out: str | Path | None, progress: Progress
 ) -> tuple[list[Row], Path]:
     """Runs every combination, or goes on with it where it was begun. Returns a row each, and the sweep's folder.
 
@@ -79,9 +80,11 @@ def sweep(
     A combination that cannot be trained or searched leaves the others be: its row has the `error`.
     Raises UserError for mistakes of the user's, before anything is written.
     """
+    if is_remote(out):
+        raise ConfigError(f"--out: a sweep's folder must be on this machine's disk, not {out}")
     wanted = configs_of(config, choices)
     first = next(iter(wanted.values()))[1]
-    top = out if out is not None else Path("results") / f"{first.name}-sweep"
+    top = local_path(out) if out is not None else Path("results") / f"{first.name}-sweep"
     rows: list[Row] = []
     with open_crew(first.workers, resolve_device(first.device), progress.note) as crew:
         for number, (name, (varied, settings)) in enumerate(wanted.items(), 1):

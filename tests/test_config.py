@@ -234,7 +234,7 @@ def test_a_missing_folder_or_binary_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     assert complaint(tmp_path / "x.yaml") == ("x.yaml: is no text in UTF-8; give the path of an experiment's YAML")
     (tmp_path / "folder").mkdir()
-    assert complaint(tmp_path / "folder") == ("folder: cannot be read (Is a directory); give an experiment's YAML file")
+    assert complaint(tmp_path / "folder") == ("folder: cannot be read (Is a directory); give an experiment's YAML")
 
 
 @pytest.mark.parametrize(

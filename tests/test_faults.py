@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,26 +132,20 @@ def test_ctrl_c_twice_ends_at_once(tiny_run: ep.Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_interrupted_at_random_moments(seed: int, brief: ep.Run, tmp_path: Path) -> None:
-    """Three alarms, each somewhere within the time that a whole run takes; then undisturbed to the end."""
+def test_killed_at_random_moments(seed: int, brief: ep.Run, tmp_path: Path) -> None:
+    """Three processes, each killed somewhere within the time that a whole run takes; then undisturbed to the end."""
     rng = np.random.default_rng(seed)
     folder = tmp_path / "run"
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for _ in range(3):
+    for _ in range(3):
+        process = os.fork()
+        if not process:
             try:
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.01, 0.4))
                 go_on(folder)
-            except KeyboardInterrupt:
-                pass
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+                os._exit(0)
+        time.sleep(rng.uniform(0.02, 0.5))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
     tiny_runs.check_equal(go_on(folder), brief)
 
 

@@ -94,6 +94,72 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 }
 
 
+# Section by section, what a value may not be: each --set, and what the line says.
+VALUES: dict[str, str] = {
+    "seed=-1": r"seed must be a whole number from 0 to 4294967295, not -1",
+    "seed=1.5": r"seed must be a whole number",
+    "seed=4294967296": r"seed must be a whole number from 0 to 4294967295",
+    "name=../evil": r"name must be a folder's name",
+    "name=.hidden": r"name must be a folder's name",
+    "device=gpu": r"device must be auto, cpu, cuda or cuda:N, not \"gpu\"",
+    "data=mnist": r"data must be a section with keys of its own",
+    "data.validation=0": r"data\.validation must be a whole number, 1 or more, not 0",
+    "data.calibration=1": r"data\.calibration must be a whole number, 2 or more, not 1",
+    "data.augment=[rotate]": r"data\.augment must be a list out of crop, flip",
+    "data.root=[]": r"data\.root must be a folder, or null",
+    "data.image_size=0": r"data\.image_size must be",
+    "data.dataset=no_such_module:make": r"data\.dataset: cannot import module 'no_such_module'",
+    "data.dataset=os:getcwd": r"data\.dataset: 'os:getcwd' .*must return",
+    "data.dataset=os:nothing": r"'os' has no 'nothing'",
+    "model.network=''": r"model\.network must be a layer string",
+    "model.network=999999C3-10": r"'999999C3' .* is larger than any network",
+    "model.network=9999999x8C3-10": r"'9999999x8C3' .* is larger than any network",
+    "model.network=10-4C3": r"'10' .* is the number of classes and must come last",
+    "model.network=4C3": r"'4C3' .* is the last layer but must be the number of classes",
+    "model.network=16FC-4C3-10": r"'4C3' .* reads images but comes after a hidden layer",
+    "model.network=torchvision:resnet1": r"resnet1",
+    "model.network=no_such_module:make": r"model\.network: cannot import module 'no_such_module'",
+    "model.network=os:sep": r"'os:sep' is a str; name something that can be called",
+    "train.epochs=0": r"train\.epochs must be a whole number, 1 or more, not 0",
+    "train.batch_size=0": r"train\.batch_size must be a whole number",
+    "train.learning_rate=-0.1": r"train\.learning_rate must be a number above 0, not -0\.1",
+    "train.learning_rate=.inf": r"train\.learning_rate must be|plain keys and values|finite",
+    "train.momentum=1": r"train\.momentum must be at least 0 and below 1, not 1",
+    "train.weight_decay=-1": r"train\.weight_decay must be",
+    "train.precision=float16": r"train\.precision must be one of float32, bfloat16",
+    "space.kernels=yes please": r"space\.kernels must be true or false",
+    "space.min_maps=0": r"space\.min_maps must be",
+    "space.keep=[no_such_layer]": r"no_such_layer",
+    "search.algorithm=simulated": r"search\.algorithm must be one of",
+    "search.generations=0": r"search\.generations must be",
+    "search.tolerance=-0.01": r"search\.tolerance must be between 0 and 1",
+    "search.cost=flops": r"search\.cost must be one of macs, params, bytes, latency_ms",
+    "search.compensation=maybe": r"search\.compensation must be one of",
+    "search.mutation_rate=2": r"search\.mutation_rate must be between 0 and 1",
+    "search.rounds=3": r"search\.rounds must be a list of rounds",
+    "workers.backend=dask": r"workers\.backend must be one of ray, serial",
+    "workers.count=0": r"workers\.count must be a whole number, 1 or more, or auto",
+    "workers.threads=0": r"workers\.threads must be",
+    "workers.memory=-1": r"workers\.memory must be a number above 0 \(GiB\), or auto",
+    "workers.timeout_s=0": r"workers\.timeout_s must be a number above 0 \(seconds\), or null, not 0",
+    "workers.epoch_timeout_s=soon": r"workers\.epoch_timeout_s must be a number above 0 \(seconds\), or null",
+    "retrain.survivors=0": r"retrain\.survivors must be",
+    "retrain.distillation=1.5": r"retrain\.distillation must be between 0 and 1",
+    "retrain.temperature=0": r"retrain\.temperature must be a number above 0",
+    "record.report=2": r"record\.report must be true or false",
+    "seed": r"--set must be KEY=VALUE",
+    "=1": r"--set must be KEY=VALUE",
+    "seed=[1": r"seed has a value that is no valid YAML",
+    "seed=!!python/object/apply:os.getcwd []": r"seed has a value that is no valid YAML",
+}
+MISTAKES |= {setting: ([setting], message) for setting, message in VALUES.items()}
+
+
+def test_there_are_many() -> None:
+    """And those of tests/test_hostile.py: weights and run folders."""
+    assert len(MISTAKES) >= 60
+
+
 @pytest.mark.parametrize(("settings", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes(settings: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -69,6 +69,7 @@ def test_the_folder_holds_what_it_should_and_nothing_else(tiny_run: ep.Run) -> N
     assert found == {
         "config.yaml",
         "environment.json",
+        "lock",
         "baseline.safetensors",
         "space.json",
         "execution.json",
@@ -194,7 +195,13 @@ def test_given_weights_are_not_trained_again(tiny_run: ep.Run, tmp_path: Path) -
 def test_without_compensation_scores_are_others(tiny_run: ep.Run, tmp_path: Path) -> None:
     weights = str(RunFolder(tiny_run.root).baseline)
     run = tiny_runs.run(
-        tmp_path / "run", {"model.weights": weights, "search.compensation": "none", "search.generations": 1}
+        tmp_path / "run",
+        {
+            "model.weights": weights,
+            "search.compensation": "none",
+            "search.criterion": "elimination",  # as `auto` is with compensation
+            "search.generations": 1,
+        },
     )
     first, compensated = (frame[frame["generation"] == 0] for frame in (run.candidates, tiny_run.candidates))
     assert first["key"].tolist() == compensated["key"].tolist()

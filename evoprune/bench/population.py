@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evoprune.config import Config
+from evoprune.config_loading import config_from_dict
 from evoprune.errors import ConfigError
 from evoprune.fitness.conditions import Conditions, ImageRecord
 from evoprune.pipeline import run
@@ -16,7 +17,7 @@ from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
-from evoprune.record.runs import load_run
+from evoprune.record.runs import flat_config, load_run
 from evoprune.record.tables import candidates_of
 from evoprune.space.plan import Genome, SearchSpace
 from evoprune.stages import search_fingerprint
@@ -68,9 +69,11 @@ def read_population(path: Path, config: Config, space: SearchSpace) -> Populatio
     """The recorded generation. Raises ConfigError where it is of another search than the config's."""
     content: Mapping[str, Any] = files.read_json(path)
     here = search_fingerprint(config, space)
-    if differing := [key for key in here if content["search"].get(key) != here[key]]:
+    defaults = flat_config(config_from_dict({"name": config.name}))  # it may be older than some keys
+    recorded = defaults | content["search"]
+    if differing := [key for key in here if recorded.get(key) != here[key]]:
         raise ConfigError(
-            f"{path} was recorded under another {differing[0]} ({content['search'].get(differing[0])}, not "
+            f"{path} was recorded under another {differing[0]} ({recorded.get(differing[0])}, not "
             f"{here[differing[0]]}); remove it, so that it is recorded anew"
         )
     return Population(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evoprune.errors import UserError, WorkerError
+from evoprune.fitness.work import Note
 
 IN_FLIGHT = 2
 """Jobs that an actor has at a time: the next one is there when one is done."""
@@ -26,8 +27,6 @@ PREPARE_SECONDS = 300.0
 
 STILLBORN = 3
 """So many actors in turn that die before they have come up end the run."""
-
-Note = Callable[[str], None]
 
 
 @dataclass(eq=False)
@@ -70,7 +69,7 @@ class Team:
     """
 
     def __init__(self, ray: Any, enlist: Callable[[], Any], wanted: Callable[[], int], note: Note):
-        self._ray = ray
+        self.ray = ray
         self._enlist = enlist
         self._wanted = wanted
         self._note = note
@@ -97,7 +96,7 @@ class Team:
 
     def share(self, value: Any) -> list[Any]:
         """A reference that travels in the place of a value, which each node then fetches once."""
-        return [self._ray.put(value)]
+        return [self.ray.put(value)]
 
     def work_on(self, prepare: Callable[[Any], Any], at_most: int | None = None) -> None:
         """From now on, actors come up by this call; those that there are make it once more. at_most: of so many."""
@@ -163,19 +162,19 @@ class Team:
         if not references:
             time.sleep(LOOK_SECONDS)
             return
-        ended, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        ended, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
         if not ended:
-            ended, _ = self._ray.wait(references, timeout=LOOK_SECONDS)
+            ended, _ = self.ray.wait(references, timeout=LOOK_SECONDS)
         yield from [first[reference] for reference in ended]
 
     def _hear(self, member: _Member) -> None:
         """Takes in how a member's first call ended."""
         reference, job = member.calls[0]
         try:
-            result = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
+            result = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
             if job is None:
-                self._ray.kill(member.actor)
+                self.ray.kill(member.actor)
                 self._lose(member, first_line(error.cause))
             else:
                 self._next(member)
@@ -183,8 +182,8 @@ class Team:
             if isinstance(error.cause, UserError) and not (job and job.dropped):
                 raise type(error.cause)(*error.cause.args) from None
             return
-        except self._ray.exceptions.RayError as error:
-            self._lose(member, _in_words(error, self._ray))
+        except self.ray.exceptions.RayError as error:
+            self._lose(member, _in_words(error, self.ray))
             return
         self._next(member)
         self._stillborn = 0
@@ -203,7 +202,7 @@ class Team:
             _, job = member.calls[0]
             limit = job.seconds if job is not None else PREPARE_SECONDS if limited else None
             if limit is not None and time.monotonic() - member.since > limit:
-                self._ray.kill(member.actor)
+                self.ray.kill(member.actor)
                 self._lose(member, f"it took longer than {limit:g} seconds", came_late=True)
 
     def _jobs(self) -> Iterator[Job | None]:

@@ -18,6 +18,7 @@ _TOKEN = re.compile(
     r"|(?P<classes>\d+)",
     re.ASCII,
 )
+_LARGEST, _MOST_REPEATS = 65_536, 1000
 _FORMS = "write 2x128C3, MP2, 256FC or the number of classes"
 
 
@@ -57,6 +58,16 @@ class Output:
 Layer = Conv | MaxPool | Hidden | Output
 
 
+def _check_sizes(token: str, place: str) -> None:
+    """Nobody's network is as large as what is refused here, but a typing error's or a hostile one's is."""
+    sizes = [int(size) for size in re.findall(r"\d+", token, re.ASCII)]
+    repeats = re.match(r"(\d+)x", token, re.ASCII)
+    if max(sizes, default=0) > _LARGEST or (repeats and int(repeats[1]) > _MOST_REPEATS):
+        raise NetworkError(
+            f"{place} is larger than any network: sizes are {_LARGEST} at most, repeats {_MOST_REPEATS}; {_FORMS}"
+        )
+
+
 def parse_layer_string(text: str) -> tuple[Layer, ...]:
     """`2x16C3-MP2-10` -> (Conv(16, 3), Conv(16, 3), MaxPool(2), Output(10)).
 
@@ -66,6 +77,7 @@ def parse_layer_string(text: str) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     for number, token in enumerate(tokens, start=1):
         place = f"model.network: {token!r} (token {number} of {text!r})"
+        _check_sizes(token, place)
         parsed = _parse_token(token, place)
         last = number == len(tokens)
         if isinstance(parsed[0], Output) and not last:

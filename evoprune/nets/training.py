@@ -103,7 +103,7 @@ def fit(
     stay so, their gradients and momentum too.
     state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None.
     on_epoch: called after every epoch with what can be resumed from.
-    Raises TrainingError where the loss is not finite; NetworkError where `state` is another network's.
+    Raises TrainingError where the loss or the weights are not finite; NetworkError where `state` is another network's.
     """
     model.to(device)
     layout = lay_out(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
@@ -225,6 +225,11 @@ def _train_epoch(job: _Job, epoch: int) -> float:
             images, labels = job.split.batch(indices)
             images = augmented(images, job.augment, generator)
             total += len(indices) * _train_step(job, images, labels, rate, step)
+    if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
+        raise TrainingError(  # the loss would say so at the next step, which there may not be
+            f"training: the weights are not finite after step {step + 1} with learning rate {rate:.3g}; "
+            f"take a learning_rate below {job.train.learning_rate:g}"
+        )
     return total / images_in_all
 
 

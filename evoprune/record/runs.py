@@ -26,6 +26,8 @@ from evoprune.record.layers import (
     read_layers,
     stride_masks_frame,
 )
+from evoprune.record.places import is_remote, local_path
+from evoprune.record.store import fetched
 from evoprune.record.survivors import SavedSurvivor, read_survivor
 from evoprune.record.tables import empty, generations_frame, read_candidates, read_survivors
 from evoprune.space.cost import cost
@@ -239,8 +241,8 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """The run in a folder. Reads only; raises RunFolderError where the folder holds none."""
-    folder = RunFolder(Path(path))
+    """The run in a folder, or at an fsspec URL, which is copied. Raises RunFolderError where there is none."""
+    folder = RunFolder(fetched(str(path)) if is_remote(path) else local_path(path))
     if not folder.holds_run():
         raise RunFolderError(
             f"{path} holds no run ({folder.config.name} and {folder.environment.name}); "

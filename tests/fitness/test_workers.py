@@ -273,7 +273,7 @@ def test_a_mistake_of_the_users_comes_through_as_itself(
 def process_of(workers: RayWorkers, place: int) -> int:
     """The process of an actor."""
     team = workers._team
-    pid: int = team._ray.get(team.actors[place].__ray_call__.remote(lambda _: os.getpid()))
+    pid: int = team.ray.get(team.actors[place].__ray_call__.remote(lambda _: os.getpid()))
     return pid
 
 

@@ -86,6 +86,12 @@ def test_one_of_another_layout_is_refused(folder: RunFolder, monkeypatch: pytest
         read_snapshot(folder, 3, FINGERPRINT)
 
 
+def test_one_of_another_version_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint.metadata, "version", lambda package: "9.9")
+    with pytest.raises(RunFolderError, match=r"by evoprune 0\.1\.0, and this is 9\.9, .* resume with"):
+        newest_snapshot(folder, FINGERPRINT, unexpected)
+
+
 @pytest.mark.parametrize("content", [None, [], {"layout": 2}, {"layout": 2, "generation": 0, "algorithm": {}}])
 def test_one_that_is_no_snapshot_counts_as_damaged(folder: RunFolder, content: object) -> None:
     files.write_json(folder.snapshot(3), content)

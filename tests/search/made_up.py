@@ -11,7 +11,7 @@ from evoprune.fitness.candidate import Candidate, Outcome, Score
 from evoprune.fitness.conditions import Conditions, ImageRecord
 from evoprune.fitness.losses import Examples
 from evoprune.fitness.retraining import Retraining
-from evoprune.fitness.workers import OnEpoch, OnScore
+from evoprune.fitness.work import OnEpoch, OnScore
 from evoprune.nets.training import FitState
 from evoprune.progress import SilentProgress
 from evoprune.record.loop_state import loop_to_json
