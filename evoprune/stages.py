@@ -204,8 +204,8 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
     subject = subject_of(problem, workers, setting.data.calibration, config.seed, setting.device)
     preferences = preferences_of(config.search.ranked_by, subject)
-    objective = Objective.of(config.search, whole_cost(setting, problem))
-    algorithm = make_algorithm(space, config.search, preferences, objective, problem.cost_of, rng)
+    whole = whole_cost(setting, problem)
+    algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng, whole)
     fingerprint = search_fingerprint(config, space)
     snapshot, told = newest_state(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
@@ -222,9 +222,9 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
     stands = LoopState(ImageRecord.empty(len(problem.labels))) if snapshot is None else loop_from_json(snapshot.loop)
     evolve(algorithm, space, workers, config.search, last + 1, known, stands, setting.progress, keep)
-    whole = space.key(space.full())
-    front = [candidate for candidate in algorithm.front if candidate.key != whole]
-    return choose_survivors(front, config.retrain.survivors, objective)
+    unchanged = space.key(space.full())
+    front = [candidate for candidate in algorithm.front if candidate.key != unchanged]
+    return choose_survivors(front, config.retrain.survivors, Objective.of(config.search, whole))
 
 
 def subject_of(problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device) -> Subject:

@@ -27,7 +27,6 @@ from evoprune.record.tables import candidates_frame
 from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.search.criteria import magnitude_preferences
 from evoprune.search.loop import LoopState, evolve
-from evoprune.search.objective import Objective
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome, SearchSpace
 
@@ -75,10 +74,7 @@ def bench_overhead(population: int, generations: int, workers: WorkersConfig) ->
     space = SearchSpace.from_model(network, torch.zeros(1, 1, 28, 28))
     config = SearchConfig(population=population, generations=generations)
     preferences, rng = magnitude_preferences(network, space), np.random.default_rng(0)
-    objective = Objective.of(config, cost(space, space.full()).macs)
-    algorithm = make_algorithm(
-        space, config, preferences, objective, lambda genome: float(cost(space, genome).macs), rng
-    )
+    algorithm = make_algorithm(space, config, preferences, lambda genome: float(cost(space, genome).macs), rng)
     with open_crew(workers, torch.device("cpu")) as crew, tempfile.TemporaryDirectory(prefix="evoprune-") as folder:
         candidates, seconds, count = _timed(algorithm, space, config, crew, RunFolder(Path(folder)))
     return OverheadRow(workers.backend, count, population, generations, candidates, round(candidates / seconds, 1))

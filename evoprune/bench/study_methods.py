@@ -219,7 +219,7 @@ def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Geno
         config.ranked_by, subject_of(problem, bench.workers, bench.data.calibration, seed, bench.device)
     )
     objective = Objective(config.cost, bench.costs)
-    maker = make_algorithm(space, config, preferences, objective, problem.cost_of, rng)
+    maker = make_algorithm(space, config, preferences, problem.cost_of, rng)
     told: list[Candidate] = []
 
     def keep(generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:

@@ -50,14 +50,17 @@ def make_algorithm(
     space: SearchSpace,
     config: SearchConfig,
     preferences: Preferences,
-    objective: Objective,
     cost_of: CostOf,
     rng: np.random.Generator,
+    whole_cost: float | None = None,
 ) -> Algorithm:
-    """The algorithm that the config names. objective: the config's. cost_of: what a genome costs, by `config.cost`.
+    """The algorithm that the config names. cost_of: what a genome costs, by `config.cost`.
+
+    whole_cost: the unpruned network's, which targets are shares of; None: that of the space's whole network.
 
     Raises ConfigError where even the least network costs more than a target.
     """
+    objective = Objective.of(config, cost_of(space.full()) if whole_cost is None else whole_cost)
     _check_reachable(space, config, objective, cost_of)
     maps = Operators(space, preferences, config)
     by_maps = Breeder(space, maps, preferences, cost_of, config.crossover_rate)

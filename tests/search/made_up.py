@@ -18,7 +18,6 @@ from evoprune.record.loop_state import loop_to_json
 from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.search.criteria import Preferences
 from evoprune.search.loop import LoopState, evolve
-from evoprune.search.objective import Objective
 from evoprune.space.cost import cost
 from evoprune.space.plan import Axis, Genome, Group, Layer, SearchSpace, TensorInfo
 
@@ -127,8 +126,7 @@ def algorithm_for(space: SearchSpace, config: SearchConfig, seed: int = 0, maps:
     def cost_of(genome: Genome) -> float:
         return float(getattr(cost(space, genome), config.cost))
 
-    objective = Objective.of(config, cost_of(space.full()))
-    return make_algorithm(space, config, preferences(space, maps), objective, cost_of, np.random.default_rng(seed))
+    return make_algorithm(space, config, preferences(space, maps), cost_of, np.random.default_rng(seed))
 
 
 @dataclass
