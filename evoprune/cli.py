@@ -6,22 +6,23 @@ Nothing heavy is imported before a command has read its config, so that help and
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from evoprune.config_loading import load_config, parse_override, round_configs, trusted_keys
-from evoprune.display import fitness_table, frozen_lines, keys_table, layers_table, survivors_table, sweep_table
+from evoprune.bench_commands import bench
+from evoprune.command_options import ConfigPath, Overrides, Quiet, console_of_output, parsed
+from evoprune.config_loading import load_config, round_configs, trusted_keys
+from evoprune.display import frozen_lines, keys_table, layers_table, survivors_table, sweep_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
 from evoprune.record.interrupts import Terminated, stoppable
-from evoprune.record.places import is_remote, local_path
+from evoprune.record.places import is_remote, local_path, place_of
 
 if TYPE_CHECKING:
     from evoprune.record.runs import Run
@@ -32,8 +33,6 @@ EXIT_TERMINATED = 143
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often `evoprune watch` looks at the folder."""
-
-_PIPE_WIDTH = 1000
 
 
 class _Commands(TyperGroup):
@@ -60,7 +59,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-bench = typer.Typer(help="Measurements that anyone can take again.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
@@ -71,14 +69,6 @@ class ExportFormat(StrEnum):
 
 class Quantization(StrEnum):
     int8 = "int8"
-
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key, as search.population=16."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -109,8 +99,8 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train, search, retrain and measure: the whole experiment."""
-    config = load_config(config_path, _parsed(overrides))
-    folder = out or str(Path("results") / config.name)
+    config = load_config(config_path, parsed(overrides))
+    folder = place_of(out) if out is not None else Path("results") / config.name
     with _resumable(folder), make_progress(quiet, sys.stderr) as progress:
         from evoprune import pipeline
 
@@ -131,7 +121,7 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run from where it stopped, or branch off from one of its generations."""
-    changes = _parsed(overrides)
+    changes = parsed(overrides)
     if (generation is None) != (out is None):
         raise ConfigError("--generation and --out go together: name the generation and the folder of the branch")
     if not is_remote(folder):
@@ -139,10 +129,10 @@ def resume(
         if not stored.is_file():
             raise RunFolderError(f"{folder}: is no run folder (it has no config.yaml); start one with evoprune run")
         load_config(stored, changes)
-    with _resumable(str(out or folder)), make_progress(quiet, sys.stderr) as progress:
+    with _resumable(out or place_of(folder)), make_progress(quiet, sys.stderr) as progress:
         from evoprune import pipeline
 
-        result = pipeline.resume(folder, overrides=changes, generation=generation, out=out, progress=progress)
+        result = pipeline.resume(place_of(folder), overrides=changes, generation=generation, out=out, progress=progress)
     _print_survivors(result)
 
 
@@ -168,7 +158,7 @@ def sweep(
             rows, folder = run_all(config_path, parse_choices(choices or ()), out, progress)
     except KeyboardInterrupt as error:
         raise Interrupted("go on with the same command") from error
-    console = _console()
+    console = console_of_output()
     console.print(sweep_table(console, rows))
     typer.echo(f"table  {folder / 'sweep.csv'}")
     if failed := [row for row in rows if row["error"]]:
@@ -228,7 +218,7 @@ def inspect(
 ) -> None:
     """Show what would be searched, without training anything."""
     if subject.endswith((".yaml", ".yml")) or Path(subject).is_file():
-        config = load_config(subject, _parsed(overrides))
+        config = load_config(subject, parsed(overrides))
         from evoprune import pipeline
 
         report = pipeline.inspect(config)
@@ -241,7 +231,7 @@ def inspect(
 
         report = pipeline.inspect_network(subject, shape, classes)
         rounds = 1
-    console = _console()
+    console = console_of_output()
     console.print(f"{report.network}: {report.genes:,} genes in {report.groups:,} groups", markup=False)
     console.print(layers_table(console, report.layers, report.genes, report.macs, report.params))
     for line in frozen_lines(report.frozen):
@@ -265,7 +255,7 @@ def explain(
     """Print every key of a config: what it may be, its default, its unit, what it means."""
     from evoprune.config_help import config_help
 
-    console = _console()
+    console = console_of_output()
     console.print(keys_table(console, config_help()))
 
 
@@ -325,117 +315,9 @@ def study(
         typer.echo(f"written  {written}")
 
 
-@bench.command()
-def inference(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders.")],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The table; rows of other runs in it stay. A picture goes beside it.")
-    ] = Path("results/whole_network_speed.csv"),
-    seconds: Annotated[float, typer.Option(min=0.001, help="How long each network is timed in each round.")] = 0.2,
-    threads: Annotated[
-        list[int] | None, typer.Option(min=1, metavar="N", help="With so many threads. [default: 1, and all cores]")
-    ] = None,
-) -> None:
-    """Time survivors against the baseline: whole and layer by layer, in PyTorch and onnxruntime."""
-    from evoprune.bench.inference import bench_inference
-
-    bench_inference(folders, out, seconds, typer.echo, threads=threads)
-    for path in (out, out.with_name(f"{out.stem}_layers.csv"), out.with_suffix(".png")):
-        typer.echo(f"written  {path}")
-
-
-@bench.command()
-def spaces(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these networks.")] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table; networks that it holds are skipped.")] = Path(
-        "results/torchvision_spaces.csv"
-    ),
-) -> None:
-    """Find and prove the search space of torchvision's classification networks."""
-    from evoprune.bench.spaces import torchvision_spaces
-
-    torchvision_spaces(out, names, typer.echo)
-
-
-@bench.command()
-def fitness(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With trained weights (model.weights).")] = Path(
-        "experiments/bench_fitness.yaml"
-    ),
-    population: Annotated[
-        Path, typer.Option(metavar="FILE", help="The recorded generation; where there is none, it is made.")
-    ] = Path("results/bench_fitness_population.json"),
-    generation: Annotated[int, typer.Option(help="Which generation is recorded.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that every method runs, in turn.")] = 3,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/bench_fitness.csv"),
-) -> None:
-    """Time the scoring of a generation: ours, without each saving, and what people write."""
-    settings = load_config(config)
-    from evoprune.bench.fitness import bench_fitness, write_rows
-
-    with make_progress(False, sys.stderr) as progress:
-        rows = bench_fitness(settings, population, generation, rounds, progress, progress.note)
-    write_rows(out, rows)
-    console = _console()
-    console.print(fitness_table(console, rows))
-    typer.echo(f"table  {out}")
-
-
-@bench.command()
-def criteria(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With trained weights (model.weights).")] = Path(
-        "experiments/bench_criteria.yaml"
-    ),
-    overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/criteria_correlation.csv"),
-) -> None:
-    """Compare every criterion of importance with the oracle: the change of the loss without each map."""
-    settings = load_config(config, _parsed(overrides))
-    from evoprune.bench.criteria import bench_criteria
-
-    bench_criteria(settings, out, typer.echo)
-    typer.echo(f"table  {out}")
-
-
-@bench.command()
-def overhead(
-    population: Annotated[int, typer.Option(min=4, help="Candidates a generation.")] = 512,
-    generations: Annotated[int, typer.Option(min=1, help="Generations after the first.")] = 15,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/bench_overhead.csv"),
-) -> None:
-    """Time a search whose scorer does nothing: what driver, Ray and record cost."""
-    from evoprune.bench.overhead import bench_overhead, write_row
-    from evoprune.config import WorkersConfig
-
-    row = bench_overhead(population, generations, WorkersConfig())
-    write_row(out, row)
-    typer.echo(f"{row.candidates_per_second:.0f} candidates a second ({row.candidates} on {row.workers} workers)")
-
-
-@bench.command()
-def scale(
-    simulated: Annotated[
-        list[int] | None, typer.Option("--simulated", min=1, metavar="N", help="So many. [default: 8 64 256 1000]")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.001, help="What a simulated score takes. [default: as measured]")
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/scale.csv"),
-) -> None:
-    """Share of time that workers are busy: this machine's cores, and simulated ones that only wait."""
-    from evoprune.bench.scale import SIMULATED, bench_scale, write_rows
-
-    write_rows(out, bench_scale(simulated or SIMULATED, seconds, typer.echo))
-    typer.echo(f"table  {out}")
-
-
 def main() -> None:
     """The `evoprune` command."""
     app()
-
-
-def _parsed(overrides: Sequence[str] | None) -> dict[str, object]:
-    return dict(parse_override(text) for text in overrides or ())
 
 
 def _image_shape(text: str) -> tuple[int, int, int]:
@@ -447,7 +329,7 @@ def _image_shape(text: str) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _resumable(folder: str) -> Iterator[None]:
+def _resumable(folder: str | Path) -> Iterator[None]:
     """Lets an interruption, by Ctrl-C or SIGTERM, say how to go on with the run in `folder`."""
     try:
         with stoppable():
@@ -455,23 +337,18 @@ def _resumable(folder: str) -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt) as error:
         config = local_path(folder) / "config.yaml"
         if is_remote(folder):
-            remedy = f"go on with: evoprune resume {shlex.quote(folder)}"
+            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}"
         elif config.is_file():
             again = trusted_keys(load_config(config))
             changes = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in again.items())
-            remedy = f"go on with: evoprune resume {shlex.quote(folder)}{changes}"
+            remedy = f"go on with: evoprune resume {shlex.quote(str(folder))}{changes}"
         else:
             remedy = "nothing was written yet; run it again"
         raise Interrupted(remedy) from error
 
 
-def _console() -> Console:
-    """Standard output; where it is no terminal, nothing is folded to a width."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-
-
 def _print_survivors(result: "Run") -> None:
-    console = _console()
+    console = console_of_output()
     records = [{str(key): value for key, value in row.items()} for row in result.survivors.to_dict("records")]
     if records:
         console.print(survivors_table(console, records))

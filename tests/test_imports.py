@@ -27,7 +27,8 @@ FLOORS = (
     {"stages"},
     {"pipeline"},
     {"bench", "export", "notebook", "sweep"},
-    {"display"},
+    {"display", "command_options"},
+    {"bench_commands"},
     {"cli"},
     {"__main__"},
 )

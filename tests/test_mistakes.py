@@ -81,7 +81,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "unknown criterion": (
         ["search.criterion=tailor"],
-        r"search\.criterion must be one of l1, l2, mean_activation, .*, not \"tailor\"",
+        r"search\.criterion must be one of .*l1, l2, mean_activation, .*, not \"tailor\"",
     ),
     "nobody at the address": (
         ["workers.backend=ray", "workers.address=127.0.0.1:{port}"],

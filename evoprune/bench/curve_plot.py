@@ -8,13 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from evoprune.bench.study_methods import SMALL_DENSE
+
 PANEL_INCHES = (6.2, 4.6)
 
 MCR_TICKS = (4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 50, 80)
 
 
 def curve_figure(table: pd.DataFrame) -> Figure:
-    """A column a network, a panel a family of methods; the best search is dashed in all of them.
+    """A panel a network and family of methods; the best search is dashed in all of them.
 
     Lines are means over seeds of the test MCR after retraining against those of the compression ratio, bands go from
     the least to the most. table: of a study; rows without compensation are left out where there are others.
@@ -22,21 +24,28 @@ def curve_figure(table: pd.DataFrame) -> Figure:
     if (table.compensation == "gram").any():
         table = table[table.compensation == "gram"]
     networks = list(table.groupby("network", sort=False))
-    families = [name for name in FAMILIES if (table.method.map(family) == name).any()]
-    size = (PANEL_INCHES[0] * len(networks) + 1, PANEL_INCHES[1] * len(families))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(families), len(networks), squeeze=False)
-    for column, (network, rows) in enumerate(networks):
-        reference = _best_search(rows)
-        for line, name in enumerate(families):
-            methods = [method for method in rows.method.unique() if family(method) == name]
-            _draw(panels[line, column], rows, methods, reference)
-            panels[line, column].set_title(f"{network}: {name}", fontsize=10)
+    panels = [
+        (str(network), rows, name)
+        for name in FAMILIES
+        for network, rows in networks
+        if (rows.method.map(family) == name).any()
+    ]
+    columns = max(2, len(networks))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+    for axis, (network, rows, name) in zip(axes, panels, strict=False):
+        _draw(axis, rows, _shown(rows, name), _best_search(rows))
+        axis.set_title(f"{network}: {name}", fontsize=10)
+    for axis in axes[len(panels) :]:
+        axis.remove()
     return figure
 
 
+SEARCHES = "searches, and a small dense network"
+
 FAMILIES = (
-    "searches",
+    SEARCHES,
     "rankings, local",
     "rankings, global",
     "rankings in steps",
@@ -53,12 +62,19 @@ def family(method: str) -> str:
         return "other starts of retraining"
     if kind == "ranking" and rest:
         return "rankings in steps" if rest.count(":") == 2 else f"rankings, {rest.partition(':')[2]}"
-    return {"unstructured": "single weights", "torch_pruning": "Torch-Pruning"}.get(kind, "searches")
+    return {"unstructured": "single weights", "torch_pruning": "Torch-Pruning"}.get(kind, SEARCHES)
+
+
+def _shown(rows: pd.DataFrame, name: str) -> list[str]:
+    """A family's methods, behind those that they are variants of: at one step, with the weights that were kept."""
+    methods = [method for method in rows.method.unique() if family(method) == name]
+    plain = [":".join(method.partition("@")[0].split(":")[:3]) for method in methods]
+    return [method for method in dict.fromkeys([*plain, *methods]) if (rows.method == method).any()]
 
 
 def _best_search(rows: pd.DataFrame) -> str | None:
     """The method among searches whose mean MCR over all targets is least."""
-    searches = rows[[family(method) == "searches" for method in rows.method]]
+    searches = rows[[family(method) == SEARCHES and method != SMALL_DENSE for method in rows.method]]
     return None if searches.empty else str(searches.groupby("method").mcr_test.mean().idxmin())
 
 

@@ -14,3 +14,8 @@ def is_remote(place: str | Path | None) -> bool:
 def local_path(place: str | Path) -> Path:
     """A path, or what a file:// URL says, as a path."""
     return Path(str(place).removeprefix(_LOCAL))
+
+
+def place_of(text: str) -> str | Path:
+    """What somebody typed: a URL as it is, anything else as a path."""
+    return text if is_remote(text) else local_path(text)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import evoprune as ep
 from evoprune.bench import study as study_module
-from evoprune.bench.curve_plot import FAMILIES, curve_figure, family
+from evoprune.bench.curve_plot import FAMILIES, SEARCHES, curve_figure, family
 from evoprune.bench.study import run_study
 from evoprune.bench.study_config import StudyConfig, load_study, network_config
 from evoprune.bench.study_methods import known_methods, methods_of
@@ -212,7 +212,7 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
     table["mcr_test"] = 0.05 + 0.02 / table.target * (1 + table.seed) / 10
     table["compression_ratio"] = 1 / table.target
     figure = curve_figure(table)
-    assert [axis.get_title() for axis in figure.axes] == ["n: searches", "n: rankings, local", "n: single weights"]
+    assert [axis.get_title() for axis in figure.axes] == [f"n: {SEARCHES}", "n: rankings, local", "n: single weights"]
     line = figure.axes[1].get_lines()[0]
     assert np.asarray(line.get_xdata()).tolist() == [2, 4, 8]
     assert np.asarray(line.get_ydata()).tolist() == pytest.approx([100 * (0.05 + 0.003 * ratio) for ratio in (2, 4, 8)])
