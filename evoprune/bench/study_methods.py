@@ -110,7 +110,7 @@ def methods_of(study: StudyConfig) -> tuple[Method, ...]:
 
 def _method(name: str, study: StudyConfig) -> Method:
     if name in study.variants:
-        return Method(name, "search")
+        return Method(name, "search", by=name)
     base, at, start = name.partition("@")
     method = next((method for method in known_methods() if method.name == base), None)
     can_start = method is not None and not method.at_once and method.kind != SMALL_DENSE
@@ -142,7 +142,7 @@ def _check(method: Method, config: Config, steps: int, place: str) -> None:
 
 def known_methods() -> tuple[Method, ...]:
     """All that there are, but for a study's own variants and other starts of retraining."""
-    searches = (Method(name, "search") for name in get_args(Algorithm))
+    searches = (Method(name, "search", by=name) for name in get_args(Algorithm))
     pruners = (
         Method(f"{TORCH_PRUNING}:{by}:{scope}", "torch_pruning", by, scope) for by in IMPORTANCES for scope in SCOPES
     )
@@ -189,7 +189,7 @@ def _choice(bench: Bench, method: Method, seed: int) -> tuple[tuple[Genome, ...]
     problem, space = bench.problem, bench.problem.space
     match method.kind:
         case "search":
-            return _searched(bench, bench.searches[method.name.partition("@")[0]], seed)
+            return _searched(bench, bench.searches[method.by], seed)
         case "small_dense":
             return tuple(even_widths(problem, cost) for cost in bench.costs), 0
         case "torch_pruning":

@@ -140,7 +140,7 @@ def choices_path(out: Path) -> Path:
 
 
 def _read(path: Path, row: type[StudyRow] | type[Choice]) -> list[dict[str, Any]]:
-    """The rows of a table; none where there is no file. Columns with defaults may lack.
+    """The rows of a table; none where there is no file. Columns with defaults may lack, others are left out.
 
     Raises ConfigError where it is another table.
     """
@@ -148,8 +148,9 @@ def _read(path: Path, row: type[StudyRow] | type[Choice]) -> list[dict[str, Any]
         return []
     empty = {name: [""] for name in _MAYBE}
     table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=empty)
-    needed = {field.name for field in fields(row) if field.default is MISSING}
-    known = [field.name for field in fields(row)]
-    if not needed <= {*table.columns} <= {*known}:
-        raise ConfigError(f"{path} is no table of a study (columns {', '.join(known)}); give another --out")
-    return [{str(key): value for key, value in record.items()} for record in table.to_dict("records")]
+    needed = [field.name for field in fields(row) if field.default is MISSING]
+    lacking = [name for name in needed if name not in table.columns]
+    if lacking:
+        raise ConfigError(f"{path} is no table of a study (it lacks {', '.join(lacking)}); give another --out")
+    known = [field.name for field in fields(row) if field.name in table.columns]
+    return [{str(key): value for key, value in record.items()} for record in table[known].to_dict("records")]

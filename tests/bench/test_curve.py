@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.bench import study as study_module
@@ -21,6 +23,7 @@ from evoprune.bench.study_plot import plot_study
 from evoprune.bench.study_starts import within
 from evoprune.bench.study_table import Tables
 from evoprune.bench.study_timing import time_study
+from evoprune.cli import app
 from evoprune.config_loading import validated
 from evoprune.errors import ConfigError
 from evoprune.fitness.retraining import Retraining
@@ -180,14 +183,19 @@ def test_it_goes_on_where_it_stopped(curve: Curve, tmp_path: Path, monkeypatch: 
 
 
 def test_times_are_filled_in_afterwards(curve: Curve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks alike are timed once; what has its time keeps it."""
+    """Networks alike are timed once; what has its time keeps it; nothing is trained again."""
     tiny_runs.measure_briefly(monkeypatch)
     study, out = curve.study, curve.out
     whole = Tables.read(out)
     tables = Tables(tmp_path / "timed.csv", [], [])
     tables.choose(whole.choices)
     tables.add([*whole.rows[:-1], replace(whole.rows[-1], real_speedup=77.0)])
-    timed = time_study(study, tables.out, SilentProgress())
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json")))
+    arguments = ["study", str(tmp_path / "study.yaml"), "--out", str(tables.out), "--time", "--quiet"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert f"written  {tmp_path / 'timed.png'}" in result.output
+    timed = pd.read_csv(tables.out)
     assert (timed.real_speedup > 0).all()
     assert timed.real_speedup.iloc[-1] == 77
     assert timed[timed.method.str.startswith("unstructured")].real_speedup.nunique() == 1

@@ -95,7 +95,7 @@ def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytes
 
 def test_another_table_is_refused(baseline: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match=r"other.csv is no table of a study"):
+    with pytest.raises(ConfigError, match=r"other.csv is no table of a study \(it lacks network, target"):
         run_study(study_of(baseline), tmp_path / "other.csv", SilentProgress())
 
 
