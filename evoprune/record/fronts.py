@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from evoprune.config import CostName
+from evoprune.record.costs import cost_column
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Corner:
     """
 
     name: CostName
-    cost: int
+    cost: float
     mcr: float
 
 
@@ -26,7 +27,7 @@ def front(candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:
     candidates: with the columns key, mcr, feasible and the cost's.
     """
     feasible = candidates[candidates["feasible"].fillna(False).to_numpy(dtype=bool)]
-    ordered = feasible.sort_values([cost, "mcr"], kind="stable")
+    ordered = feasible.sort_values([cost_column(cost), "mcr"], kind="stable")
     best_before = ordered["mcr"].cummin().shift()
     beats = best_before.isna() | (ordered["mcr"] < best_before)
     return ordered[beats.to_numpy(dtype=bool)]
@@ -39,7 +40,7 @@ def hypervolume(candidates: pd.DataFrame, corner: Corner) -> float:
     """
     points = front(candidates, corner.name)
     # each point leaves behind it what reaches up to the corner's MCR and right up to the next point's cost
-    edges = np.minimum([*points[corner.name], corner.cost], corner.cost)
+    edges = np.minimum([*points[cost_column(corner.name)], corner.cost], corner.cost)
     below = np.maximum(corner.mcr - points["mcr"].to_numpy(dtype=float), 0.0)
     return float((np.diff(edges) * below).sum() / (corner.cost * corner.mcr)) if len(points) and corner.mcr else 0.0
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from evoprune.config import CostName
+from evoprune.record.costs import cost_column
 from evoprune.record.fronts import front
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#999999"
@@ -33,6 +34,7 @@ COST_LABELS: dict[CostName, str] = {
     "macs": "MACs of one image",
     "params": "parameters",
     "bytes": "stored size (bytes)",
+    "latency_ms": "predicted latency of one image (ms)",
 }
 
 
@@ -41,13 +43,14 @@ def plot_front(
     survivors: pd.DataFrame,
     axis: Axes,
     cost: CostName = "macs",
-    baseline: tuple[int, float] | None = None,
+    baseline: tuple[float, float] | None = None,
 ) -> Axes:
     """MCR on the validation set against cost: all candidates, the front, survivors before and after retraining.
 
     candidates, survivors: a run's frames (survivors may be empty). baseline: (cost, MCR) of the unpruned network.
     Candidates whose scoring stopped early have no MCR and are not drawn; the legend counts them.
     """
+    column = cost_column(cost)
     scored = drawn(candidates.drop_duplicates("key").dropna(subset="mcr"))
     feasible = scored["feasible"].fillna(False).to_numpy(dtype=bool)
     for rows, colour, marker, label in (
@@ -56,23 +59,23 @@ def plot_front(
     ):
         if len(rows):
             axis.scatter(
-                rows[cost], rows["mcr"], s=12, c=colour, marker=marker, linewidths=0.8, alpha=0.6, label=label,
+                rows[column], rows["mcr"], s=12, c=colour, marker=marker, linewidths=0.8, alpha=0.6, label=label,
                 rasterized=True,
             )  # fmt: skip
     found = front(candidates, cost)
-    axis.step(found[cost], found["mcr"], where="post", color="black", linewidth=1.2, label="front")
+    axis.step(found[column], found["mcr"], where="post", color="black", linewidth=1.2, label="front")
     for _, row in survivors.iterrows():
         axis.annotate(
-            "", (row[cost], row["mcr_retrained"]), (row[cost], row["mcr_search"]),
+            "", (row[column], row["mcr_retrained"]), (row[column], row["mcr_search"]),
             arrowprops={"arrowstyle": "->", "color": VERMILION},
         )  # fmt: skip
     if len(survivors):
         axis.scatter(
-            survivors[cost], survivors["mcr_search"], s=60, facecolors="none", edgecolors=VERMILION, marker="D",
+            survivors[column], survivors["mcr_search"], s=60, facecolors="none", edgecolors=VERMILION, marker="D",
             label="survivor as found", zorder=3,
         )  # fmt: skip
         axis.scatter(
-            survivors[cost], survivors["mcr_retrained"], s=60, c=VERMILION, marker="D", label="survivor, retrained",
+            survivors[column], survivors["mcr_retrained"], s=60, c=VERMILION, marker="D", label="survivor, retrained",
             zorder=3,
         )  # fmt: skip
     if baseline is not None:
@@ -93,8 +96,8 @@ def plot_moving_front(candidates: pd.DataFrame, axis: Axes, cost: CostName = "ma
     for generation, colour, style in zip(generations, colours, styles[-len(generations) :], strict=False):
         found = front(candidates[candidates["generation"] <= generation], cost)
         axis.step(
-            found[cost], found["mcr"], where="post", color=colour, linestyle=style, marker=".", markersize=4,
-            linewidth=1.4, label=f"generation {generation}",
+            found[cost_column(cost)], found["mcr"], where="post", color=colour, linestyle=style, marker=".",
+            markersize=4, linewidth=1.4, label=f"generation {generation}",
         )  # fmt: skip
     if generations:
         axis.legend(fontsize="small")

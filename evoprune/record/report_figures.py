@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from evoprune.record.costs import cost_column
 from evoprune.record.fronts import front
 from evoprune.record.plots import (
     BLUE,
@@ -102,11 +103,11 @@ def hypervolume_of_settings(volumes: pd.DataFrame) -> Picture:
 
 
 def _front(run: Run) -> Picture:
-    cost = run.config.search.cost
+    cost = cost_column(run.config.search.cost)
     unique = run.candidates.drop_duplicates("key")
     scored = drawn(unique.dropna(subset="mcr"))
     feasible = scored["feasible"].fillna(False).to_numpy(dtype=bool)
-    found = front(run.candidates, cost)
+    found = front(run.candidates, run.config.search.cost)
     traces = [
         _candidates("candidate beyond the tolerance", scored[~feasible], cost, GREY, "x-thin-open"),
         _candidates("feasible candidate", scored[feasible], cost, BLUE, "circle"),
@@ -123,7 +124,9 @@ def _front(run: Run) -> Picture:
         caption += f" {stopped:,} candidates whose scoring stopped early have no MCR and are not drawn."
     if len(unique) - stopped > MOST_DRAWN:
         caption += f" Of {len(unique) - stopped:,} candidates, a sample of {MOST_DRAWN:,} is drawn."
-    layout = _layout(_axis(COST_LABELS[cost]) | {"tickformat": "~s", "rangemode": "tozero"}, _percent("MCR"))
+    layout = _layout(
+        _axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s", "rangemode": "tozero"}, _percent("MCR")
+    )
     layout["annotations"] = [
         {
             **{"x": row[cost], "y": row["mcr_retrained"], "ax": row[cost], "ay": row["mcr_search"]},
@@ -162,17 +165,17 @@ def _survivors(survivors: pd.DataFrame, cost: str) -> list[Trace]:
 
 
 def _moving_front(run: Run) -> Picture:
-    cost = run.config.search.cost
+    cost = cost_column(run.config.search.cost)
     generations = spread(sorted(set(run.candidates["generation"])), MOST_FRONTS)
     colours = ("#8C6BB1", "#5778B8", "#3A93B5", "#35A779", "#7DB84B", "#C9A800")  # seen on white and on black
     traces = []
     styles = list(zip(colours, DASHES, strict=True))[-len(generations) :]
     for generation, (colour, dash) in zip(generations, styles, strict=True):
-        found = front(run.candidates[run.candidates["generation"] <= generation], cost)
+        found = front(run.candidates[run.candidates["generation"] <= generation], run.config.search.cost)
         line = _scatter(f"generation {generation}", found[cost], found["mcr"], colour, "lines+markers", shape="hv")
         line["line"]["dash"] = dash
         traces.append(line | {"hovertemplate": "MCR %{y:.2%}<br>%{x:.4s}"})
-    layout = _layout(_axis(COST_LABELS[cost]) | {"tickformat": "~s"}, _percent("MCR"))
+    layout = _layout(_axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s"}, _percent("MCR"))
     caption = "The best of all candidates by the end of a generation."
     return Picture("moving-front", "The front through the generations", caption, {"data": traces, "layout": layout})
 

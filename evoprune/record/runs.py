@@ -15,6 +15,7 @@ from evoprune.config import Config
 from evoprune.config_loading import load_config, round_configs
 from evoprune.errors import RunFolderError
 from evoprune.record import files
+from evoprune.record.costs import whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner
 from evoprune.record.layers import (
@@ -30,7 +31,6 @@ from evoprune.record.places import is_remote, local_path
 from evoprune.record.store import fetched
 from evoprune.record.survivors import SavedSurvivor, read_survivor
 from evoprune.record.tables import empty, generations_frame, read_candidates, read_survivors
-from evoprune.space.cost import cost
 
 if TYPE_CHECKING:
     import torch
@@ -110,10 +110,11 @@ class Run:
         if mcr.empty:
             return None
         name = self.config.search.cost
-        return Corner(name, getattr(cost(reference.space, whole), name), float(mcr.iloc[0]) + self._tolerance)
+        cost = whole_cost(RunFolder(reference.root), reference.space, name)
+        return Corner(name, cost, float(mcr.iloc[0]) + self._tolerance)
 
     @property
-    def baseline_point(self) -> tuple[int, float] | None:
+    def baseline_point(self) -> tuple[float, float] | None:
         """The unpruned network's cost (in the unit of search.cost) and MCR on the validation set, as scored."""
         return (self.corner.cost, self.corner.mcr - self._tolerance) if self.corner else None
 

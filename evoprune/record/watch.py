@@ -10,10 +10,10 @@ from evoprune.config import Config
 from evoprune.config_loading import round_configs
 from evoprune.progress import GenerationSummary, Progress, duration
 from evoprune.record import files
+from evoprune.record.costs import cost_column, whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import front
 from evoprune.record.runs import Run, load_run
-from evoprune.space.cost import cost
 from evoprune.space.plan import SearchSpace
 
 QUIET_SECONDS = 600
@@ -61,7 +61,7 @@ class _Round:
             cached=len(candidates) - evaluated,
             feasible=int(candidates["feasible"].fillna(False).sum()),
             candidates=len(candidates),
-            best_cost=int(best[search.cost].iloc[0]) if len(best) else None,
+            best_cost=float(best[cost_column(search.cost)].iloc[0]) if len(best) else None,
             full_cost=self._full_cost(),
             cost_name=search.cost,
             best_mcr=float(best["mcr"].iloc[0]) if len(best) else None,
@@ -76,9 +76,9 @@ class _Round:
             return None
         return max(after.stat().st_mtime - before.stat().st_mtime, 0.0) or None
 
-    def _full_cost(self) -> int:
+    def _full_cost(self) -> float:
         space = SearchSpace.from_dict(files.read_json(self.folder.space))
-        return int(getattr(cost(space, space.full()), self.config.search.cost))
+        return whole_cost(self.folder, space, self.config.search.cost)
 
 
 def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
