@@ -156,10 +156,13 @@ def _choice_of(cell: Cell, start: Start, macs_ratio: float) -> Choice:
 
 
 def _finish(here: _Here, methods: Sequence[Method], start: RetrainStart, seed: int) -> None:
-    """Retrains what the methods of this start chose and has no row yet, as many at once as there are workers."""
+    """Retrains what the methods of this start chose and has no row yet, as many at once as there are workers.
+
+    Those that are trained at once are about as large, so that nobody waits for the other.
+    """
     bench, tables = here.bench, here.tables
     cells = {cell for method in methods if method.start == start for cell in here.cells(method, seed)} - tables.done
-    left = [choice for choice in tables.choices if choice.cell in cells]
+    left = sorted((choice for choice in tables.choices if choice.cell in cells), key=lambda choice: -choice.macs_ratio)
     whole = cost(bench.problem.space, bench.problem.space.full())
     retraining = _retraining(here, start, seed) if left else None
     for begin in range(0, len(left), bench.workers.count):
