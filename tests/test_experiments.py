@@ -35,6 +35,24 @@ HALF_WIDTH = (
     4 * 64 + 2 * 128 + 256,
 )
 
+# Expansion, depthwise and projection, block by block. The stem goes with the first block's output, which is added
+# to it, and so do the outputs of the two blocks of each later stage.
+MOBILENET = (
+    GREY,
+    16 * 9 * 784
+    + (16 * 9 + 16 * 16) * 784
+    + (96 * 16 + 96 * 9 + 24 * 96) * 784
+    + 144 * 24 * 784
+    + (144 * 9 + 32 * 144) * 196
+    + (192 * 32 + 192 * 9 + 32 * 192) * 196
+    + 192 * 32 * 196
+    + (192 * 9 + 64 * 192) * 49
+    + (384 * 64 + 384 * 9 + 64 * 384) * 49
+    + 256 * 64 * 49
+    + 10 * 256,
+    16 + (96 + 24) + (144 + 32 + 192) + (192 + 64 + 384) + 256,
+)
+
 # Images; MACs by hand: maps x inputs x taps x pixels of every convolution, then the linear layers; genes.
 NETWORKS = {
     "quickstart": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
@@ -43,23 +61,8 @@ NETWORKS = {
     "bench_criteria": QUARTER_WIDTH,
     "fashion_half_width": HALF_WIDTH,
     "bench_fitness": HALF_WIDTH,
-    # Expansion, depthwise and projection, block by block. The stem goes with the first block's output, which is added
-    # to it, and so do the outputs of the two blocks of each later stage.
-    "fashion_mobilenet": (
-        GREY,
-        16 * 9 * 784
-        + (16 * 9 + 16 * 16) * 784
-        + (96 * 16 + 96 * 9 + 24 * 96) * 784
-        + 144 * 24 * 784
-        + (144 * 9 + 32 * 144) * 196
-        + (192 * 32 + 192 * 9 + 32 * 192) * 196
-        + 192 * 32 * 196
-        + (192 * 9 + 64 * 192) * 49
-        + (384 * 64 + 384 * 9 + 64 * 384) * 49
-        + 256 * 64 * 49
-        + 10 * 256,
-        16 + (96 + 24) + (144 + 32 + 192) + (192 + 64 + 384) + 256,
-    ),
+    "fashion_mobilenet": MOBILENET,
+    "fashion_mobilenet_by16": (*MOBILENET[:2], MOBILENET[2] - 16),  # all 16 maps of the stem stay
     # stem, then three stages of three blocks; each of the last two begins with half of the maps on twice the side,
     # and has a 1x1 shortcut. The maps of a stage's sums go together; those inside a block are its own.
     "fashion_resnet20": (
