@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from evoprune.bench_commands import bench
 from evoprune.command_options import ConfigPath, Overrides, Quiet, console_of_output, parsed
-from evoprune.config_loading import load_config, trusted_keys
+from evoprune.config_loading import load_config, round_configs, trusted_keys
 from evoprune.display import frozen_lines, keys_table, layers_table, survivors_table, sweep_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
@@ -222,7 +222,7 @@ def inspect(
         from evoprune import pipeline
 
         report = pipeline.inspect(config)
-        rounds = len(config.search.rounds)
+        rounds = len(round_configs(config))
     else:
         if overrides:
             raise ConfigError("--set goes with a config file; a network given by name has --images and --classes")
@@ -290,6 +290,9 @@ def study(
             metavar="FILE", help="The table; rows that it holds are not made again. [default: results/NAME.csv]"
         ),
     ] = None,
+    timing: Annotated[
+        bool, typer.Option("--time", help="At the end, time every network beside the unpruned one: on a quiet machine.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare methods on the same networks, targets and seeds, all retrained alike; goes on where it stopped."""
@@ -302,6 +305,10 @@ def study(
 
     with make_progress(quiet, sys.stderr) as progress:
         table = run_study(settings, path, progress)
+        if timing:
+            from evoprune.bench.study_timing import time_study
+
+            table = time_study(settings, path, progress)
     plot_study(table, path.with_suffix(".png"))
     typer.echo(study_summary(table).to_string(index=False))
     for written in (path, path.with_suffix(".png")):

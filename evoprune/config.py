@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-Algorithm = Literal["nsga2", "widths", "genetic", "particle_filter", "random"]
+from evoprune.schedules import Schedule
+
+Algorithm = Literal["nsga2", "widths", "genetic", "particle_filter", "random", "ranking"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
@@ -29,6 +31,7 @@ CriterionName = Literal[
     "random",
 ]
 CriterionChoice = Literal["auto", CriterionName]
+Scope = Literal["local", "global"]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
@@ -198,7 +201,8 @@ class SearchConfig(_Section):
     algorithm: Algorithm = _choice(
         "nsga2",
         "nsga2: the front of MCR against cost; widths: evolves how many maps each group keeps; genetic: one objective; "
-        "particle_filter, random: as Anwar and Sung",
+        "particle_filter, random: as Anwar and Sung; ranking: no search, the criterion alone decides, at each target "
+        "or as far as the tolerance allows",
         Algorithm,
     )
     population: int = _whole(24, "candidates a generation", "candidates", least=4)
@@ -231,6 +235,12 @@ class SearchConfig(_Section):
         "the change of the loss without each map; auto: elimination where scores are compensated, else l1",
         CriterionChoice,
     )
+    scope: Scope = _choice(
+        "local",
+        "how the algorithm ranking compares feature maps: local: the same share of every group stays; global: all "
+        "groups are ranked together",
+        Scope,
+    )
     compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
     stop_dominated: bool = _flag(
         True,
@@ -257,9 +267,17 @@ class SearchConfig(_Section):
     rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = _field(
         (),
         "prune, train, repeat: each round's keys of space, search and retrain that differ from those at top level; "
-        "a round starts from the cheapest survivor of the one before, and only the last may have kernels or strides",
+        "a round starts from the cheapest survivor of the one before, and only the last may have kernels or strides; "
+        "target_cost stays a share of the unpruned network's",
         "a list of rounds, each with some keys of the sections space, search and retrain",
     )
+    schedule: Schedule = _choice(
+        "one_shot",
+        "how target_cost is reached: one_shot: at once; linear (the same amount at every step), exponential (the same "
+        "share of what is left), cubic (much at first, little at last): in search.steps rounds, each retrained",
+        Schedule,
+    )
+    steps: int = _whole(1, "rounds in which search.schedule reaches target_cost", "rounds")
 
     @model_validator(mode="after")
     def _particles_are_weighed_by_generation(self) -> Self:
@@ -269,6 +287,28 @@ class SearchConfig(_Section):
                 "must have steady_state false with particle_filter, which weighs the particles of whole generations",
             )
         return self
+
+    @model_validator(mode="after")
+    def _steps_lead_to_one_target(self) -> Self:
+        schedule, steps = self.schedule, self.steps
+        if (schedule == "one_shot") != (steps == 1):
+            raise PydanticCustomError(
+                "schedule_steps",
+                "must have steps 1 with schedule one_shot, and 2 or more with any other, not {schedule} with {steps}",
+                {"schedule": schedule, "steps": steps},
+            )
+        if steps > 1 and (len(self.targets) != 1 or self.rounds):
+            raise PydanticCustomError(
+                "schedule_target",
+                "must have one target_cost and no rounds of your own with schedule {schedule}, whose rounds lead there",
+                {"schedule": schedule},
+            )
+        return self
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether a run has rounds: those listed, or a schedule's steps."""
+        return bool(self.rounds) or self.steps > 1
 
     @property
     def ranked_by(self) -> CriterionName:
@@ -400,6 +440,16 @@ class Config(_Section):
     def rewind_epoch(self) -> int:
         """The epoch of the baseline's training from whose end on rewound survivors are retrained; 0: its beginning."""
         return self.train.epochs - self.retrain.epochs
+
+    @model_validator(mode="after")
+    def _a_ranking_is_of_feature_maps(self) -> Self:
+        if self.search.algorithm == "ranking" and (self.space.kernels or self.space.strides):
+            raise PydanticCustomError(
+                "ranking_masks",
+                "search.algorithm must not be ranking with space.kernels or space.strides, for it ranks feature maps "
+                "alone; take nsga2, or leave those false",
+            )
+        return self
 
     @model_validator(mode="after")
     def _there_is_something_to_rewind_to(self) -> Self:

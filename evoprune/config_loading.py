@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from evoprune.config import Config
+from evoprune.config import Config, SearchConfig
 from evoprune.config_errors import complaints, known_keys, printable, unknown_key
 from evoprune.errors import ConfigError
+from evoprune.schedules import kept_fractions
 from evoprune.strict_yaml import read_yaml
 
 OVERRIDE_SOURCE = "--set"
@@ -82,17 +83,25 @@ def read_mapping(path: Path, what: str = "an experiment's YAML") -> Mapping[str,
 
 
 def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
-    """Each round as a config that has no rounds; the config itself where it has none.
+    """Each round as a config that has no rounds, a schedule's steps too; the config itself where it has none.
 
     Raises ConfigError as load_config does, and where a round that is not the last searches over masks.
     """
     top = config.model_dump(mode="json")
     rounds = top["search"].pop("rounds")
+    for number, sections in enumerate(rounds, 1):
+        for key in ("rounds", "schedule", "steps"):
+            if key in sections.get("search", {}):
+                raise ConfigError(
+                    f"{source}: search.rounds, round {number}: search.{key} must not be in a round; "
+                    "write one list of rounds, at top level"
+                )
+    name = "search.rounds, round"
+    if config.search.steps > 1:
+        rounds, name = _steps(config.search), "search.steps, round"
     configs = []
     for number, sections in enumerate(rounds, 1):
-        place = f"{source}: search.rounds, round {number}"
-        if "rounds" in sections.get("search", {}):
-            raise ConfigError(f"{place}: search.rounds must not be in a round; write one list of rounds, at top level")
+        place = f"{source}: {name} {number}"
         merged = _plain(top, source)
         for section, values in sections.items():
             _put(merged, [section], values)
@@ -109,6 +118,17 @@ def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
                 "(a round hands on whole feature maps, without masks); move it to the last round"
             )
     return tuple(configs) or (config,)
+
+
+def _steps(search: SearchConfig) -> list[dict[str, Any]]:
+    """The rounds of a schedule. Of all but the last one survivor is enough: the one that is handed on."""
+    [target] = search.targets
+    rounds: list[dict[str, Any]] = [
+        {"search": {"target_cost": share, "schedule": "one_shot", "steps": 1}, "retrain": {"survivors": 1}}
+        for share in kept_fractions(search.schedule, search.steps, target)
+    ]
+    del rounds[-1]["retrain"]
+    return rounds
 
 
 def trusted_keys(config: Config) -> dict[str, str]:

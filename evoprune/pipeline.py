@@ -121,7 +121,7 @@ def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None 
     """
     resolved = round_configs(_resolved(config, overrides))[0]
     image_shape, classes = image_shape_and_classes(resolved.data)
-    network = _fresh_network(resolved, image_shape, classes)
+    network = fresh_network(resolved, image_shape, classes)
     return space_report(resolved.model.network, discover(resolved.space, network, _probe_image(image_shape)))
 
 
@@ -136,13 +136,13 @@ def pose(config: Config) -> Problem:
 
     Raises ConfigError where the config names no trained weights, or has rounds; and as `run`.
     """
-    if config.model.weights is None or config.search.rounds:
+    if config.model.weights is None or config.search.in_rounds:
         raise ConfigError(
-            "model.weights must name trained weights here, and search.rounds be empty: nothing is trained"
+            "model.weights must name trained weights here, and there be no search.rounds or steps: nothing is trained"
         )
     device = resolve_device(config.device)
     data = load_data(config.data, config.seed)
-    network = _fresh_network(config, data.image_shape, data.classes)
+    network = fresh_network(config, data.image_shape, data.classes)
     load_weights(network, _given_weights(config, network) or {}, config.model.weights)
     space = discover(config.space, network, _probe_image(data.image_shape))
     nowhere = RunFolder(Path())  # posing a problem writes nothing
@@ -171,7 +171,7 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool,
     first = _round_folder(folder, 1, len(rounds))
     progress.stage("data", config.data.dataset)
     data = load_data(config.data, config.seed)
-    network = _fresh_network(config, data.image_shape, data.classes)
+    network = fresh_network(config, data.image_shape, data.classes)
     trained = not fresh and first.baseline.is_file()
     weights = None if trained else _given_weights(config, network)
     progress.stage("space", config.model.network)
@@ -243,7 +243,7 @@ def _handed_on(setting: stages.Setting, model: nn.Module) -> stages.Setting:
         setting.progress.note(
             "no candidate stayed within search.tolerance: the next round starts from the same network"
         )
-    reference = setting.reference or stages.Reference(model, setting.space)
+    reference = setting.reference or stages.Reference(model, setting.space, setting.folder)
     return replace(setting, network=finished.hand_on(model).cpu(), reference=reference)
 
 
@@ -252,7 +252,7 @@ def _round_folder(folder: RunFolder, number: int, rounds: int) -> RunFolder:
     return folder if number == rounds else folder.round(number)
 
 
-def _fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The network, initialised from the config's seed alone."""
     generator = torch.Generator().manual_seed(mixed_seed(config.seed, NETWORK_SEED))
     return build_network(config.model.network, image_shape, classes, generator)

@@ -72,10 +72,14 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The unpruned network that tolerance, ratios and tables are against, and its search space. model: in eval mode."""
+    """The unpruned network that tolerance, targets, ratios and tables are against, and its search space.
+
+    model: in eval mode. folder: of the round that began with it.
+    """
 
     model: nn.Module
     space: SearchSpace
+    folder: RunFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,26 +166,36 @@ def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
         baseline_errors=baseline_errors,
     )
     if config.search.cost == "latency_ms":
-        problem = replace(problem, latency=_latency_table(setting, model))
+        problem = replace(problem, latency=_latency_table(setting, Reference(model, setting.space, setting.folder)))
     if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
         setting.progress.note(f"without compensation: {', '.join(left_out)}")
     return problem
 
 
-def _latency_table(setting: Setting, model: nn.Module) -> LatencyTable:
-    """Times of the network's layers: those that the folder has of this search space, else taken now and kept there.
+def _latency_table(setting: Setting, timed: Reference) -> LatencyTable:
+    """Times of a network's layers: those that its folder has of its search space, else taken now and kept there.
 
     Read again even on another machine, so that a search that goes on judges as it did before.
     """
-    path, space = setting.folder.latency, setting.space
+    path, space = timed.folder.latency, timed.space
     stored = files.read_json(path) if path.is_file() else {}
     if stored.get("space") != space.fingerprint:
         setting.progress.stage("latency", f"times of {len(space.layers)} layers")
         image, _ = setting.data.validation.batch(torch.arange(1))
-        table = latency_table(model, space, image)
+        table = latency_table(timed.model, space, image)
         stored = {"space": space.fingerprint, "machine": environment()["cpu"], "table": table.to_dict()}
         files.write_json(path, stored)
     return LatencyTable.from_dict(files.read_json(path)["table"])
+
+
+def whole_cost(setting: Setting, problem: Problem) -> float:
+    """The unpruned network's cost, which targets are shares of: that of the first round's, whatever is left of it."""
+    reference = setting.reference
+    if reference is None:
+        return problem.cost_of(problem.space.full())
+    latency = _latency_table(setting, reference) if problem.latency is not None else None
+    whole = replace(problem, model=reference.model, space=reference.space, latency=latency)
+    return whole.cost_of(reference.space.full())
 
 
 def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candidate]:
@@ -190,7 +204,8 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
     subject = subject_of(problem, workers, setting.data.calibration, config.seed, setting.device)
     preferences = preferences_of(config.search.ranked_by, subject)
-    algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng)
+    whole = whole_cost(setting, problem)
+    algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng, whole)
     fingerprint = search_fingerprint(config, space)
     snapshot, told = newest_state(folder, fingerprint, setting.progress.note)
     last = snapshot.generation if snapshot is not None else -1
@@ -207,10 +222,9 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
     stands = LoopState(ImageRecord.empty(len(problem.labels))) if snapshot is None else loop_from_json(snapshot.loop)
     evolve(algorithm, space, workers, config.search, last + 1, known, stands, setting.progress, keep)
-    whole = space.key(space.full())
-    front = [candidate for candidate in algorithm.front if candidate.key != whole]
-    objective = Objective.of(config.search, problem.cost_of(space.full()))
-    return choose_survivors(front, config.retrain.survivors, objective)
+    unchanged = space.key(space.full())
+    front = [candidate for candidate in algorithm.front if candidate.key != unchanged]
+    return choose_survivors(front, config.retrain.survivors, Objective.of(config.search, whole))
 
 
 def subject_of(problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device) -> Subject:
@@ -295,7 +309,7 @@ def test(
     """Reads the test set once for the baseline and all survivors, times them layer by layer, and writes the tables."""
     folder, data, device = setting.folder, setting.data, setting.device
     setting.progress.stage("test", f"{len(data.test)} images")
-    reference = setting.reference or Reference(model, setting.space)
+    reference = setting.reference or Reference(model, setting.space, setting.folder)
     networks = {BASELINE: reference.model.to(device)}
     for survivor in survivors:
         network = compact(model, setting.space, survivor.genome)

@@ -79,6 +79,18 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["retrain.start=rewind_weights", "search.rounds=[{{}}, {{}}]"],
         r"round 2: retrain\.start must not be rewind_weights in a round after the first",
     ),
+    "a schedule without steps": (
+        ["search.schedule=cubic", "search.target_cost=0.5"],
+        r"search must have steps 1 with schedule one_shot, and 2 or more with any other, not cubic with 1",
+    ),
+    "a schedule to nowhere": (
+        ["search.schedule=cubic", "search.steps=2"],
+        r"search must have one target_cost and no rounds of your own with schedule cubic",
+    ),
+    "a ranking of kernels": (
+        ["search.algorithm=ranking", "space.kernels=true"],
+        r"search\.algorithm must not be ranking with space\.kernels .* take nsga2, or leave those false",
+    ),
     "unknown criterion": (
         ["search.criterion=tailor"],
         r"search\.criterion must be one of .*l1, l2, mean_activation, .*, not \"tailor\"",

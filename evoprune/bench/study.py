@@ -3,83 +3,33 @@
 Rows are written as they are found, and those that are there are not made again.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evoprune.bench.study_config import StudyConfig, network_config
-from evoprune.bench.study_methods import Bench, check_methods, choose, searches_of
-from evoprune.config import Config
-from evoprune.errors import ConfigError
+from evoprune.bench.study_methods import Bench, Method, choose, methods_of, searches_of
+from evoprune.bench.study_starts import Start, last_retraining, starts_of
+from evoprune.bench.study_table import Cell, Choice, Tables, row_of
+from evoprune.config import Config, RetrainStart
 from evoprune.fitness.retraining import Retraining
-from evoprune.fitness.scoring import Problem
-from evoprune.fitness.workers import Crew, Workers, open_crew, score
-from evoprune.nets.data import Data, load_data
+from evoprune.fitness.workers import Crew, open_crew, score
+from evoprune.nets.data import load_data
 from evoprune.nets.seeding import mixed_seed
-from evoprune.nets.training import FitState, count_errors, resolve_device
+from evoprune.nets.threads import torch_threads
+from evoprune.nets.training import FitState, count_errors, fit, resolve_device
 from evoprune.nets.weights import load_weights
-from evoprune.pipeline import pose
+from evoprune.pipeline import fresh_network, pose
 from evoprune.progress import Progress
 from evoprune.record import files
+from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
-from evoprune.stages import RETRAIN_SEED
+from evoprune.stages import BASELINE_SEED, RETRAIN_SEED
 from evoprune.surgery.compaction import compact
-
-
-@dataclass(frozen=True)
-class StudyRow:
-    """What a method made of a network.
-
-    target: share of the whole cost that was asked for; macs_ratio: that was kept. compensation: gram or none, in
-    scores and before retraining. mcr_before: on the validation set, as scored; mcr_test: after retraining. scores,
-    seconds: of choosing, for all targets at once. key: the chosen phenotype's.
-    """
-
-    network: str
-    target: float
-    seed: int
-    method: str
-    compensation: str
-    macs_ratio: float
-    mcr_before: float
-    mcr_test: float
-    baseline_mcr_test: float
-    scores: int
-    seconds: float
-    key: str
-
-
-CELL = ["network", "target", "seed", "method", "compensation"]
-"""What tells rows apart."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A row before its network is retrained. genome: as hexadecimal digits."""
-
-    network: str
-    target: float
-    seed: int
-    method: str
-    compensation: str
-    macs_ratio: float
-    mcr_before: float
-    scores: int
-    seconds: float
-    key: str
-    genome: str
-    anew: bool
-
-    @property
-    def cell(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in CELL)
 
 
 def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame:
@@ -87,40 +37,38 @@ def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame
 
     Raises UserError.
     """
-    check_methods(study.methods, study.variants)
-    table, choices = _read(out, StudyRow), _read(choices_path(out), Choice)
-    for name in study.networks:
-        config = network_config(study, name)
+    methods, tables = methods_of(study), Tables.read(out)
+    for network in study.networks:
+        plain = network_config(study, network)
         for compensation in ("gram", "none"):
             seeds = study.seeds if compensation == "gram" else study.uncompensated_seeds
-            cells = set(product([name], study.targets, seeds, study.methods, [compensation]))
-            if cells <= {tuple(row[column] for column in CELL) for row in table}:
+            if set(product([network], study.targets, seeds, study.methods, [compensation])) <= tables.done:
                 continue
-            here = _Setting(study, _under(config, compensation), name, compensation, out, progress)
-            with open_crew(config.workers, here.device) as crew:
-                _complete(here, crew, seeds, table, choices)
-    return pd.DataFrame(table, columns=[*StudyRow.__dataclass_fields__])
-
-
-def choices_path(out: Path) -> Path:
-    """Where what was chosen is kept, beside the table."""
-    return out.with_name(f"{out.stem}_choices.csv")
+            config = _under(plain, compensation)
+            progress.stage("study", f"{network}, compensation {compensation}")
+            with open_crew(config.workers, resolve_device(config.device)) as crew:
+                here = _opened(study, network, config, crew, tables, progress)
+                for seed in seeds:
+                    for method in methods:
+                        _begin(here, method, seed)
+                    for start in dict.fromkeys(method.start for method in methods):
+                        _finish(here, methods, start, seed)
+    return tables.frame
 
 
 @dataclass(frozen=True, eq=False)
-class _Setting:
-    """One network under one compensation."""
+class _Here:
+    """One network under one compensation: what it is chosen and retrained with, and where it is written."""
 
     study: StudyConfig
-    config: Config
     network: str
-    compensation: str
-    out: Path
-    progress: Progress
+    bench: Bench
+    baseline_mcr: float
+    tables: Tables
 
-    @property
-    def device(self) -> torch.device:
-        return resolve_device(self.config.device)
+    def cells(self, method: Method, seed: int) -> list[Cell]:
+        compensation = self.bench.config.search.compensation
+        return [(self.network, target, seed, method.name, compensation) for target in self.bench.targets]
 
 
 def _under(config: Config, compensation: str) -> Config:
@@ -134,107 +82,142 @@ def _under(config: Config, compensation: str) -> Config:
     )
 
 
-def _complete(
-    here: _Setting, crew: Crew, seeds: Sequence[int], table: list[dict[str, Any]], choices: list[dict[str, Any]]
-) -> None:
-    """Makes the missing rows of one network under one compensation; adds them to the table, there and in the file."""
-    study, config = here.study, here.config
-    here.progress.stage("study", f"{here.network}, compensation {here.compensation}")
-    problem, data = pose(config), load_data(config.data, config.seed)
+def _opened(study: StudyConfig, network: str, config: Config, crew: Crew, tables: Tables, progress: Progress) -> _Here:
+    problem, data, device = pose(config), load_data(config.data, config.seed), resolve_device(config.device)
     workers = crew.workers(problem)
-    baseline_mcr = count_errors(problem.model, data.test, here.device) / len(data.test)
+    baseline_mcr = count_errors(problem.model, data.test, device) / len(data.test)
     problem.model.cpu()
     searches = {
-        name: search.model_copy(update={"compensation": here.compensation})
-        for name, search in searches_of(study, here.network).items()
+        name: search.model_copy(update={"compensation": config.search.compensation})
+        for name, search in searches_of(study, network).items()
     }
-    for seed in seeds:
-        bench = Bench(problem, workers, data, searches, study.targets, here.device, here.progress)
-        for method in study.methods:
-            if not all(_has(choices, here, target, seed, method) for target in study.targets):
-                here.progress.stage("choose", f"{method}, seed {seed}")
-                choices += [asdict(choice) for choice in _chosen(here, bench, method, seed)]
-                _write(choices_path(here.out), choices)
-        done = {tuple(row[column] for column in CELL) for row in table}
-        wanted = set(product([here.network], study.targets, [seed], study.methods, [here.compensation]))
-        left = [choice for row in choices if (choice := Choice(**row)).cell in wanted - done]
-        for anew in (False, True):
-            alike = [choice for choice in left if choice.anew == anew]
-            for some in (alike[start : start + workers.count] for start in range(0, len(alike), workers.count)):
-                here.progress.stage("retrain", ", ".join(f"{one.method} at {one.target:g}" for one in some))
-                mcrs = _retrained(here, problem, workers, data, some, seed)
-                table += [asdict(_row(choice, mcr, baseline_mcr)) for choice, mcr in zip(some, mcrs, strict=True)]
-                _write(here.out, table)
+    bench = Bench(problem, workers, data, config, searches, study.targets, device, progress)
+    return _Here(study, network, bench, baseline_mcr, tables)
 
 
-def _chosen(here: _Setting, bench: Bench, method: str, seed: int) -> list[Choice]:
-    problem, space = bench.problem, bench.problem.space
-    chosen = choose(bench, method, seed)
-    outcomes = score(bench.workers, chosen.genomes, problem.first_conditions())
-    whole = problem.cost_of(space.full())
-    return [
-        Choice(
-            network=here.network,
-            target=target,
-            seed=seed,
-            method=method,
-            compensation=here.compensation,
-            macs_ratio=round(problem.cost_of(genome) / whole, 4),
+def _begin(here: _Here, method: Method, seed: int) -> None:
+    """What the method chooses with this seed, where that is not known yet; retrained where it is not only genomes."""
+    known = here.tables.done if method.at_once else {choice.cell for choice in here.tables.choices}
+    cells = [cell for cell in here.cells(method, seed) if cell not in known]
+    if not cells:
+        return
+    here = replace(here, bench=replace(here.bench, targets=tuple(target for _, target, *_ in cells)))
+    here.bench.progress.stage("choose", f"{method.name}, seed {seed}")
+    if method.at_once:
+        _train_to_the_end(here, method, seed, cells)
+    else:
+        here.tables.choose(list(_chosen(here, method, seed, cells)))
+
+
+def _chosen(here: _Here, method: Method, seed: int, cells: Sequence[Cell]) -> Iterator[Choice]:
+    problem, chosen = here.bench.problem, choose(here.bench, method, seed)
+    outcomes = score(here.bench.workers, chosen.genomes, problem.first_conditions())
+    whole = cost(problem.space, problem.space.full())
+    for cell, genome, outcome in zip(cells, chosen.genomes, outcomes, strict=True):
+        yield Choice(
+            *cell,
+            macs_ratio=round(cost(problem.space, genome).macs / whole.macs, 4),
             mcr_before=outcome.score.errors / outcome.score.images,
             scores=chosen.scores,
             seconds=round(chosen.seconds, 1),
-            key=space.key(genome),
+            key=problem.space.key(genome),
             genome=genome.tobytes().hex(),
-            anew=chosen.anew,
         )
-        for target, genome, outcome in zip(bench.targets, chosen.genomes, outcomes, strict=True)
-    ]
+
+
+def _train_to_the_end(here: _Here, method: Method, seed: int, cells: Sequence[Cell]) -> None:
+    """Adds the rows, and what was chosen, of a method that trains while it chooses."""
+    bench, steps = here.bench, here.study.steps
+    starts = starts_of(bench, method, steps, seed)
+    whole = cost(bench.problem.space, bench.problem.space.full())
+    choices = [_choice_of(cell, start, start.left.macs / whole.macs) for cell, start in zip(cells, starts, strict=True)]
+    bench.progress.stage("retrain", f"{method.name}, seed {seed}")
+    genomes, states = [start.genome for start in starts], [start.state for start in starts]
+    mcrs = _retrained(here, genomes, states, last_retraining(bench, method, steps, seed))
+    here.tables.choose(choices)
+    here.tables.add(
+        [
+            row_of(choice, mcr, here.baseline_mcr, start.left, whole)
+            for choice, start, mcr in zip(choices, starts, mcrs, strict=True)
+        ]
+    )
+
+
+def _choice_of(cell: Cell, start: Start, macs_ratio: float) -> Choice:
+    return Choice(
+        *cell,
+        macs_ratio=round(macs_ratio, 4),
+        mcr_before=start.mcr_before,
+        scores=0,
+        seconds=round(start.seconds, 1),
+        key=start.key,
+        genome=start.genome.tobytes().hex(),
+    )
+
+
+def _finish(here: _Here, methods: Sequence[Method], start: RetrainStart, seed: int) -> None:
+    """Retrains what the methods of this start chose and has no row yet, as many at once as there are workers.
+
+    Those that are trained at once are about as large, so that nobody waits for the other.
+    """
+    bench, tables = here.bench, here.tables
+    cells = {cell for method in methods if method.start == start for cell in here.cells(method, seed)} - tables.done
+    left = sorted((choice for choice in tables.choices if choice.cell in cells), key=lambda choice: -choice.macs_ratio)
+    whole = cost(bench.problem.space, bench.problem.space.full())
+    retraining = _retraining(here, start, seed) if left else None
+    for begin in range(0, len(left), bench.workers.count):
+        some = left[begin : begin + bench.workers.count]
+        bench.progress.stage("retrain", ", ".join(f"{one.method} at {one.target:g}" for one in some))
+        assert retraining is not None
+        mcrs = _retrained(here, [one.genes for one in some], [None] * len(some), retraining)
+        tables.add(
+            [
+                row_of(one, mcr, here.baseline_mcr, cost(bench.problem.space, one.genes), whole)
+                for one, mcr in zip(some, mcrs, strict=True)
+            ]
+        )
+
+
+def _retraining(here: _Here, start: RetrainStart, seed: int) -> Retraining:
+    """How networks are retrained; those trained anew for the baseline's epochs besides, at its learning rate."""
+    config, data = here.bench.config, here.bench.data
+    settings = config.retrain.model_copy(update={"start": start})
+    if start == "anew":
+        epochs, rate = config.train.epochs + settings.epochs, config.train.learning_rate
+        settings = settings.model_copy(update={"epochs": epochs, "learning_rate": rate})
+    rewound = _early_weights(here) if start == "rewind_weights" else None
+    seed = mixed_seed(seed, RETRAIN_SEED)
+    return Retraining(settings, data.train, config.data.augment, seed, config.train, rewound)
+
+
+def _early_weights(here: _Here) -> dict[str, Tensor]:
+    """The network's weights before the last `retrain.epochs` epochs of the training that its config describes.
+
+    That training is done once more up to there, for only its end is given; kept beside the table.
+    """
+    config, out, data = here.bench.config, here.tables.out, here.bench.data
+    path = out.with_name(f"{out.stem}_{here.network}_epoch_{config.rewind_epoch}.safetensors")
+    if not path.is_file():
+        here.bench.progress.stage("rewind", f"{here.network}, {config.rewind_epoch} epochs")
+        network = fresh_network(config, data.image_shape, data.classes)
+        seed, device = mixed_seed(config.seed, BASELINE_SEED), here.bench.device
+        with torch_threads(config.workers.threads):
+            fit(network, data.train, config.train, seed, device, augment=config.data.augment, until=config.rewind_epoch)
+        files.write_tensors(path, FitState.before(network).weights, {})
+    return files.read_tensors(path)[0]
 
 
 def _retrained(
-    here: _Setting, problem: Problem, workers: Workers, data: Data, choices: Sequence[Choice], seed: int
+    here: _Here, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining
 ) -> list[float]:
-    """The test MCRs of what was chosen, retrained; what is trained anew has the baseline's epochs besides."""
-    config = here.config
-    settings = config.retrain
-    if choices[0].anew:
-        epochs = config.train.epochs + settings.epochs
-        rate = config.train.learning_rate
-        settings = settings.model_copy(update={"start": "anew", "epochs": epochs, "learning_rate": rate})
-    retraining = Retraining(settings, data.train, config.data.augment, mixed_seed(seed, RETRAIN_SEED), config.train)
-    genomes = [np.frombuffer(bytes.fromhex(choice.genome), dtype=np.uint8) for choice in choices]
-    states = workers.retrain(genomes, [None] * len(genomes), retraining, lambda index, report, state: None)
-    networks = (_network(problem, genome, state) for genome, state in zip(genomes, states, strict=True))
-    return [count_errors(network, data.test, here.device) / len(data.test) for network in networks]
+    """The test MCRs of what the genomes leave, retrained."""
+    bench = here.bench
+    reached = bench.workers.retrain(genomes, states, retraining, lambda index, report, state: None)
+    networks = (_network(bench, genome, state) for genome, state in zip(genomes, reached, strict=True))
+    return [count_errors(network, bench.data.test, bench.device) / len(bench.data.test) for network in networks]
 
 
-def _network(problem: Problem, genome: Genome, state: FitState) -> nn.Module:
-    network = compact(problem.model, problem.space, genome)
+def _network(bench: Bench, genome: Genome, state: FitState) -> nn.Module:
+    network = compact(bench.problem.model, bench.problem.space, genome)
     load_weights(network, state.weights, "retrained weights")
     return network.eval()
-
-
-def _row(choice: Choice, mcr_test: float, baseline_mcr_test: float) -> StudyRow:
-    kept = {name: value for name, value in asdict(choice).items() if name not in ("genome", "anew")}
-    return StudyRow(**kept, mcr_test=mcr_test, baseline_mcr_test=baseline_mcr_test)
-
-
-def _has(choices: Sequence[Mapping[str, Any]], here: _Setting, target: float, seed: int, method: str) -> bool:
-    cell = (here.network, target, seed, method, here.compensation)
-    return any(tuple(row[column] for column in CELL) == cell for row in choices)
-
-
-def _read(path: Path, row: type[StudyRow] | type[Choice]) -> list[dict[str, Any]]:
-    """The rows of a table; none where there is no file. Raises ConfigError where it is another table."""
-    if not path.is_file():
-        return []
-    columns = list(row.__dataclass_fields__)
-    text = ["network", "method", "compensation", "key", "genome"]
-    table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False)
-    if list(table.columns) != columns:
-        raise ConfigError(f"{path} is no table of a study (columns {', '.join(columns)}); give another --out")
-    return [{str(key): value for key, value in record.items()} for record in table.to_dict("records")]
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    files.write_text(path, pd.DataFrame(rows).to_csv(index=False))

@@ -28,6 +28,7 @@ class StudyConfig(BaseModel):
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="by name, keys of the section search: methods of one's own"
     )
+    steps: int = Field(2, description="rounds of methods with a schedule, which share retrain.epochs", ge=2)
     methods: tuple[str, ...] = Field(..., description="what is compared", min_length=1)
     uncompensated_seeds: tuple[int, ...] = Field(
         (), description="seeds with which all is done without compensation, too"
@@ -38,13 +39,12 @@ def load_study(path: Path) -> StudyConfig:
     """Reads and validates a study's YAML. Raises ConfigError: one line with the first complaint."""
     study = validated(StudyConfig, read_mapping(path, "a study's YAML"), source=str(path))
     for name in study.networks:
-        config = network_config(study, name, str(path))
-        if config.model.weights is None or config.search.rounds:
-            raise ConfigError(
-                f"{path}: networks.{name} must have model.weights, of a trained network, and no search.rounds"
-            )
-        for variant in study.variants:
-            network_config(study, name, str(path), variant)
+        if network_config(study, name, str(path)).model.weights is None:
+            raise ConfigError(f"{path}: networks.{name} must have model.weights, of a trained network")
+        for variant in (None, *study.variants):
+            if network_config(study, name, str(path), variant).search.in_rounds:
+                place = f"networks.{name}" if variant is None else f"variants.{variant}"
+                raise ConfigError(f"{path}: {place} must have no search.rounds or steps; name a method with a schedule")
     return study
 
 

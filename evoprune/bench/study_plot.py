@@ -7,9 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evoprune.bench.curve_plot import curve_figure
 from evoprune.record.files import write_bytes
 
 DOTS_PER_INCH = 110
+
+MOST_PANELS = 2
+"""Targets of which each has a panel."""
 
 COLOURS = {"gram": "tab:blue", "none": "tab:orange"}
 
@@ -36,14 +40,20 @@ def study_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_study(table: pd.DataFrame, path: Path) -> None:
-    """Writes a PNG: a panel a network and target, a line a method, the best at the top.
+    """Writes a PNG: of one or two targets what each method did, of more a curve a method (`curve_plot`)."""
+    figure = curve_figure(table) if table.target.nunique() > MOST_PANELS else _panels(table)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    write_bytes(path, buffer.getvalue())
+
+
+def _panels(table: pd.DataFrame) -> Figure:
+    """A panel a network and target, a line a method, the best at the top.
 
     Dots are the mean test MCR after retraining, bars go from the least to the most of the seeds, crosses are the mean
     MCR before retraining; with compensation and without it are told apart by colour.
     """
     cells = list(table.groupby(["network", "target"], sort=False))
-    if not cells:
-        return
     methods = max(cell.method.nunique() for _, cell in cells)
     columns = min(2, len(cells))
     lines = -(-len(cells) // columns)
@@ -58,9 +68,7 @@ def plot_study(table: pd.DataFrame, path: Path) -> None:
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    write_bytes(path, buffer.getvalue())
+    return figure
 
 
 def _draw(axis: Axes, cell: pd.DataFrame) -> None:

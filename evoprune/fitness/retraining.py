@@ -25,7 +25,8 @@ class Retraining:
     """What retraining depends on besides the genome.
 
     split: what is trained on. seed: of every draw in it. train: how the baseline was trained. rewound: the whole
-    network's weights at the epoch of its training that survivors are rewound to, for `rewind_weights`.
+    network's weights at the epoch of its training that survivors are rewound to, for `rewind_weights`. zeros_stay:
+    weights of layers that are 0 where training goes on stay so, as single weights do that were pruned.
     """
 
     config: RetrainConfig
@@ -34,6 +35,7 @@ class Retraining:
     seed: int
     train: TrainConfig = field(default_factory=TrainConfig)
     rewound: Mapping[str, Tensor] | None = None
+    zeros_stay: bool = False
 
     @property
     def last_epoch(self) -> int:
@@ -129,9 +131,17 @@ class Retrainer:
             teacher=self._teacher,
             distillation=retraining.config.distillation,
             temperature=retraining.config.temperature,
-            masks=cut_masks(self._problem.space, self._problem.space.check(genome)),
+            masks=self._masks(genome, state),
             state=state,
             until=state.epoch + 1,
             on_epoch=lambda report, reached: after.append((report, reached)),
         )
         return after[0]
+
+    def _masks(self, genome: Genome, state: FitState) -> Mapping[str, Tensor]:
+        """Which weights may change, of the layers of which some may not."""
+        space = self._problem.space
+        if not self._retraining.zeros_stay:
+            return cut_masks(space, space.check(genome))
+        weights = state.weights
+        return {layer.weight: weights[layer.weight] != 0 for layer in space.layers}

@@ -108,6 +108,10 @@ class RunSection:
         within = (s for s in self.survivors if s.row["mcr_retrained"] <= s.row["baseline_mcr_validation"] + tolerance)
         return next(within, next(iter(self.survivors), None))
 
+    @property
+    def rounds(self) -> int:
+        return len(round_configs(self.run.config))
+
     @cached_property
     def pictures(self) -> list[Picture]:
         return search_pictures(self.run)

@@ -188,7 +188,7 @@ class Run:
 
     def _earlier_rounds(self) -> list["Run"]:
         outer = self._folder.round_of()
-        last = len(self.config.search.rounds) if outer is None else int(self.root.absolute().name)
+        last = len(round_configs(self.config)) if outer is None else int(self.root.absolute().name)
         return [Run((outer or self._folder).round(number).root) for number in range(1, last)]
 
     @property

@@ -17,6 +17,8 @@ from evoprune.search.objective import Objective
 from evoprune.search.operators import Operators
 from evoprune.search.particle_filter import ParticleFilter
 from evoprune.search.random_search import RandomSearch
+from evoprune.search.ranking import ranking
+from evoprune.search.ranking_search import RankingSearch
 from evoprune.search.width_operators import WidthOperators
 from evoprune.space.plan import Genome, SearchSpace
 
@@ -45,13 +47,20 @@ class Algorithm(Protocol):
 
 
 def make_algorithm(
-    space: SearchSpace, config: SearchConfig, preferences: Preferences, cost_of: CostOf, rng: np.random.Generator
+    space: SearchSpace,
+    config: SearchConfig,
+    preferences: Preferences,
+    cost_of: CostOf,
+    rng: np.random.Generator,
+    whole_cost: float | None = None,
 ) -> Algorithm:
     """The algorithm that the config names. cost_of: what a genome costs, by `config.cost`.
 
+    whole_cost: the unpruned network's, which targets are shares of; None: that of the space's whole network.
+
     Raises ConfigError where even the least network costs more than a target.
     """
-    objective = Objective.of(config, cost_of(space.full()))
+    objective = Objective.of(config, cost_of(space.full()) if whole_cost is None else whole_cost)
     _check_reachable(space, config, objective, cost_of)
     maps = Operators(space, preferences, config)
     by_maps = Breeder(space, maps, preferences, cost_of, config.crossover_rate)
@@ -59,6 +68,8 @@ def make_algorithm(
     match config.algorithm:
         case "random":
             return RandomSearch(space, objective, cost_of, rng)
+        case "ranking":
+            return RankingSearch(space, ranking(space, preferences.importance, config.scope), objective, cost_of)
         case "particle_filter":
             return ParticleFilter(by_maps, objective, rng)
         case "genetic":
@@ -72,10 +83,11 @@ def make_algorithm(
 
 
 def _check_reachable(space: SearchSpace, config: SearchConfig, objective: Objective, cost_of: CostOf) -> None:
-    cheapest, whole = cost_of(least(space)), cost_of(space.full())
+    cheapest = cost_of(least(space))
     for share, target in zip(config.targets, objective.targets, strict=True):
         if cheapest > target:
+            reachable = cheapest * share / target
             raise ConfigError(
-                f"search.target_cost must be at least {np.ceil(1000 * cheapest / whole) / 1000:g} here (what stays "
+                f"search.target_cost must be at least {np.ceil(1000 * reachable) / 1000:g} here (what stays "
                 f"whole costs that share of the {config.cost}), not {share:g}; raise it, or let more layers go"
             )

@@ -134,11 +134,13 @@ class Preferences:
 
     maps: float (maps,). kernels, strides: one array for each entry of `space.kernels` and `space.strides`:
     float (genes,), and float (genes, values), what share of a kernel's importance each mask keeps.
+    importance: float (maps,), what the ranks are of: to rank groups together.
     """
 
     maps: np.ndarray
     kernels: tuple[np.ndarray, ...]
     strides: tuple[np.ndarray, ...]
+    importance: np.ndarray
 
     @property
     def genes(self) -> np.ndarray:
@@ -149,20 +151,24 @@ class Preferences:
 def preferences_of(name: CriterionName, subject: Subject) -> Preferences:
     """Preferences by a criterion, and by the weights' magnitude where it says nothing of kernels or taps."""
     space = subject.space
+    importance = map_importance(name, subject) if space.maps else np.zeros(0)
     return Preferences(
-        maps=group_ranks(space, map_importance(name, subject) if space.maps else np.zeros(0)),
+        maps=group_ranks(space, importance),
         kernels=tuple(_ranks(values) for values in kernel_importance(name, subject)),
         strides=tuple(stride_importance(name, subject)),
+        importance=importance,
     )
 
 
 def magnitude_preferences(model: nn.Module, space: SearchSpace) -> Preferences:
     """Preferences by the weights' magnitude alone, which needs no examples: those of the criterion l1."""
     scores = weights.magnitude(model, space)
+    importance = of_genes(space, weights.filter_l1(model, space), "largest")
     return Preferences(
-        maps=group_ranks(space, of_genes(space, weights.filter_l1(model, space), "largest")),
+        maps=group_ranks(space, importance),
         kernels=tuple(_ranks(values) for values in of_kernels(space, scores)),
         strides=tuple(of_strides(space, scores)),
+        importance=importance,
     )
 
 

@@ -19,7 +19,7 @@ class Objective:
 
     @classmethod
     def of(cls, config: SearchConfig, full_cost: float) -> "Objective":
-        """The config's, of a network whose unpruned cost is `full_cost`."""
+        """The config's. full_cost: the unpruned network's, also where a later round begins with a smaller one."""
         return cls(config.cost, tuple(share * full_cost for share in config.targets))
 
     @property

@@ -1,15 +1,12 @@
 """Genomes straight from a ranking: the most important feature maps stay, as many as a cost allows."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
+from evoprune.config import Scope
 from evoprune.errors import ConfigError
 from evoprune.space.plan import Genome, SearchSpace
-
-Scope = Literal["local", "global"]
-"""local: the same share of every group of feature maps stays. global: all groups are ranked together."""
 
 
 def ranked_genome(
@@ -23,28 +20,34 @@ def ranked_genome(
     Raises ConfigError where even the least widths cost more.
     """
     order = ranking(space, importance[: space.maps], scope)
-    fewest, most = 0, space.maps  # maps that stay, before repair
-    best = most_important(space, order, fewest)
-    if cost_of(best) > cost_target:
+    return most_important(space, order, most_within(space, order, cost_target, cost_of))
+
+
+def most_within(space: SearchSpace, order: np.ndarray, cost_target: float, cost_of: Callable[[Genome], float]) -> int:
+    """How many maps of a ranking may stay, before repair, for the cost to be at most `cost_target`: the most.
+
+    Raises ConfigError as `ranked_genome`.
+    """
+    fewest, most = 0, space.maps
+    if (least := cost_of(most_important(space, order, fewest))) > cost_target:
         raise ConfigError(
-            f"a ranking cannot reach a cost of {cost_target:g}: at the least widths allowed it is {cost_of(best):g}; "
+            f"a ranking cannot reach a cost of {cost_target:g}: at the least widths allowed it is {least:g}; "
             "raise the target, or lower space.min_maps and space.round_to"
         )
     while fewest < most:
         middle = (fewest + most + 1) // 2
-        genome = most_important(space, order, middle)
-        if cost_of(genome) <= cost_target:
-            fewest, best = middle, genome
+        if cost_of(most_important(space, order, middle)) <= cost_target:
+            fewest = middle
         else:
             most = middle - 1
-    return best
+    return fewest
 
 
 def ranking(space: SearchSpace, importance: np.ndarray, scope: Scope) -> np.ndarray:
     """Feature maps, the most important first. importance: float (maps,). Returns int64 (maps,).
 
-    Local scope goes through the groups' own ranks in step, so that what is taken from its front is the same share of
-    every group, to one map.
+    scope: local: the same share of every group stays, to one map, for it goes through the groups' own ranks in step;
+    global: all groups are ranked together.
     """
     values = ranks_within_groups(space, importance) if scope == "local" else importance
     return np.argsort(-values, kind="stable")

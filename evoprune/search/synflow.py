@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from evoprune.schedules import exponential
 from evoprune.search.importance import WeightScores, of_filters, of_genes, of_kernels
-from evoprune.search.schedules import exponential
 from evoprune.space.plan import SearchSpace
 from evoprune.space.slicing import copied
 from evoprune.surgery.masking import mask

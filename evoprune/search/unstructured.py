@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evoprune.config import Scope
 from evoprune.errors import ConfigError
 from evoprune.search.importance import WeightScores
-from evoprune.search.ranking import Scope
 from evoprune.space.plan import SearchSpace
 
 

@@ -23,8 +23,11 @@ from evoprune.nets.training import FitState, fit
 from evoprune.nets.zoo import build_network
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.search.importance import weights_of
+from evoprune.search.unstructured import weight_masks
 from evoprune.space.plan import Genome, SearchSpace
 from evoprune.space.slicing import cut_masks
+from evoprune.surgery.unstructured import masked
 from tests import tiny_runs
 from tests.fitness.problems import CPU, digits
 
@@ -161,6 +164,22 @@ def test_a_module_of_somebodys_own_that_cannot_be_initialised() -> None:
 
     with pytest.raises(NetworkError, match=r"anew cannot initialise 1, for Scaled has no reset_parameters\(\);"):
         initialise(nn.Sequential(nn.Linear(2, 2), Scaled()), 0)
+
+
+def test_zeros_stay_where_single_weights_were_pruned(problem: Problem, few: Split) -> None:
+    """Half of every layer's weights are gone at the start and after two epochs; biases and the others move."""
+    whole = problem.space.full()
+    scores = weights_of(problem.model, problem.space)
+    masks = weight_masks({name: weight.abs() for name, weight in scores.items()}, 0.5, "local")
+    before = FitState.before(masked(problem.model, masks))
+    pruning = dataclasses.replace(retraining(few, "keep"), zeros_stay=True)
+    [after] = SerialCrew(CPU, 1).workers(problem).retrain([whole], [before], pruning, lambda *_: None)
+    [free] = SerialCrew(CPU, 1).workers(problem).retrain([whole], [before], retraining(few, "keep"), lambda *_: None)
+    assert after.epoch == 2
+    for name, mask in masks.items():
+        assert torch.equal(after.weights[name] != 0, mask)
+        assert (free.weights[name][~mask] != 0).any()
+        assert not torch.equal(after.weights[name], before.weights[name])
 
 
 # --- whole runs

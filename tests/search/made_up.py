@@ -39,8 +39,9 @@ def space_of(*sizes: int, minimum: int = 1, round_to: int = 1) -> SearchSpace:
 
 
 def preferences(space: SearchSpace, maps: np.ndarray | None = None) -> Preferences:
-    """Ranks of maps (all alike by default), of a space that has no other genes."""
-    return Preferences(np.zeros(space.maps) if maps is None else maps, (), ())
+    """Ranks (and importance) of maps (all alike by default), of a space that has no other genes."""
+    ranks = np.zeros(space.maps) if maps is None else maps
+    return Preferences(ranks, (), (), importance=ranks)
 
 
 def candidate(

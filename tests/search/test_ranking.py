@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evoprune.config import Scope
 from evoprune.errors import ConfigError
-from evoprune.search.ranking import Scope, most_important, ranked_genome, ranking, ranks_within_groups
+from evoprune.search.ranking import most_important, ranked_genome, ranking, ranks_within_groups
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from tests.search.made_up import MACS_A_GENE, space_of

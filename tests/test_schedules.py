@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoprune.search.schedules import Schedule, kept_fractions
+from evoprune.schedules import Schedule, kept_fractions
 
 
 @pytest.mark.parametrize(
