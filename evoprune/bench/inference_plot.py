@@ -23,6 +23,7 @@ def draw_speedups(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     columns = min(4, max(1, len(conditions)))
     lines = max(1, -(-len(conditions) // columns))
     figure = Figure(figsize=(3.2 * columns, 3.3 * lines + 0.6), layout="constrained")
+    ratios = [float(row["survivor_ms"]) / float(row["baseline_ms"]) for row in rows]
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).reshape(-1)
     for panel, condition in zip(panels, conditions, strict=False):
         runtime, batch, threads = condition
@@ -37,7 +38,7 @@ def draw_speedups(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 panel.scatter(*zip(*points, strict=True), s=30, marker=MARKERS[number % len(MARKERS)], label=run)
         panel.set_title(f"{runtime}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}", fontsize=9)
         panel.set_xlim(0, 1.02)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.05 * max([1.0, *ratios]))
         panel.grid(alpha=0.25)
     for panel in panels[len(conditions) :]:
         panel.set_axis_off()
