@@ -5,13 +5,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from torch import Tensor, nn
 
 import evoprune as ep
+from evoprune import stages
 from evoprune.config_loading import config_from_dict, round_configs
 from evoprune.errors import ConfigError
-from evoprune.fitness.layer_times import LatencyTable
+from evoprune.fitness.layer_times import LatencyTable, LayerTimes
 from evoprune.progress import SilentProgress
-from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.report import write_report
 from tests import tiny_runs
@@ -111,13 +112,20 @@ def test_it_goes_on_and_is_shown_in_rounds(run: ep.Run, tmp_path: Path) -> None:
     assert "in 2 rounds" in RunFolder(again.root).report.read_text()
 
 
-def test_shares_of_latency_are_of_the_first_networks_too(tmp_path: Path) -> None:
-    settings = RANKED | {"search.target_cost": 0.8, "search.schedule": "linear", "search.steps": 2}
-    run = tiny_runs.run(tmp_path / "run", settings | {"search.cost": "latency_ms"})
-    first = ep.load_run(run.root / "rounds" / "1")
-    table = LatencyTable.from_dict(files.read_json(RunFolder(first.root).latency)["table"])
-    whole = table.predict(first.space, first.space.phenotype(first.space.full()))
-    for part, share in ((first, 0.9), (run, 0.8)):
-        asked = part.candidates[part.candidates.key != part.space.key(part.space.full())]
-        assert (asked.predicted_latency_ms <= share * whole).all()
-        assert len(asked)
+def by_weights(model: nn.Module, space: ep.SearchSpace, image: Tensor) -> LatencyTable:
+    """A microsecond for every pair of an output and an input of a layer."""
+    layers = tuple(
+        LayerTimes(layer.weight, (0, rows), (0, columns), ((0.0, 0.0), (0.0, rows * columns / 1000)))
+        for layer in space.layers
+        for rows, columns in [layer.shape[:2]]
+    )
+    return LatencyTable(layers, ((0.0, 0.0),))
+
+
+def test_shares_of_latency_are_of_the_first_networks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole network takes 4 x 1 + 8 x 4 + 16 x 392 + 10 x 16 = 6,468 microseconds; 40% and 16% of it are left."""
+    monkeypatch.setattr(stages, "latency_table", by_weights)
+    run = tiny_runs.run(tmp_path / "run", SCHEDULED | {"search.cost": "latency_ms"})
+    for part, share in ((ep.load_run(run.root / "rounds" / "1"), 0.4), (run, 0.16)):
+        predicted_ms = part.survivors.predicted_latency_ms.iloc[0]
+        assert 0.6 * share * 6.468 < predicted_ms <= share * 6.468
