@@ -176,7 +176,7 @@ def test_the_layout(run: ep.Run) -> None:
 
     assert not first.survivors.empty
     assert not run.survivors.empty
-    assert found == files_of(run, 1) | {f"rounds/1/{name}" for name in files_of(first, 2)}
+    assert found == {"lock"} | files_of(run, 1) | {f"rounds/1/{name}" for name in files_of(first, 2)}
     assert run.config == config_from_dict(EXPERIMENT)
     assert first.config == round_configs(run.config)[0]
 
