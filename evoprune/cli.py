@@ -21,7 +21,7 @@ from evoprune.config_loading import load_config, round_configs, trusted_keys
 from evoprune.display import frozen_lines, keys_table, layers_table, survivors_table, sweep_table
 from evoprune.errors import ConfigError, Interrupted, RunFolderError, UserError
 from evoprune.progress import make_progress
-from evoprune.record.interrupts import Terminated, stoppable
+from evoprune.record.interrupts import Terminated, noticed, stoppable
 from evoprune.record.places import is_remote, local_path, place_of
 
 if TYPE_CHECKING:
@@ -172,12 +172,15 @@ def follow(
     """Follow a run that another process does, until it is finished; Ctrl-C leaves it alone."""
     from evoprune.record.watch import watch
 
-    def wait() -> float:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-        return SECONDS_BETWEEN_LOOKS
-
     try:
-        with make_progress(False, sys.stderr) as progress:
+        with noticed() as asked, make_progress(False, sys.stderr) as progress:
+
+            def wait() -> float:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                if asked:
+                    raise KeyboardInterrupt
+                return SECONDS_BETWEEN_LOOKS
+
             result = watch(folder, progress, wait)
     except KeyboardInterrupt:
         return

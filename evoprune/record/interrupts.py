@@ -55,6 +55,23 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
+def noticed() -> Iterator[list[int]]:
+    """Inside it, Ctrl-C and SIGTERM are only added to the list that it gives; a second one takes effect at once.
+
+    For whoever looks there now and then: an exception that falls into a finaliser is lost, an entry is not.
+    """
+    asked: list[int] = []
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    with _handled_by(notice):
+        yield asked
+
+
+@contextmanager
 def _handled_by(handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
