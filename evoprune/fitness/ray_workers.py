@@ -64,6 +64,7 @@ class RayWorkers:
         self._tickets = 0
         self._orders: dict[int, _Order] = {}
         self._conditions: tuple[Conditions, list[Any]] | None = None
+        self._retraining: tuple[Retraining, list[Any]] | None = None
 
     @property
     def count(self) -> int:
@@ -132,7 +133,9 @@ class RayWorkers:
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
-        shared = self._team.share(retraining)
+        if self._retraining is None or self._retraining[0] is not retraining:
+            self._retraining = retraining, self._team.share(retraining)
+        shared = self._retraining[1]
         reached = list(states)
 
         def job(index: int) -> Job | None:

@@ -1,6 +1,5 @@
 """A survivor trained on, one epoch a call, so that what trains it can stop and go on anywhere."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from evoprune.config import RetrainConfig, TrainConfig
 from evoprune.fitness.scoring import Problem, Scorer, wrong
+from evoprune.nets.distillation import Distillation, Teacher
 from evoprune.nets.initialisation import initialise
 from evoprune.nets.seeding import mixed_seed
 from evoprune.nets.splits import Split
@@ -65,7 +65,7 @@ class Retrainer:
         self._problem = problem
         self._retraining = retraining
         self._device = device
-        self._teacher = copy.deepcopy(problem.model) if retraining.config.distillation else None
+        self._distillation = self._taught() if retraining.config.distillation else None
 
     def start(self, genome: Genome) -> FitState:
         """The genome's network before any training, as `retrain.start` says.
@@ -128,15 +128,19 @@ class Retrainer:
             retraining.seed,
             self._device,
             augment=retraining.augment,
-            teacher=self._teacher,
-            distillation=retraining.config.distillation,
-            temperature=retraining.config.temperature,
+            distillation=self._distillation,
             masks=self._masks(genome, state),
             state=state,
             until=state.epoch + 1,
             on_epoch=lambda report, reached: after.append((report, reached)),
         )
         return after[0]
+
+    def _taught(self) -> Distillation:
+        """The baseline as the teacher of all survivors."""
+        retraining, config = self._retraining, self._retraining.config
+        teacher = Teacher(copied(self._problem.model), retraining.split, self._device, config.precision)
+        return Distillation(teacher, config.distillation, config.temperature)
 
     def _masks(self, genome: Genome, state: FitState) -> Mapping[str, Tensor]:
         """Which weights may change, of the layers of which some may not."""

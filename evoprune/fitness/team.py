@@ -26,7 +26,11 @@ PREPARE_SECONDS = 300.0
 """How long an actor may take to come up where jobs have a limit; then another one is tried."""
 
 STILLBORN = 3
-"""So many actors in turn that die before they have come up end the run."""
+"""So many actors in turn that fail or die before they have come up end the run."""
+
+GONE_SECONDS = 60.0
+"""Deaths before they come up end the run where they go on for so long: a cluster takes up to half a minute to find out
+that a machine has gone, and starts actors there until then."""
 
 
 @dataclass(eq=False)
@@ -78,7 +82,7 @@ class Team:
         self._ended: deque[tuple[Job, Any]] = deque()
         self._prepare: Callable[[Any], Any] | None = None
         self._at_most: int | None = None
-        self._stillborn = 0
+        self._stillborn: list[float] = []  # when the last ones, in turn, died before they had come up
         self._counted = (0, float("-inf"))  # how many are wanted, and when that was asked
 
     @property
@@ -176,6 +180,7 @@ class Team:
             if job is None:
                 self.ray.kill(member.actor)
                 self._lose(member, first_line(error.cause))
+                self._born_still(first_line(error.cause), patience_seconds=0.0)
             else:
                 self._next(member)
                 self._tried(job, first_line(error.cause))
@@ -184,9 +189,11 @@ class Team:
             return
         except self.ray.exceptions.RayError as error:
             self._lose(member, _in_words(error, self.ray))
+            if job is None:
+                self._born_still(_in_words(error, self.ray), GONE_SECONDS)
             return
         self._next(member)
-        self._stillborn = 0
+        self._stillborn.clear()
         if job is not None and not job.dropped:
             self._ended.append((job, result))
 
@@ -203,14 +210,14 @@ class Team:
             limit = job.seconds if job is not None else PREPARE_SECONDS if limited else None
             if limit is not None and time.monotonic() - member.since > limit:
                 self.ray.kill(member.actor)
-                self._lose(member, f"it took longer than {limit:g} seconds", came_late=True)
+                self._lose(member, f"it took longer than {limit:g} seconds")
 
     def _jobs(self) -> Iterator[Job | None]:
         yield from self._waiting
         for member in self._members:
             yield from (job for _, job in member.calls)
 
-    def _lose(self, member: _Member, reason: str, came_late: bool = False) -> None:
+    def _lose(self, member: _Member, reason: str) -> None:
         """A member is gone. What it was at has been tried; what was still in its queue has not."""
         self._members.remove(member)
         jobs = [job for _, job in member.calls]
@@ -220,13 +227,24 @@ class Team:
         if jobs and jobs[0] is not None:
             self._note(f"a worker is lost ({reason}): what it was at is done again")
             self._tried(jobs[0], reason)
-        elif jobs and not came_late:
-            self._stillborn += 1
-            if self._stillborn >= STILLBORN:
-                raise WorkerError(
-                    f"workers end before they have come up ({reason}); see that their machines have the memory and "
-                    "the same Python environment, or set workers.backend to serial to see what is wrong"
-                )
+
+    def _born_still(self, reason: str, patience_seconds: float) -> None:
+        """An actor failed or died before it had come up. Raises WorkerError where that is what they all do."""
+        self._stillborn.append(time.monotonic())
+        if len(self._stillborn) >= STILLBORN and self._stillborn[-1] - self._stillborn[0] >= patience_seconds:
+            self._dismiss()
+            raise WorkerError(
+                f"workers end before they have come up ({reason}); see that their machines have the memory and "
+                "the same Python environment, or set workers.backend to serial to see what is wrong"
+            )
+        time.sleep(LOOK_SECONDS)
+
+    def _dismiss(self) -> None:
+        """Ends all actors; whatever comes next begins with others."""
+        for member in self._members:
+            self.ray.kill(member.actor)
+        self._members.clear()
+        self._stillborn.clear()
 
     def _tried(self, job: Job, reason: str) -> None:
         job.tries -= 1

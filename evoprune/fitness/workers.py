@@ -161,17 +161,21 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
         return
     if config.address is not None:
         check_answers(config.address)
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, terminated = signal.getsignal(signal.SIGTERM), False
     try:
         ray.init(address=config.address or "local", include_dashboard=False if config.address is None else None,
                  log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
+    except SystemExit:  # what Ray's own handler of SIGTERM, which it puts there, makes of one that arrives on the way
+        terminated = True
     except (ConnectionError, RuntimeError, ValueError) as error:
         if config.address is None:
             raise
         raise WorkerError(no_answer(config.address, str(error).splitlines()[0])) from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray puts its own there
+        signal.signal(signal.SIGTERM, handler)
     try:
+        if terminated:
+            signal.raise_signal(signal.SIGTERM)
         yield ray
     finally:
         ray.shutdown()

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from evoprune.config import TrainConfig
 from evoprune.errors import ConfigError, TrainingError
 from evoprune.nets.augmentation import augmented
+from evoprune.nets.distillation import Distillation
 from evoprune.nets.layout import lay_out
 from evoprune.nets.modes import eval_mode
 from evoprune.nets.seeding import global_seed, mixed_seed
@@ -57,13 +58,6 @@ class FitState:
 
 
 @dataclass(frozen=True)
-class _Distillation:
-    teacher: nn.Module
-    weight: float
-    temperature: float
-
-
-@dataclass(frozen=True)
 class _Job:
     """What stays the same from the first step of `fit` to the last."""
 
@@ -74,7 +68,7 @@ class _Job:
     device: torch.device
     optimiser: torch.optim.SGD
     augment: tuple[str, ...]
-    guide: _Distillation | None
+    distillation: Distillation | None
     layout: torch.memory_format
 
 
@@ -86,9 +80,7 @@ def fit(
     device: torch.device,
     *,
     augment: Sequence[str] = (),
-    teacher: nn.Module | None = None,
-    distillation: float = 0.0,
-    temperature: float = 4.0,
+    distillation: Distillation | None = None,
     masks: Mapping[str, Tensor] | None = None,
     state: FitState | None = None,
     until: int | None = None,
@@ -96,8 +88,8 @@ def fit(
 ) -> None:
     """Trains the model in place, on `device`, and leaves it there in eval mode.
 
-    Stochastic gradient descent with Nesterov momentum at the learning rate of `learning_rate_at`. The loss is
-    (1 - distillation) * cross entropy + distillation * `distillation_loss` to the teacher.
+    Stochastic gradient descent with Nesterov momentum at the learning rate of `learning_rate_at`, down the gradient of
+    the cross entropy, or of that and of the distillation from a teacher of the same split.
     Epoch k draws from generators seeded by (seed, k), so it is the same whether resumed or not.
     augment: names of `AUGMENTATIONS`. masks: bool, by the parameter's name: weights where it is False are zero and
     stay so, their gradients and momentum too.
@@ -116,10 +108,7 @@ def fit(
     )
     if state is not None:
         _restore(model, optimiser, state)
-    guide = None
-    if teacher is not None and distillation > 0:
-        guide = _Distillation(teacher.to(device), distillation, temperature)
-    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), guide, layout)
+    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), distillation, layout)
     held = hold_at_zero(model, masks or {})
     first = state.epoch + 1 if state is not None else 1
     last = train.epochs if until is None else min(until, train.epochs)
@@ -161,16 +150,6 @@ def learning_rate_at(step: int, steps: int, highest: float) -> float:
     if step < warm_up:
         return highest * (step + 1) / warm_up
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up + 1) / (steps - warm_up + 1)))
-
-
-def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch. Logits: (b, classes).
-
-    Hinton, Vinyals and Dean 2015, section 2.
-    """
-    student = functional.log_softmax(logits / temperature, dim=1)
-    wanted = functional.log_softmax(teacher_logits / temperature, dim=1)
-    return functional.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
 @torch.no_grad()
@@ -224,7 +203,7 @@ def _train_epoch(job: _Job, epoch: int) -> float:
             rate = learning_rate_at(step, job.train.epochs * steps_an_epoch, job.train.learning_rate)
             images, labels = job.split.batch(indices)
             images = augmented(images, job.augment, generator)
-            total += len(indices) * _train_step(job, images, labels, rate, step)
+            total += len(indices) * _train_step(job, indices, images, labels, rate, step)
     if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
         raise TrainingError(  # the loss would say so at the next step, which there may not be
             f"training: the weights are not finite after step {step + 1} with learning rate {rate:.3g}; "
@@ -233,14 +212,18 @@ def _train_epoch(job: _Job, epoch: int) -> float:
     return total / images_in_all
 
 
-def _train_step(job: _Job, images: Tensor, labels: Tensor, rate: float, step: int) -> float:
+def _train_step(job: _Job, indices: Tensor, images: Tensor, labels: Tensor, rate: float, step: int) -> float:
     """One step down the gradient. Returns the mean loss of the batch before it."""
     for group in job.optimiser.param_groups:
         group["lr"] = rate
     job.optimiser.zero_grad()
     images = images.to(job.device, memory_format=job.layout)
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.train.precision == "bfloat16"):
-        loss = _loss(job.model, images, labels.to(job.device), job.guide)
+        logits = job.model(images).float()  # (b, classes)
+        loss = functional.cross_entropy(logits, labels.to(job.device))
+        if job.distillation is not None:
+            taught = job.distillation.teacher.logits(indices, images, same_every_epoch=not job.augment)
+            loss = job.distillation.loss(loss, logits, taught)
     value = loss.item()
     if not math.isfinite(value):
         raise TrainingError(
@@ -250,16 +233,6 @@ def _train_step(job: _Job, images: Tensor, labels: Tensor, rate: float, step: in
     loss.backward()
     job.optimiser.step()
     return value
-
-
-def _loss(model: nn.Module, images: Tensor, labels: Tensor, guide: _Distillation | None) -> Tensor:
-    logits = model(images).float()  # (b, classes)
-    loss = functional.cross_entropy(logits, labels)
-    if guide is None:
-        return loss
-    with torch.no_grad(), eval_mode(guide.teacher):
-        wanted = guide.teacher(images).float()
-    return (1 - guide.weight) * loss + guide.weight * distillation_loss(logits, wanted, guide.temperature)
 
 
 def _capture(model: nn.Module, optimiser: torch.optim.SGD, epoch: int) -> FitState:

@@ -13,6 +13,7 @@ import torch
 
 from evoprune.config import RetrainConfig, WorkersConfig
 from evoprune.errors import WorkerError
+from evoprune.fitness import team
 from evoprune.fitness.candidate import Outcome
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.retraining import Retraining
@@ -147,3 +148,45 @@ def test_workers_that_never_come_up_end_the_run(crew: RayCrew, whole: Problem) -
 class Broken:
     def scorer(self, device: Any) -> Any:
         raise RuntimeError("no such device")
+
+
+def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
+    crew: RayCrew, whole: Problem, tmp_path: Path
+) -> None:
+    """More deaths in turn than may fail, in less time than a cluster takes to see that a machine has gone."""
+    asked = genomes(whole.space, 2)
+    dying = Dying(whole, tmp_path / "deaths", team.STILLBORN + 2)
+    assert untimed(score(RayWorkers(crew.team, cast(Problem, dying), crew.config), asked, UNCONDITIONAL)) == untimed(
+        expected(whole, asked)
+    )
+    assert len(dying.deaths.read_text()) >= team.STILLBORN + 2
+
+
+def test_workers_that_die_for_ever_before_they_come_up_end_the_run(
+    crew: RayCrew, whole: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team, "GONE_SECONDS", 2.0)
+    workers = RayWorkers(crew.team, cast(Problem, Dying(whole, tmp_path / "deaths", 1000)), crew.config)
+    with pytest.raises(WorkerError, match=r"workers end before they have come up \(its process or its machine ended\)"):
+        score(workers, genomes(whole.space, 2), UNCONDITIONAL)
+
+
+class Dying:
+    """A problem whose workers die when they begin with it, the first so many of them."""
+
+    def __init__(self, problem: Problem, deaths: Path, count: int):
+        self._problem = problem
+        self.deaths = deaths
+        self._count = count
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._problem, name)
+
+    def scorer(self, device: Any) -> Any:
+        with self.deaths.open("a+") as log:
+            log.write("x")
+        if len(self.deaths.read_text()) <= self._count:
+            os._exit(1)
+        return self._problem.scorer(device)

@@ -4,11 +4,13 @@ import dataclasses
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from torch import nn
 
@@ -25,6 +27,7 @@ from evoprune.fitness.workers import RayCrew, RayWorkers, SerialCrew, how_many, 
 from evoprune.nets.splits import Split
 from evoprune.nets.training import EpochReport, FitState, fit
 from evoprune.nets.zoo import build_network
+from evoprune.record.interrupts import Terminated, stoppable
 from evoprune.space.plan import SearchSpace
 from evoprune.surgery.masking import mask
 from tests.fitness.problems import CPU, digits, genomes
@@ -64,6 +67,20 @@ def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(WorkerError, match=r"no Ray cluster answers at .* within 1 seconds"):  # noqa: SIM117
             with open_crew(WorkersConfig(address=address), CPU):
                 pass
+
+
+def test_an_end_that_is_asked_for_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray replaces the handler of SIGTERM on its way, by one that ends the process with an exit status of its own."""
+
+    def init(**settings: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(Terminated), stoppable(), open_crew(WorkersConfig(), CPU):
+        pass
 
 
 # --- how many workers

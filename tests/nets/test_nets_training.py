@@ -19,7 +19,6 @@ from evoprune.nets.training import (
     EpochReport,
     FitState,
     count_errors,
-    distillation_loss,
     fit,
     learning_rate_at,
     resolve_device,
@@ -179,29 +178,6 @@ def test_weights_that_are_not_finite_after_the_last_step_are_noticed(few: Split)
     once = TrainConfig(epochs=1, batch_size=65, learning_rate=3e38, weight_decay=1e6)
     with pytest.raises(TrainingError, match=r"weights are not finite after step 1 with learning rate 3e\+38"):
         fit(tiny_network(), few, once, 0, CPU)
-
-
-def test_distillation_alone_reaches_the_teacher(few: Split) -> None:
-    teacher = tiny_network().eval()
-    nn.init.normal_(teacher[5].weight, generator=torch.Generator().manual_seed(1))  # type: ignore[index]
-    student, images = tiny_network(), few.tensors()[0]
-    train = TrainConfig(epochs=5, batch_size=16, learning_rate=0.01)
-
-    def distance(model: nn.Module) -> float:
-        with torch.no_grad():
-            return float(distillation_loss(model.eval()(images), teacher(images), 4.0))
-
-    before = distance(student)
-    fit(student, few, train, 0, CPU, teacher=teacher, distillation=1.0)
-    assert distance(student) < 0.5 * before
-    assert not teacher.training
-
-
-def test_distillation_loss_by_hand() -> None:
-    # T = 1: teacher (1/4, 3/4), student (1/2, 1/2): 1/4 ln(1/2) + 3/4 ln(3/2)
-    wanted = torch.tensor([[1.0, 3.0]]).log()
-    expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
-    assert float(distillation_loss(torch.zeros(1, 2), wanted, 1.0)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
