@@ -3,11 +3,12 @@
 Every field carries its description, unit and rule; the rule is what a complaint about it says.
 """
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from evoprune.config_fields import Section, choice, flag, fraction, positive, value, whole
 from evoprune.schedules import Schedule
 
 Algorithm = Literal["nsga2", "widths", "genetic", "particle_filter", "random", "ranking"]
@@ -37,97 +38,45 @@ StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
 
 
-def _field(
-    default: Any,
-    description: str,
-    rule: str,
-    unit: str | None = None,
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    min_length: int | None = None,
-    pattern: str | None = None,
-) -> Any:
-    """A pydantic field whose rule and unit can be read from the schema, to complain and to document."""
-    return Field(
-        default,
-        description=description,
-        json_schema_extra={"rule": rule, "unit": unit},
-        ge=ge,
-        gt=gt,
-        le=le,
-        lt=lt,
-        min_length=min_length,
-        pattern=pattern,
-    )
-
-
-def _flag(default: bool, description: str) -> Any:
-    return _field(default, description, "true or false")
-
-
-def _whole(default: int | None, description: str, unit: str, least: int = 1) -> Any:
-    rule = f"a whole number, {least} or more" + (", or null" if default is None else "")
-    return _field(default, description, rule, unit, ge=least)
-
-
-def _fraction(default: float, description: str, example: str) -> Any:
-    return _field(default, description, f"between 0 and 1 (a fraction: {example})", "fraction", ge=0, le=1)
-
-
-def _positive(default: float, description: str) -> Any:
-    return _field(default, description, "a number above 0", gt=0)
-
-
-def _choice(default: str, description: str, choices: Any) -> Any:
-    return _field(default, description, "one of " + ", ".join(get_args(choices)))
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images, and how they are split."""
 
-    dataset: str = _field(
+    dataset: str = value(
         "mnist5k",
         "data set: mnist5k, fashion-mnist, mnist, cifar10, cifar100, svhn, imagefolder or module:callable",
         "the name of a data set",
         min_length=1,
     )
-    root: str | None = _field(
+    root: str | None = value(
         None,
         "folder of the data set's files; null: the place usual for it",
         "a folder, or null",
         min_length=1,
     )
-    validation: int = _whole(1000, "images the search scores on, held out of training", "images")
-    calibration: int = _whole(
+    validation: int = whole(1000, "images the search scores on, held out of training", "images")
+    calibration: int = whole(
         256, "training images that batch-norm statistics, compensation and criteria are computed on", "images", least=2
     )
-    augment: tuple[Augmentation, ...] = _field(
+    augment: tuple[Augmentation, ...] = value(
         (),
         "what training images go through: crop (padded by 4 pixels), flip (left to right)",
         "a list out of crop, flip",
     )
-    image_size: int | None = _whole(
+    image_size: int | None = whole(
         None, "side that images of an imagefolder are brought to; null: as they are", "pixels"
     )
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network, and where its weights come from."""
 
-    network: str = _field(
+    network: str = value(
         "16C5-MP2-32C5-MP2-64FC-10",
         "layer string, name of the zoo, torchvision:NAME or module:callable",
         "a layer string such as 16C5-MP2-32C5-MP2-64FC-10, or a network's name",
         min_length=1,
     )
-    weights: str | None = _field(
+    weights: str | None = value(
         None,
         "safetensors or state dict file, or pretrained (torchvision:NAME); null: train",
         "a file, pretrained, or null",
@@ -135,40 +84,40 @@ class ModelConfig(_Section):
     )
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How the baseline is trained where no weights are given."""
 
-    epochs: int = _whole(5, "passes over the training split", "epochs")
-    batch_size: int = _whole(64, "images a step", "images")
-    learning_rate: float = _positive(0.05, "highest learning rate of the schedule")
-    momentum: float = _field(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
-    weight_decay: float = _field(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
-    precision: Precision = _choice(
+    epochs: int = whole(5, "passes over the training split", "epochs")
+    batch_size: int = whole(64, "images a step", "images")
+    learning_rate: float = positive(0.05, "highest learning rate of the schedule")
+    momentum: float = value(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
+    weight_decay: float = value(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+    precision: Precision = choice(
         "float32",
         "what products are computed in; bfloat16 is faster where the processor has it, weights stay float32",
         Precision,
     )
 
 
-class SpaceConfig(_Section):
+class SpaceConfig(Section):
     """What may be removed."""
 
-    feature_maps: bool = _flag(True, "search over feature maps (and hidden linear units)")
-    kernels: bool = _flag(False, "search over kernels")
-    strides: bool = _flag(False, "search over kernel-stride masks")
-    keep_first_conv: bool = _flag(False, "the first convolution stays whole, as in the papers")
-    keep: tuple[str, ...] = _field(
+    feature_maps: bool = flag(True, "search over feature maps (and hidden linear units)")
+    kernels: bool = flag(False, "search over kernels")
+    strides: bool = flag(False, "search over kernel-stride masks")
+    keep_first_conv: bool = flag(False, "the first convolution stays whole, as in the papers")
+    keep: tuple[str, ...] = value(
         (), "layers that stay whole: name patterns such as layer4.*", "a list of layer-name patterns"
     )
-    min_maps: int = _whole(1, "least feature maps that stay in a group", "feature maps")
-    round_to: int = _whole(1, "widths are multiples of this", "feature maps")
-    kernel_block: int = _whole(1, "output maps whose kernels from one input map share a gene", "feature maps")
-    stride_sharing: StrideSharing = _choice(
+    min_maps: int = whole(1, "least feature maps that stay in a group", "feature maps")
+    round_to: int = whole(1, "widths are multiples of this", "feature maps")
+    kernel_block: int = whole(1, "output maps whose kernels from one input map share a gene", "feature maps")
+    stride_sharing: StrideSharing = choice(
         "input_map",
         "which kernels share a mask: all that leave one input map (Anwar's constraint), all of a layer, none",
         StrideSharing,
     )
-    strides_allowed: tuple[tuple[int, int], ...] | None = _field(
+    strides_allowed: tuple[tuple[int, int], ...] | None = value(
         None,
         "masks to choose from besides the dense one, as (start, stride); null: all that the kernel has",
         "a list of [start, stride] pairs, or null",
@@ -195,19 +144,19 @@ class SpaceConfig(_Section):
         return self
 
 
-class SearchConfig(_Section):
+class SearchConfig(Section):
     """How candidates are bred and judged."""
 
-    algorithm: Algorithm = _choice(
+    algorithm: Algorithm = choice(
         "nsga2",
         "nsga2: the front of MCR against cost; widths: evolves how many maps each group keeps; genetic: one objective; "
         "particle_filter, random: as Anwar and Sung; ranking: no search, the criterion alone decides, at each target "
         "or as far as the tolerance allows",
         Algorithm,
     )
-    population: int = _whole(24, "candidates a generation", "candidates", least=4)
-    generations: int = _whole(8, "generations bred after the first population", "generations")
-    tolerance: float = _fraction(
+    population: int = whole(24, "candidates a generation", "candidates", least=4)
+    generations: int = whole(8, "generations bred after the first population", "generations")
+    tolerance: float = fraction(
         0.02,
         "absolute rise in MCR over the baseline that a candidate may have",
         "0.02 is two percentage points",
@@ -216,68 +165,68 @@ class SearchConfig(_Section):
         Annotated[float, Field(gt=0, le=1)]
         | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
         | None
-    ) = _field(
+    ) = value(
         None,
         "share of the whole network's cost at which the lowest MCR is sought, or several; the tolerance then says "
         "nothing; null: the lowest cost within the tolerance",
         "a share above 0 and at most 1 (0.25 is a quarter), a list of some, or null",
         "fraction",
     )
-    cost: CostName = _choice(
+    cost: CostName = choice(
         "macs",
         "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
         CostName,
     )
-    criterion: CriterionChoice = _choice(
+    criterion: CriterionChoice = choice(
         "auto",
         "which parts are more important: first candidates and mutations rather keep them; what is computed on examples "
         "takes the calibration images with their labels; elimination: what compensation cannot make up for; oracle: "
         "the change of the loss without each map; auto: elimination where scores are compensated, else l1",
         CriterionChoice,
     )
-    scope: Scope = _choice(
+    scope: Scope = choice(
         "local",
         "how the algorithm ranking compares feature maps: local: the same share of every group stays; global: all "
         "groups are ranked together",
         Scope,
     )
-    compensation: Compensation = _choice("gram", "how the weights that stay take over what was removed", Compensation)
-    stop_dominated: bool = _flag(
+    compensation: Compensation = choice("gram", "how the weights that stay take over what was removed", Compensation)
+    stop_dominated: bool = flag(
         True,
         "stop scoring what a known candidate of no higher cost beats already: it cannot get on the front",
     )
-    steady_state: bool = _flag(
+    steady_state: bool = flag(
         False, "breed the next candidates before a generation is complete, so that no worker waits for its end"
     )
-    crossover_rate: float = _fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
-    mutation_rate: float = _fraction(
+    crossover_rate: float = fraction(0.9, "share of pairs of parents that are crossed", "0.9 is nine in ten")
+    mutation_rate: float = fraction(
         0.02, "chance that a feature-map gene of a child changes", "0.02 is one gene in fifty"
     )
-    kernel_mutation_rate: float = _fraction(
+    kernel_mutation_rate: float = fraction(
         0.02, "chance that a kernel gene of a child changes", "0.02 is one gene in fifty"
     )
-    stride_mutation_rate: float = _fraction(
+    stride_mutation_rate: float = fraction(
         0.05, "chance that a stride gene of a child changes", "0.05 is one gene in twenty"
     )
-    refinement: float = _fraction(
+    refinement: float = fraction(
         0.25,
         "share of children of the algorithm widths whose single maps are varied instead of their widths",
         "0.25 is one child in four",
     )
-    rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = _field(
+    rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = value(
         (),
         "prune, train, repeat: each round's keys of space, search and retrain that differ from those at top level; "
         "a round starts from the cheapest survivor of the one before, and only the last may have kernels or strides; "
         "target_cost stays a share of the unpruned network's",
         "a list of rounds, each with some keys of the sections space, search and retrain",
     )
-    schedule: Schedule = _choice(
+    schedule: Schedule = choice(
         "one_shot",
         "how target_cost is reached: one_shot: at once; linear (the same amount at every step), exponential (the same "
         "share of what is left), cubic (much at first, little at last): in search.steps rounds, each retrained",
         Schedule,
     )
-    steps: int = _whole(1, "rounds in which search.schedule reaches target_cost", "rounds")
+    steps: int = whole(1, "rounds in which search.schedule reaches target_cost", "rounds")
 
     @model_validator(mode="after")
     def _particles_are_weighed_by_generation(self) -> Self:
@@ -329,41 +278,41 @@ class SearchConfig(_Section):
         return tuple(sorted({*(given if isinstance(given, tuple) else (given,))}, reverse=True))
 
 
-class WorkersConfig(_Section):
+class WorkersConfig(Section):
     """Who scores the candidates."""
 
-    backend: Backend = _choice("ray", "ray: one actor a worker; serial: this process alone, no Ray", Backend)
-    count: Annotated[int, Field(ge=1)] | Literal["auto"] = _field(
+    backend: Backend = choice("ray", "ray: one actor a worker; serial: this process alone, no Ray", Backend)
+    count: Annotated[int, Field(ge=1)] | Literal["auto"] = value(
         "auto", "workers; auto: one a core or GPU", "a whole number, 1 or more, or auto", "workers"
     )
-    address: str | None = _field(
+    address: str | None = value(
         None,
         "Ray cluster to join; null: start one here",
         "a cluster's address such as auto or host:6379, or null",
         min_length=1,
     )
-    threads: int = _whole(1, "threads a worker computes with", "threads")
-    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = _field(
+    threads: int = whole(1, "threads a worker computes with", "threads")
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = value(
         "auto",
         "what a worker may take: larger networks are scored in smaller batches; auto: a share of the machine's",
         "a number above 0 (GiB), or auto",
         "GiB",
     )
-    gram_memory: Annotated[float, Field(gt=0)] | Literal["auto"] = _field(
+    gram_memory: Annotated[float, Field(gt=0)] | Literal["auto"] = value(
         "auto",
         "what the statistics for compensation may take, which all workers of a machine share; layers beyond it stay "
         "uncompensated; auto: a share of the machine's",
         "a number above 0 (GiB), or auto",
         "GiB",
     )
-    timeout_s: Annotated[float, Field(gt=0)] | None = _field(
+    timeout_s: Annotated[float, Field(gt=0)] | None = value(
         None,
         "how long scoring a candidate may take before its worker is ended and it is tried again, three times in all "
         "(backend ray); null: as long as it likes",
         "a number above 0 (seconds), or null",
         "seconds",
     )
-    epoch_timeout_s: Annotated[float, Field(gt=0)] | None = _field(
+    epoch_timeout_s: Annotated[float, Field(gt=0)] | None = value(
         None,
         "the same for an epoch of retraining a survivor",
         "a number above 0 (seconds), or null",
@@ -371,32 +320,32 @@ class WorkersConfig(_Section):
     )
 
 
-class RetrainConfig(_Section):
+class RetrainConfig(Section):
     """How survivors are chosen and retrained."""
 
-    survivors: int = _whole(3, "survivors that are retrained and kept, from the front", "survivors")
-    epochs: int = _whole(2, "passes over the training split; 0: no retraining", "epochs", least=0)
-    learning_rate: float = _positive(0.02, "highest learning rate of the schedule")
-    batch_size: int = _whole(64, "images a step", "images")
-    momentum: float = _field(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
-    weight_decay: float = _field(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
-    precision: Precision = _choice(
+    survivors: int = whole(3, "survivors that are retrained and kept, from the front", "survivors")
+    epochs: int = whole(2, "passes over the training split; 0: no retraining", "epochs", least=0)
+    learning_rate: float = positive(0.02, "highest learning rate of the schedule")
+    batch_size: int = whole(64, "images a step", "images")
+    momentum: float = value(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
+    weight_decay: float = value(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+    precision: Precision = choice(
         "float32",
         "what products are computed in; bfloat16 is faster where the processor has it, weights stay float32",
         Precision,
     )
-    distillation: float = _fraction(
+    distillation: float = fraction(
         0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
     )
-    temperature: float = _positive(4.0, "temperature of the distillation's softened outputs")
-    start: RetrainStart = _choice(
+    temperature: float = positive(4.0, "temperature of the distillation's softened outputs")
+    start: RetrainStart = choice(
         "keep",
         "what survivors are retrained from: keep: the weights that search and compensation left; rewind_weights: those "
         "the baseline had retrain.epochs before the end of its training, on that training's schedule from there; "
         "rewind_learning_rate: the trained baseline's, likewise; anew: fresh ones",
         RetrainStart,
     )
-    compensation: SurvivorCompensation = _choice(
+    compensation: SurvivorCompensation = choice(
         "sequential",
         "how survivors begin that keep their weights: sequential: each layer solved on the pruned network's own "
         "activations, where that makes fewer errors; search: as the search scored them",
@@ -404,24 +353,24 @@ class RetrainConfig(_Section):
     )
 
 
-class RecordConfig(_Section):
+class RecordConfig(Section):
     """What is written besides tables and networks."""
 
-    report: bool = _flag(True, "at the end, draw the pictures (plots/) and write report.html")
-    tensorboard: bool = _flag(False, "write scalars for TensorBoard (tensorboard/); needs evoprune's extra tensorboard")
+    report: bool = flag(True, "at the end, draw the pictures (plots/) and write report.html")
+    tensorboard: bool = flag(False, "write scalars for TensorBoard (tensorboard/); needs evoprune's extra tensorboard")
 
 
-class Config(_Section):
+class Config(Section):
     """One experiment."""
 
-    name: str = _field(
+    name: str = value(
         ...,
         "name of the run: its folder below results/",
         "a folder's name (letters, digits, '.', '_' and '-', first a letter or digit)",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
     )
-    seed: int = _field(0, "seed of every random draw", "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
-    device: str = _field(
+    seed: int = value(0, "seed of every random draw", "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
+    device: str = value(
         "auto",
         "where networks are computed; auto: the first GPU if there is one",
         "auto, cpu, cuda or cuda:N",

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms on one floor may import each other; a floor may import those before it.
 FLOORS = (
     {"errors"},
-    {"strict_yaml", "config_errors", "progress", "schedules"},
+    {"strict_yaml", "config_errors", "config_fields", "progress", "schedules"},
     {"config"},
     {"config_loading", "config_help"},
     {"nets", "space"},

@@ -27,12 +27,7 @@ class Genetic:
         self._rng = rng
         self._asked = 0
         self._populations: list[list[Candidate]] = [[] for _ in self._targets]
-        self._front: list[Candidate] = []
-
-    @property
-    def front(self) -> list[Candidate]:
-        """All feasible candidates so far that no other one beats, cheapest first."""
-        return self._front
+        self.front: list[Candidate] = []
 
     def known(self) -> tuple[tuple[float, int], ...]:
         """What gets into no population: more errors than the last one that is in, at a cost for it or a higher one."""
@@ -63,7 +58,7 @@ class Genetic:
                 [_Ranked(candidate, target, self._objective) for candidate in pool.values()], self._size
             )
             self._populations[place] = [one.candidate for one in ranked]
-        self._front = feasible_front([*self._front, *candidates], self._objective)
+        self.front = feasible_front([*self.front, *candidates], self._objective)
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `restore` goes on."""
@@ -71,7 +66,7 @@ class Genetic:
             "rng": self._rng.bit_generator.state,
             "asked": self._asked,
             "populations": [[candidate.key for candidate in population] for population in self._populations],
-            "front": [candidate.key for candidate in self._front],
+            "front": [candidate.key for candidate in self.front],
         }
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
@@ -79,7 +74,7 @@ class Genetic:
         self._rng.bit_generator.state = state["rng"]
         self._asked = state["asked"]
         self._populations = [[candidates[key] for key in population] for population in state["populations"]]
-        self._front = [candidates[key] for key in state["front"]]
+        self.front = [candidates[key] for key in state["front"]]
 
     def _is_in(self, candidate: Candidate, target: float) -> bool:
         """Whether the candidate is one that the target asks for, scored to its end."""

@@ -25,16 +25,11 @@ class NSGA2:
         self._size = population
         self._rng = rng
         self._population: list[Candidate] = []
-        self._front: list[Candidate] = []
-
-    @property
-    def front(self) -> list[Candidate]:
-        """All feasible candidates so far that no other one beats, cheapest first."""
-        return self._front
+        self.front: list[Candidate] = []
 
     def known(self) -> tuple[tuple[float, int], ...]:
         """The front: what it beats cannot get on it."""
-        return self._objective.known(self._front)
+        return self._objective.known(self.front)
 
     def ask(self, count: int) -> list[Genome]:
         """So many genomes to be scored next; before anything was told, a first population, the whole network first."""
@@ -47,21 +42,21 @@ class NSGA2:
         """The scored candidates of what was asked last."""
         pool = {candidate.key: candidate for candidate in (*self._population, *candidates)}
         self._population = select(list(pool.values()), self._size, self._objective)
-        self._front = feasible_front([*self._front, *candidates], self._objective)
+        self.front = feasible_front([*self.front, *candidates], self._objective)
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `restore` goes on."""
         return {
             "rng": self._rng.bit_generator.state,
             "population": [candidate.key for candidate in self._population],
-            "front": [candidate.key for candidate in self._front],
+            "front": [candidate.key for candidate in self.front],
         }
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
         """The state of before; `candidates` by key, as they were told."""
         self._rng.bit_generator.state = state["rng"]
         self._population = [candidates[key] for key in state["population"]]
-        self._front = [candidates[key] for key in state["front"]]
+        self.front = [candidates[key] for key in state["front"]]
 
     def _child(self) -> Genome:
         return self._not_below(self._breeder.child(lambda: self._parent().genome, self._rng))

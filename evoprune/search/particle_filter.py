@@ -32,12 +32,7 @@ class ParticleFilter:
         self._rng = rng
         self._level = STEP * breeder.cost_of(breeder.whole)
         self._particles: list[Candidate] = []
-        self._front: list[Candidate] = []
-
-    @property
-    def front(self) -> list[Candidate]:
-        """All feasible candidates so far that no other one beats, cheapest first."""
-        return self._front
+        self.front: list[Candidate] = []
 
     def known(self) -> tuple[tuple[float, int], ...]:
         """Nothing: every particle's weight depends on all its errors."""
@@ -60,7 +55,7 @@ class ParticleFilter:
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """The scored particles of what was asked last."""
-        self._front = feasible_front([*self._front, *candidates], self._objective)
+        self.front = feasible_front([*self.front, *candidates], self._objective)
         reached = [one for one in candidates if self._objective.cost_of(one) <= self._level]
         kept_up = bool(self._objective.targets) or any(one.score.feasible for one in reached)
         self._particles = reached or self._particles or list(candidates)
@@ -73,7 +68,7 @@ class ParticleFilter:
             "rng": self._rng.bit_generator.state,
             "level": self._level,
             "particles": [candidate.key for candidate in self._particles],
-            "front": [candidate.key for candidate in self._front],
+            "front": [candidate.key for candidate in self.front],
         }
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
@@ -81,7 +76,7 @@ class ParticleFilter:
         self._rng.bit_generator.state = state["rng"]
         self._level = state["level"]
         self._particles = [candidates[key] for key in state["particles"]]
-        self._front = [candidates[key] for key in state["front"]]
+        self.front = [candidates[key] for key in state["front"]]
 
     def _next_level(self) -> float:
         """A step down, to the next target at most."""

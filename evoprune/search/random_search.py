@@ -28,16 +28,11 @@ class RandomSearch:
         self._cost_of = cost_of
         self._rng = rng
         self._asked = 0
-        self._front: list[Candidate] = []
-
-    @property
-    def front(self) -> list[Candidate]:
-        """All feasible candidates so far that no other one beats, cheapest first."""
-        return self._front
+        self.front: list[Candidate] = []
 
     def known(self) -> tuple[tuple[float, int], ...]:
         """The front: what it beats is not kept."""
-        return self._objective.known(self._front)
+        return self._objective.known(self.front)
 
     def ask(self, count: int) -> list[Genome]:
         """So many random genomes; the very first one is the whole network."""
@@ -46,21 +41,21 @@ class RandomSearch:
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """The scored candidates of what was asked last."""
-        self._front = feasible_front([*self._front, *candidates], self._objective)
+        self.front = feasible_front([*self.front, *candidates], self._objective)
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `restore` goes on."""
         return {
             "rng": self._rng.bit_generator.state,
             "asked": self._asked,
-            "front": [candidate.key for candidate in self._front],
+            "front": [candidate.key for candidate in self.front],
         }
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
         """The state of before; `candidates` by key, as they were told."""
         self._rng.bit_generator.state = state["rng"]
         self._asked = state["asked"]
-        self._front = [candidates[key] for key in state["front"]]
+        self.front = [candidates[key] for key in state["front"]]
 
     def _drawn(self, place: int) -> Genome:
         targets = self._objective.targets

@@ -29,16 +29,11 @@ class RankingSearch:
         self._at_targets = [most_within(space, order, target, cost_of) for target in objective.targets]
         self._asked = 0
         self._too_few: list[int] = []  # how many maps stayed where errors passed the tolerance
-        self._front: list[Candidate] = []
-
-    @property
-    def front(self) -> list[Candidate]:
-        """All feasible candidates so far that no other one beats, cheapest first."""
-        return self._front
+        self.front: list[Candidate] = []
 
     def known(self) -> tuple[tuple[float, int], ...]:
         """The front: what it beats is not kept."""
-        return self._objective.known(self._front)
+        return self._objective.known(self.front)
 
     def ask(self, count: int) -> list[Genome]:
         """So many ranked genomes; the very first one is the whole network."""
@@ -49,7 +44,7 @@ class RankingSearch:
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """The scored candidates of what was asked last."""
-        self._front = feasible_front([*self._front, *candidates], self._objective)
+        self.front = feasible_front([*self.front, *candidates], self._objective)
         failed = {self._stays(one) for one in candidates if one.score.feasible is False}
         self._too_few = sorted({*self._too_few, *failed})
 
@@ -58,14 +53,14 @@ class RankingSearch:
         return {
             "asked": self._asked,
             "too_few": self._too_few,
-            "front": [candidate.key for candidate in self._front],
+            "front": [candidate.key for candidate in self.front],
         }
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
         """The state of before; `candidates` by key, as they were told."""
         self._asked = state["asked"]
         self._too_few = list(state["too_few"])
-        self._front = [candidates[key] for key in state["front"]]
+        self.front = [candidates[key] for key in state["front"]]
 
     def _counts(self, asked: int, count: int) -> list[int]:
         """How many maps stay of what is asked for next."""
@@ -78,7 +73,7 @@ class RankingSearch:
 
     def _between(self) -> tuple[int, int]:
         """The most maps below the fewest that are enough which are too few; and these."""
-        enough = self._stays(self._front[0]) if self._front else self._space.maps
+        enough = self._stays(self.front[0]) if self.front else self._space.maps
         return max((count for count in self._too_few if count < enough), default=0), enough
 
     def _stays(self, candidate: Candidate) -> int:
