@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command has read its config, so that help and complaints are quick.
 """
 
+import os
 import shlex
 import sys
 import time
@@ -319,8 +320,19 @@ def study(
 
 
 def main() -> None:
-    """The `evoprune` command."""
-    app()
+    """The `evoprune` command.
+
+    One that was interrupted leaves without the interpreter's own way out, on which threads of native libraries, stopped
+    in the middle of their work, can bring the process down: everything is written and Ray is shut down by then.
+    """
+    try:
+        app()
+    except SystemExit as end:
+        if end.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code))
+        raise
 
 
 def _image_shape(text: str) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,20 @@ def test_sigterm_is_as_ctrl_c(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert finish(process) == (143, "", f"interrupted: go on with: evoprune resume {folder.root}\n")
     assert not list(folder.root.rglob(f"*{files.TEMPORARY_SUFFIX}"))
+
+
+@pytest.mark.parametrize(("status", "printed"), [(130, ""), (143, ""), (2, "on the way out\n")])
+def test_an_interrupted_command_leaves_without_the_interpreters_way_out(status: int, printed: str) -> None:
+    """What is registered to run at the very end does not: there, native libraries' threads can still crash."""
+    program = (
+        "import atexit, sys\n"
+        "from evoprune import cli\n"
+        "atexit.register(print, 'on the way out')\n"
+        f"cli.app = lambda: sys.exit({status})\n"
+        "cli.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, printed, "")
 
 
 RAY = {"workers.backend": "ray", "workers.count": 1}

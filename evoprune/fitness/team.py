@@ -188,9 +188,10 @@ class Team:
                 raise type(error.cause)(*error.cause.args) from None
             return
         except self.ray.exceptions.RayError as error:
-            self._lose(member, _in_words(error, self.ray))
+            reason, failed = _in_words(error, self.ray), _failed_to_start(error)
+            self._lose(member, reason)
             if job is None:
-                self._born_still(_in_words(error, self.ray), GONE_SECONDS)
+                self._born_still(reason, 0.0 if failed else GONE_SECONDS)
             return
         self._next(member)
         self._stillborn.clear()
@@ -265,6 +266,13 @@ def first_line(error: BaseException) -> str:
 def _in_words(error: Exception, ray: Any) -> str:
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return "its machine ran out of memory"
+    if _failed_to_start(error):
+        return str(error).strip().splitlines()[-1]  # of the traceback that Ray passes on
     if isinstance(error, ray.exceptions.RayActorError):
         return "its process or its machine ended"
     return type(error).__name__
+
+
+def _failed_to_start(error: Exception) -> bool:
+    """Whether an actor's own start raised, which its machine will do again; Ray says so in the message alone."""
+    return "error raised in its creation task" in str(error)

@@ -1,6 +1,7 @@
 """Candidates that kill, hang or starve their worker: tried three times, set aside, and all others scored as ever."""
 
 import dataclasses
+import importlib
 import os
 import time
 from collections.abc import Iterator
@@ -169,6 +170,24 @@ def test_workers_that_die_for_ever_before_they_come_up_end_the_run(
     workers = RayWorkers(crew.team, cast(Problem, Dying(whole, tmp_path / "deaths", 1000)), crew.config)
     with pytest.raises(WorkerError, match=r"workers end before they have come up \(its process or its machine ended\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
+
+
+def test_workers_whose_machines_lack_something_say_what(crew: RayCrew, whole: Problem) -> None:
+    remote = crew.team.ray.remote(Incomplete)
+    lacking = team.Team(crew.team.ray, remote.remote, lambda: 1, lambda note: None)
+    workers = RayWorkers(lacking, whole, crew.config)
+    with pytest.raises(WorkerError, match=r"have come up \(ModuleNotFoundError: No module named 'not_there'\)"):
+        score(workers, genomes(whole.space, 2), UNCONDITIONAL)
+
+
+class Incomplete:
+    """An actor on a machine where a library is missing."""
+
+    def __init__(self) -> None:
+        importlib.import_module("not_there")
+
+    def prepare(self, problem: Any) -> None:
+        raise AssertionError
 
 
 class Dying:
