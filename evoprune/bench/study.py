@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from evoprune.bench.study_config import StudyConfig, network_config
-from evoprune.bench.study_methods import Bench, Method, choose, methods_of, searches_of
+from evoprune.bench.study_methods import SMALL_DENSE, Bench, Method, choose, methods_of, searches_of
 from evoprune.bench.study_starts import Start, last_retraining, starts_of
 from evoprune.bench.study_table import Cell, Choice, Tables, row_of
 from evoprune.config import Config, RetrainStart
@@ -37,12 +37,16 @@ def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame
 
     Raises UserError.
     """
-    methods, tables = methods_of(study), Tables.read(out)
+    every, tables = methods_of(study), Tables.read(out)
+    without = tuple(method for method in every if method.kind != SMALL_DENSE)  # what is anew has nothing to make up
     for network in study.networks:
         plain = network_config(study, network)
-        for compensation in ("gram", "none"):
-            seeds = study.seeds if compensation == "gram" else study.uncompensated_seeds
-            if set(product([network], study.targets, seeds, study.methods, [compensation])) <= tables.done:
+        for compensation, seeds, methods in (
+            ("gram", study.seeds, every),
+            ("none", study.uncompensated_seeds, without),
+        ):
+            names = [method.name for method in methods]
+            if set(product([network], study.targets, seeds, names, [compensation])) <= tables.done:
                 continue
             config = _under(plain, compensation)
             progress.stage("study", f"{network}, compensation {compensation}")
