@@ -38,3 +38,10 @@ def no_answer(address: str, reason: str) -> str:
         f"workers.address: no Ray cluster answers at {address} ({reason}); "
         "start one with `ray start --head`, or set it to null"
     )
+
+
+def not_started(reason: str) -> str:
+    return (
+        f"workers.backend: Ray does not start on this machine ({reason}); see that there is memory, and disk space for "
+        "its logs below /tmp/ray, or set it to serial"
+    )

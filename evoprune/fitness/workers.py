@@ -18,14 +18,14 @@ from evoprune.config import WorkersConfig
 from evoprune.errors import WorkerError
 from evoprune.fitness.actor import Actor, import_paths
 from evoprune.fitness.candidate import Outcome
-from evoprune.fitness.cluster import check_answers, no_answer
+from evoprune.fitness.cluster import check_answers, no_answer, not_started
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.losses import Examples
 from evoprune.fitness.ray_workers import RayWorkers
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
 from evoprune.fitness.serial_workers import SerialWorkers
-from evoprune.fitness.team import Team
+from evoprune.fitness.team import Team, first_line
 from evoprune.fitness.work import Note, OnEpoch, OnScore
 from evoprune.nets.training import FitState
 from evoprune.space.plan import Genome
@@ -167,10 +167,11 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
                  log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     except SystemExit:  # what Ray's own handler of SIGTERM, which it puts there, makes of one that arrives on the way
         terminated = True
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if config.address is None:
-            raise
-        raise WorkerError(no_answer(config.address, str(error).splitlines()[0])) from error
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = first_line(error)
+        raise WorkerError(
+            not_started(reason) if config.address is None else no_answer(config.address, reason)
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     try:

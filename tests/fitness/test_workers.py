@@ -83,6 +83,20 @@ def test_an_end_that_is_asked_for_while_ray_starts(monkeypatch: pytest.MonkeyPat
         pass
 
 
+def test_where_ray_does_not_start_here_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**settings: object) -> None:
+        raise RuntimeError("Failed to start GCS.\n\nPlease check its log")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(WorkerError) as error, open_crew(WorkersConfig(), CPU):
+        pass
+    assert str(error.value) == (
+        "workers.backend: Ray does not start on this machine (RuntimeError: Failed to start GCS.); see that there is "
+        "memory, and disk space for its logs below /tmp/ray, or set it to serial"
+    )
+
+
 # --- how many workers
 
 
