@@ -163,6 +163,13 @@ def steady_run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
     return tiny_runs.run(tmp_path_factory.mktemp("runs") / "steady", STEADY)
 
 
+def test_a_finished_steady_state_search_is_carried_on(tmp_path: Path, steady_run: ep.Run) -> None:
+    """What a longer run bred before the third generation's end is bred then, too."""
+    folder = tmp_path / "run"
+    tiny_runs.run(folder, STEADY | {"search.generations": 3})
+    tiny_runs.check_equal(tiny_runs.resume(folder, overrides={"search.generations": 5}), steady_run)
+
+
 def test_steady_state_breeds_other_candidates(steady_run: ep.Run, long_run: ep.Run) -> None:
     """From the same start, as many of them, none of them scored twice."""
     one, other = steady_run.candidates, long_run.candidates

@@ -63,25 +63,30 @@ def evolve(
     started, evaluated = time.perf_counter(), 0
     sizes = part_sizes(config)
     under_way: deque[_Asked] = deque()
+
+    def put_under_way(part: Part) -> None:
+        scored = part.generation <= config.generations
+        under_way.append(_submitted(part, workers, known, under_way) if scored else _Asked(part, {}, None))
+
     for part in state.under_way:
-        under_way.append(_submitted(part, workers, known, under_way))
+        put_under_way(part)
     asked, told, end = first * len(sizes) + len(under_way), first * len(sizes), (config.generations + 1) * len(sizes)
     record, starters = state.record, list[Genome]()
     conditions = conditions_now(algorithm, record, config)
     generation = _Generation(first)
     whole = space.key(space.full())  # always in the first population
     while told < end:
-        while asked < end and len(under_way) < len(sizes):
+        while len(under_way) < len(sizes):
             number, place = divmod(asked, len(sizes))
             if number == 0:  # the first population is one draw
                 starters = starters or algorithm.ask(config.population)
                 genomes = starters[sum(sizes[:place]) : sum(sizes[: place + 1])]
             else:
                 genomes = algorithm.ask(sizes[place])
-            part = part_of(genomes, number, conditions, space)
-            under_way.append(_submitted(part, workers, known, under_way))
+            put_under_way(part_of(genomes, number, conditions, space))
             asked += 1
         head = under_way.popleft()
+        assert head.ticket is not None, "parts that are told are scored"
         generation.expected += len(head.new)
         report = _reporter(progress, generation, config.generations)
         candidates, outcomes = told_by(head.part, head.new, workers.collect(head.ticket, report), known)
@@ -140,11 +145,11 @@ def told_by(
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """A part that workers have. new: what they score of it."""
+    """A part that was asked for. new: what workers score of it; ticket: theirs, None where it is not to be scored."""
 
     part: Part
     new: dict[str, Genome]
-    ticket: int
+    ticket: int | None
 
 
 @dataclass

@@ -252,6 +252,25 @@ def test_a_restored_state_goes_on_exactly(algorithm: Algorithm, after: int, stea
     assert workers.scored == [c.key for c in told if not c.cached] + again.scored
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("steady", [False, True], ids=["by generation", "steady state"])
+@pytest.mark.parametrize("generations", [0, 1, 3])
+def test_a_shorter_search_is_the_beginning_of_a_longer_one(
+    algorithm: Algorithm, generations: int, steady: bool
+) -> None:
+    """To the last bit of where it stands at its end, so that it can be carried on; and nothing is scored for later."""
+    if steady and algorithm == "particle_filter":
+        pytest.skip("refused: it weighs whole generations")
+    config = SearchConfig(algorithm=algorithm, population=12, generations=6, steady_state=steady)
+    workers = planted(0, allowed=2)
+    whole = searched(planted(0, allowed=2), config)
+    short = searched(workers, config.model_copy(update={"generations": generations}))
+    assert short.loops == whole.loops[: generations + 1]
+    assert short.states == whole.states[: generations + 1]
+    assert not workers.waiting
+    assert workers.scored == [c.key for told in whole.candidates[: generations + 1] for c in told if not c.cached]
+
+
 def plain(candidates: Sequence[Candidate]) -> list[tuple[Any, ...]]:
     """Candidates without the arrays, for which == means something else."""
     return [(c.generation, c.key, c.genome.tolist(), c.score, c.cached) for c in candidates]
