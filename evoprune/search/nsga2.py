@@ -64,7 +64,8 @@ class NSGA2:
     def _not_below(self, genome: Genome) -> Genome:
         """The genome, with more in it where it costs less than is asked for."""
         floor, breeder = self._objective.floor, self._breeder
-        return breeder.fitted(genome, floor, self._rng) if breeder.cost_of(genome) < floor else genome
+        below = floor > 0 and breeder.cost_of(genome) < floor
+        return breeder.fitted(genome, floor, self._rng) if below else genome
 
     def _parent(self) -> Candidate:
         """The better of two; of two that do not dominate each other, the first."""

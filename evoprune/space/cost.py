@@ -1,5 +1,6 @@
 """What a genome's network costs, counted exactly from the plan."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ def cut_elements(space: SearchSpace, phenotype: Phenotype) -> dict[str, int]:
     shapes = {tensor.name: list(tensor.shape) for tensor in space.tensors}
     for (tensor, dim), kept in phenotype.kept.items():
         shapes[tensor][dim] = len(kept)
-    return {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
+    return {name: math.prod(shape) for name, shape in shapes.items()}
 
 
 def packed_layers(space: SearchSpace, phenotype: Phenotype) -> frozenset[str]:
