@@ -63,8 +63,7 @@ class RayWorkers:
         self._prepare = lambda actor: actor.prepare.remote(shared)
         self._tickets = 0
         self._orders: dict[int, _Order] = {}
-        self._conditions: tuple[Conditions, list[Any]] | None = None
-        self._retraining: tuple[Retraining, list[Any]] | None = None
+        self._sent: dict[type, tuple[object, list[Any]]] = {}  # by kind: the last one that was shared, its reference
 
     @property
     def count(self) -> int:
@@ -120,11 +119,12 @@ class RayWorkers:
             )
         )
 
-    def _shared(self, conditions: Conditions) -> list[Any]:
-        """A reference to conditions, which several calls in turn have alike."""
-        if self._conditions is None or self._conditions[0] is not conditions:
-            self._conditions = conditions, self._team.share(conditions)
-        return self._conditions[1]
+    def _shared(self, value: Conditions | Retraining) -> list[Any]:
+        """A reference to what several calls in turn have alike, which is sent once for all of them."""
+        held = self._sent.get(type(value))
+        if held is None or held[0] is not value:
+            held = self._sent[type(value)] = value, self._team.share(value)
+        return held[1]
 
     def _forget(self) -> None:
         self._orders.clear()
@@ -133,9 +133,7 @@ class RayWorkers:
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
-        if self._retraining is None or self._retraining[0] is not retraining:
-            self._retraining = retraining, self._team.share(retraining)
-        shared = self._retraining[1]
+        shared = self._shared(retraining)
         reached = list(states)
 
         def job(index: int) -> Job | None:
