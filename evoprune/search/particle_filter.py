@@ -13,7 +13,10 @@ from evoprune.search.random_search import drawn_at
 from evoprune.space.plan import Genome
 
 STEP = 0.85
-"""Factor on the cost that particles are brought to, from one generation to the next."""
+"""Factor on the cost that particles are brought to, from one generation to the next, at most."""
+
+FALL = 6
+"""Generations in which the last target is reached, where the factor above would take more."""
 
 
 class ParticleFilter:
@@ -27,10 +30,12 @@ class ParticleFilter:
     """
 
     def __init__(self, breeder: Breeder, objective: Objective, rng: np.random.Generator):
+        whole = breeder.cost_of(breeder.whole)
         self._breeder = breeder
         self._objective = objective
         self._rng = rng
-        self._level = STEP * breeder.cost_of(breeder.whole)
+        self._step = step_to(objective.floor / whole)
+        self._level = max(self._step * whole, *objective.targets[:1], 0.0)
         self._particles: list[Candidate] = []
         self.front: list[Candidate] = []
 
@@ -82,8 +87,13 @@ class ParticleFilter:
         """A step down, to the next target at most."""
         targets = [target for target in self._objective.targets if target < self._level]
         if self._objective.targets:
-            return max([STEP * self._level, *targets[:1]]) if targets else self._level
-        return STEP * self._level
+            return max(self._step * self._level, targets[0]) if targets else self._level
+        return self._step * self._level
+
+
+def step_to(share: float) -> float:
+    """The factor a generation that gets to a share of the cost; share 0: there is no target."""
+    return min(STEP, share ** (1 / FALL)) if share > 0 else STEP
 
 
 def weights(rates: Sequence[float]) -> np.ndarray:

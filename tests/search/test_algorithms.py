@@ -303,3 +303,11 @@ def test_the_ratio_rises_while_the_best_keeps_up() -> None:
     everything = Counting(space_of(40, 40), np.ones(80, dtype=bool))
     kept = searched(everything, SearchConfig(algorithm="particle_filter", population=6, generations=5))
     assert {c.score.macs for generation in kept.candidates for c in generation[1:]} == {68 * MACS_A_GENE}
+
+
+def test_particles_get_to_the_last_target_within_six_generations_and_one_a_target_between() -> None:
+    """A tenth of 200 genes, by the sixth root of that; half of them on the way."""
+    workers = Counting(space_of(100, 100), np.zeros(200, dtype=bool))
+    config = SearchConfig(algorithm="particle_filter", population=6, generations=8, target_cost=(0.5, 0.1))
+    most = [max(c.score.macs for c in told[1:]) / MACS_A_GENE for told in searched(workers, config).candidates]
+    assert most == [136, 100, 68, 46, 31, 21, 20, 20, 20]  # 200 * 0.1 ** (1 / 6) = 136.3; 100 * that: 68.1, 46.4, ...
