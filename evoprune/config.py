@@ -209,9 +209,9 @@ class SearchConfig(Section):
         0.05, "chance that a stride gene of a child changes", "0.05 is one gene in twenty"
     )
     refinement: float = fraction(
-        0.25,
+        0.33,
         "share of children of the algorithm widths whose single maps are varied instead of their widths",
-        "0.25 is one child in four",
+        "0.33 is one child in three",
     )
     rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = value(
         (),

@@ -12,6 +12,7 @@ from evoprune.search.breeding import Breeder
 from evoprune.search.criteria import Preferences
 from evoprune.search.fitting import CostOf, least
 from evoprune.search.genetic import Genetic
+from evoprune.search.litters import Litters
 from evoprune.search.nsga2 import NSGA2
 from evoprune.search.objective import Objective
 from evoprune.search.operators import Operators
@@ -19,7 +20,8 @@ from evoprune.search.particle_filter import ParticleFilter
 from evoprune.search.random_search import RandomSearch
 from evoprune.search.ranking import ranking
 from evoprune.search.ranking_search import RankingSearch
-from evoprune.search.width_operators import WidthOperators
+from evoprune.search.surrogate import Surrogate
+from evoprune.search.width_operators import WidthOperators, share_of_maps
 from evoprune.space.plan import Genome, SearchSpace
 
 
@@ -64,7 +66,6 @@ def make_algorithm(
     _check_reachable(space, config, objective, cost_of)
     maps = Operators(space, preferences, config)
     by_maps = Breeder(space, maps, preferences, cost_of, config.crossover_rate)
-    by_widths = Breeder(space, WidthOperators(maps), preferences, cost_of, config.crossover_rate)
     match config.algorithm:
         case "random":
             return RandomSearch(space, objective, cost_of, rng)
@@ -76,10 +77,16 @@ def make_algorithm(
             return Genetic(by_maps, objective, config.population, rng)
         case "nsga2":
             return NSGA2(by_maps, objective, config.population, rng)
-        case "widths" if objective.targets:
-            return Genetic(by_widths, objective, config.population, rng)
         case "widths":
-            return NSGA2(by_widths, objective, config.population, rng)
+            share = share_of_maps(space, config.refinement)
+            mixed, alone = (
+                Breeder(space, WidthOperators(maps, part), preferences, cost_of, config.crossover_rate)
+                for part in (share, 0.0)
+            )
+            if not objective.targets:
+                return NSGA2(mixed, objective, config.population, rng)
+            litters = Litters(alone, by_maps, share, Surrogate(space))
+            return Genetic(mixed, objective, config.population, rng, litters)
 
 
 def _check_reachable(space: SearchSpace, config: SearchConfig, objective: Objective, cost_of: CostOf) -> None:

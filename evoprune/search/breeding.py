@@ -52,6 +52,11 @@ class Breeder:
             genome = self.operators.crossover(genome, parent(), rng)
         return self.operators.mutate(genome, rng)
 
+    def child_at(self, parent: Callable[[], Genome], target: float | None, rng: np.random.Generator) -> Genome:
+        """A child brought to a target, where there is one. parent: draws one."""
+        child = self.child(parent, rng)
+        return child if target is None else self.fitted(child, target, rng)
+
     def fitted(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
         """The genome brought to a target: it costs no more, and hardly less."""
         noise = FIT_NOISE * rng.standard_normal(self.space.genes)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evoprune.search.operators import Operators
-from evoprune.space.plan import Genome
+from evoprune.space.plan import Genome, SearchSpace
 
 START_WIDTHS = (0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15)
 """Shares of every group's maps that starts keep, in turn."""
@@ -28,10 +28,11 @@ class WidthOperators:
 
     After retraining the widths are what counts (Liu et al. 2019): a search among them is small, and the ranking
     inside can look at far more than scores say. Widths by factors with a step drawn for each child: as an evolution
-    strategy with log-normal mutations, Schwefel 1981.
+    strategy with log-normal mutations, Schwefel 1981. share_of_maps: of mutations, those that are of single genes.
     """
 
     maps: Operators
+    share_of_maps: float
 
     def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
         """Ranked maps: in turn the same share of every group, and widths around that."""
@@ -44,9 +45,7 @@ class WidthOperators:
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
         """A genome of other widths, or one of other parts inside, as `Operators.mutate` makes it."""
         space = self.maps.space
-        refinement = self.maps.config.refinement
-        inside = max(refinement, INSIDE) if space.inside_layers else refinement
-        if not space.groups or rng.random() < inside:
+        if rng.random() < self.share_of_maps:
             return self.maps.mutate(genome, rng)
         step = 10 ** rng.uniform(*STEPS)
         factors = np.exp(step * (rng.standard_normal() + rng.standard_normal(len(space.groups))))
@@ -77,3 +76,10 @@ class WidthOperators:
             for part in space.inside_layers:
                 genome[part.genes] = other[part.genes]
         return space.repair(genome, self.maps.preferences.genes)
+
+
+def share_of_maps(space: SearchSpace, refinement: float) -> float:
+    """The share of mutations that are of single genes: all where no map may go, more where kernels or strides may."""
+    if not space.groups:
+        return 1.0
+    return max(refinement, INSIDE) if space.inside_layers else refinement
