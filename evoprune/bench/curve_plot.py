@@ -74,7 +74,7 @@ def _shown(rows: pd.DataFrame, name: str) -> list[str]:
 
 def _best_search(rows: pd.DataFrame) -> str | None:
     """The method among searches whose mean MCR over all targets is least."""
-    searches = rows[[family(method) == SEARCHES and method != SMALL_DENSE for method in rows.method]]
+    searches = rows[[family(method) == SEARCHES and not method.startswith(SMALL_DENSE) for method in rows.method]]
     return None if searches.empty else str(searches.groupby("method").mcr_test.mean().idxmin())
 
 

@@ -55,8 +55,8 @@ def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame
                 for seed in seeds:
                     for method in methods:
                         _begin(here, method, seed)
-                    for start in dict.fromkeys(method.start for method in methods):
-                        _finish(here, methods, start, seed)
+                    for alike in _retrained_alike(methods):
+                        _finish(here, alike, seed)
     return tables.frame
 
 
@@ -159,16 +159,24 @@ def _choice_of(cell: Cell, start: Start, macs_ratio: float) -> Choice:
     )
 
 
-def _finish(here: _Here, methods: Sequence[Method], start: RetrainStart, seed: int) -> None:
-    """Retrains what the methods of this start chose and has no row yet, as many at once as there are workers.
+def _retrained_alike(methods: Sequence[Method]) -> list[list[Method]]:
+    """The methods, in their order, by how their networks are retrained."""
+    by_how: dict[tuple[RetrainStart, bool], list[Method]] = {}
+    for method in methods:
+        by_how.setdefault((method.start, method.taught), []).append(method)
+    return list(by_how.values())
+
+
+def _finish(here: _Here, methods: Sequence[Method], seed: int) -> None:
+    """Retrains what these methods, which are retrained alike, chose and has no row yet; as many at once as workers.
 
     Those that are trained at once are about as large, so that nobody waits for the other.
     """
     bench, tables = here.bench, here.tables
-    cells = {cell for method in methods if method.start == start for cell in here.cells(method, seed)} - tables.done
+    cells = {cell for method in methods for cell in here.cells(method, seed)} - tables.done
     left = sorted((choice for choice in tables.choices if choice.cell in cells), key=lambda choice: -choice.macs_ratio)
     whole = cost(bench.problem.space, bench.problem.space.full())
-    retraining = _retraining(here, start, seed) if left else None
+    retraining = _retraining(here, methods[0], seed) if left else None
     for begin in range(0, len(left), bench.workers.count):
         some = left[begin : begin + bench.workers.count]
         bench.progress.stage("retrain", ", ".join(f"{one.method} at {one.target:g}" for one in some))
@@ -182,10 +190,11 @@ def _finish(here: _Here, methods: Sequence[Method], start: RetrainStart, seed: i
         )
 
 
-def _retraining(here: _Here, start: RetrainStart, seed: int) -> Retraining:
+def _retraining(here: _Here, method: Method, seed: int) -> Retraining:
     """How networks are retrained; those trained anew for the baseline's epochs besides, at its learning rate."""
-    config, data = here.bench.config, here.bench.data
-    settings = config.retrain.model_copy(update={"start": start})
+    config, data, start = here.bench.config, here.bench.data, method.start
+    distillation = config.retrain.distillation if method.taught else 0.0
+    settings = config.retrain.model_copy(update={"start": start, "distillation": distillation})
     if start == "anew":
         epochs, rate = config.train.epochs + settings.epochs, config.train.learning_rate
         settings = settings.model_copy(update={"epochs": epochs, "learning_rate": rate})

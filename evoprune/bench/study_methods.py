@@ -44,7 +44,7 @@ Kind = Literal["search", "torch_pruning", "ranking", "scheduled", "unstructured"
 class Method:
     """A method by its name: `what:by:scope:schedule@start`, each part but the first where there is such a choice.
 
-    start: what its networks are retrained from, as `retrain.start`.
+    start: what its networks are retrained from, as `retrain.start`. taught: they are distilled where `retrain` says so.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Method:
     scope: Scope = "local"
     schedule: Schedule = "one_shot"
     start: RetrainStart = "keep"
+    taught: bool = True
 
     @property
     def at_once(self) -> bool:
@@ -155,7 +156,11 @@ def known_methods() -> tuple[Method, ...]:
     unstructured = (
         Method(f"{UNSTRUCTURED}:{by}:{scope}", "unstructured", by, scope) for by in SINGLE_WEIGHTS for scope in SCOPES
     )
-    return (*searches, *pruners, *rankings, *scheduled, *unstructured, Method(SMALL_DENSE, "small_dense", start="anew"))
+    small = (
+        Method(SMALL_DENSE, "small_dense", start="anew", taught=False),
+        Method(f"{SMALL_DENSE}:distilled", "small_dense", start="anew"),
+    )
+    return (*searches, *pruners, *rankings, *scheduled, *unstructured, *small)
 
 
 def _patterns() -> tuple[str, ...]:
@@ -166,7 +171,7 @@ def _patterns() -> tuple[str, ...]:
         f"{TORCH_PRUNING}:({'|'.join(IMPORTANCES)}):{scope}",
         f"{RANKING}:({'|'.join(CRITERIA)}):{scope}[:({'|'.join(SCHEDULES)})]",
         f"{UNSTRUCTURED}:({'|'.join(SINGLE_WEIGHTS)}):{scope}",
-        f"{SMALL_DENSE}; those that choose at once also with @({'|'.join(STARTS)})",
+        f"{SMALL_DENSE}[:distilled]; those that choose at once also with @({'|'.join(STARTS)})",
     )
 
 
