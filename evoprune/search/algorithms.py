@@ -48,6 +48,40 @@ class Algorithm(Protocol):
         """The state of before; `candidates` by key, as they were told."""
 
 
+class Learning:
+    """An algorithm whose breeding goes by a surrogate, which is told what the algorithm is told."""
+
+    def __init__(self, algorithm: Algorithm, surrogate: Surrogate):
+        self._algorithm = algorithm
+        self._surrogate = surrogate
+
+    @property
+    def front(self) -> list[Candidate]:
+        return self._algorithm.front
+
+    def known(self) -> tuple[tuple[float, int], ...]:
+        """As the algorithm's."""
+        return self._algorithm.known()
+
+    def ask(self, count: int) -> list[Genome]:
+        """As the algorithm's."""
+        return self._algorithm.ask(count)
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """The scored candidates of what was asked last."""
+        self._surrogate.tell(candidates)
+        self._algorithm.tell(candidates)
+
+    def state(self) -> dict[str, Any]:
+        """The algorithm's, and by which candidates the surrogate goes."""
+        return self._algorithm.state() | {"surrogate": self._surrogate.keys}
+
+    def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
+        """The state of before; `candidates` by key, as they were told."""
+        self._algorithm.restore(state, candidates)
+        self._surrogate.restore(state["surrogate"], candidates)
+
+
 def make_algorithm(
     space: SearchSpace,
     config: SearchConfig,
@@ -78,15 +112,11 @@ def make_algorithm(
         case "nsga2":
             return NSGA2(by_maps, objective, config.population, rng)
         case "widths":
-            share = share_of_maps(space, config.refinement)
-            mixed, alone = (
-                Breeder(space, WidthOperators(maps, part), preferences, cost_of, config.crossover_rate)
-                for part in (share, 0.0)
-            )
-            if not objective.targets:
-                return NSGA2(mixed, objective, config.population, rng)
-            litters = Litters(alone, by_maps, share, Surrogate(space))
-            return Genetic(mixed, objective, config.population, rng, litters)
+            by_widths = Breeder(space, WidthOperators(maps), preferences, cost_of, config.crossover_rate)
+            surrogate = Surrogate(space)
+            litters = Litters(by_widths, by_maps, share_of_maps(space, config.refinement), surrogate)
+            kind = Genetic if objective.targets else NSGA2
+            return Learning(kind(litters, objective, config.population, rng), surrogate)
 
 
 def _check_reachable(space: SearchSpace, config: SearchConfig, objective: Objective, cost_of: CostOf) -> None:

@@ -27,6 +27,27 @@ class Variation(Protocol):
         """A genome that differs from this one."""
 
 
+class Breeding(Protocol):
+    """From what algorithms get their genomes."""
+
+    @property
+    def whole(self) -> Genome:
+        """The whole network's genome."""
+
+    @property
+    def cost_of(self) -> CostOf:
+        """What a genome costs."""
+
+    def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
+        """So many genomes to begin with, of several costs."""
+
+    def child_at(self, parent: Callable[[], Genome], target: float | None, rng: np.random.Generator) -> Genome:
+        """A child of one parent or of two, brought to a target where there is one. parent: draws one."""
+
+    def fitted(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
+        """The genome brought to a target: it costs no more, and hardly less."""
+
+
 @dataclass(frozen=True, eq=False)
 class Breeder:
     """Breeds by some operators; what is bred for a target costs no more than it, and hardly less."""
@@ -42,7 +63,7 @@ class Breeder:
         return self.space.full()
 
     def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
-        """So many genomes to begin with, of several costs."""
+        """As `Breeding.starts`: by the operators."""
         return self.operators.starts(size, rng)
 
     def child(self, parent: Callable[[], Genome], rng: np.random.Generator) -> Genome:
@@ -53,11 +74,11 @@ class Breeder:
         return self.operators.mutate(genome, rng)
 
     def child_at(self, parent: Callable[[], Genome], target: float | None, rng: np.random.Generator) -> Genome:
-        """A child brought to a target, where there is one. parent: draws one."""
+        """As `Breeding.child_at`."""
         child = self.child(parent, rng)
         return child if target is None else self.fitted(child, target, rng)
 
     def fitted(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
-        """The genome brought to a target: it costs no more, and hardly less."""
+        """As `Breeding.fitted`: what goes and comes back is of low and high importance, with noise."""
         noise = FIT_NOISE * rng.standard_normal(self.space.genes)
         return fitted(self.space, genome, target, self.cost_of, self.preferences.genes + noise)

@@ -7,9 +7,8 @@ import numpy as np
 from deap import base, tools
 
 from evoprune.fitness.candidate import Candidate
-from evoprune.search.breeding import Breeder
+from evoprune.search.breeding import Breeding
 from evoprune.search.fitness import feasible_front, shortfall
-from evoprune.search.litters import Litters
 from evoprune.search.objective import Objective
 from evoprune.space.plan import Genome
 
@@ -18,19 +17,10 @@ class Genetic:
     """Elitist: parents and children compete (mu + lambda). One population a target; a child may get into any of them.
 
     Parents are drawn by binary tournament. Holland 1975; plus selection as in Baeck and Schwefel 1993.
-    litters: who breeds children instead of the breeder, and learns from what is told.
     """
 
-    def __init__(
-        self,
-        breeder: Breeder,
-        objective: Objective,
-        population: int,
-        rng: np.random.Generator,
-        litters: Litters | None = None,
-    ):
+    def __init__(self, breeder: Breeding, objective: Objective, population: int, rng: np.random.Generator):
         self._breeder = breeder
-        self._litters = litters
         self._objective = objective
         self._targets: tuple[float | None, ...] = objective.targets or (None,)
         self._size = max(2, population // len(self._targets))
@@ -62,8 +52,6 @@ class Genetic:
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """The scored candidates of what was asked last."""
-        if self._litters is not None:
-            self._litters.surrogate.tell(candidates)
         for place, target in enumerate(self._targets):
             pool = {candidate.key: candidate for candidate in (*self._populations[place], *candidates)}
             ranked = tools.selBest(
@@ -79,7 +67,6 @@ class Genetic:
             "asked": self._asked,
             "populations": [[candidate.key for candidate in population] for population in self._populations],
             "front": [candidate.key for candidate in self.front],
-            "surrogate": self._litters.surrogate.keys if self._litters is not None else [],
         }
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
@@ -88,8 +75,6 @@ class Genetic:
         self._asked = state["asked"]
         self._populations = [[candidates[key] for key in population] for population in state["populations"]]
         self.front = [candidates[key] for key in state["front"]]
-        if self._litters is not None:
-            self._litters.surrogate.restore(state["surrogate"], candidates)
 
     def _is_in(self, candidate: Candidate, target: float) -> bool:
         """Whether the candidate is one that the target asks for, scored to its end."""
@@ -101,8 +86,7 @@ class Genetic:
         def parent() -> Genome:  # the population is sorted: the better of two is the first of them
             return population[int(self._rng.integers(len(population), size=2).min())].genome
 
-        bred = self._breeder if self._litters is None else self._litters
-        return bred.child_at(parent, self._target_of(place), self._rng)
+        return self._breeder.child_at(parent, self._target_of(place), self._rng)
 
     def _at(self, genome: Genome, place: int) -> Genome:
         """The genome brought to the target of the population whose turn it is."""

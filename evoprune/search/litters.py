@@ -1,4 +1,4 @@
-"""Children bred by the litter, of which the most promising one is scored."""
+"""Children of other widths, for a target by the litter, and children of other maps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from evoprune.search.breeding import Breeder
+from evoprune.search.fitting import CostOf
 from evoprune.search.surrogate import Surrogate
 from evoprune.space.plan import Genome
 
 LITTER = 16
-"""Children of other widths of which one is scored."""
+"""Children of other widths for a target, of which one is scored."""
 
 
 @dataclass(frozen=True, eq=False)
 class Litters:
-    """Children of other widths by the litter, the surrogate says which one; and children of other maps one by one.
+    """Children of other widths, for a target the one of a litter that the surrogate says; and children of other maps.
 
     of_widths, of_maps: who breeds them. share_of_maps: the share of the latter, of whom the surrogate knows nothing.
     """
@@ -25,8 +26,26 @@ class Litters:
     share_of_maps: float
     surrogate: Surrogate
 
+    @property
+    def whole(self) -> Genome:
+        return self.of_widths.whole
+
+    @property
+    def cost_of(self) -> CostOf:
+        return self.of_widths.cost_of
+
+    def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
+        """As `Breeding.starts`: several widths."""
+        return self.of_widths.starts(size, rng)
+
     def child_at(self, parent: Callable[[], Genome], target: float | None, rng: np.random.Generator) -> Genome:
-        """As `Breeder.child_at`."""
+        """As `Breeding.child_at`."""
         if rng.random() < self.share_of_maps:
             return self.of_maps.child_at(parent, target, rng)
+        if target is None:
+            return self.of_widths.child_at(parent, None, rng)
         return self.surrogate.most_promising([self.of_widths.child_at(parent, target, rng) for _ in range(LITTER)])
+
+    def fitted(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
+        """As `Breeding.fitted`."""
+        return self.of_widths.fitted(genome, target, rng)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from evoprune.fitness.candidate import Candidate
-from evoprune.search.breeding import Breeder
+from evoprune.search.breeding import Breeding
 from evoprune.search.fitness import dominates, feasible_front, select
 from evoprune.search.objective import Objective
 from evoprune.space.plan import Genome
@@ -19,7 +19,7 @@ class NSGA2:
     Deb, Pratap, Agarwal and Meyarivan 2002.
     """
 
-    def __init__(self, breeder: Breeder, objective: Objective, population: int, rng: np.random.Generator):
+    def __init__(self, breeder: Breeding, objective: Objective, population: int, rng: np.random.Generator):
         self._breeder = breeder
         self._objective = objective
         self._size = population
@@ -59,7 +59,7 @@ class NSGA2:
         self.front = [candidates[key] for key in state["front"]]
 
     def _child(self) -> Genome:
-        return self._not_below(self._breeder.child(lambda: self._parent().genome, self._rng))
+        return self._not_below(self._breeder.child_at(lambda: self._parent().genome, None, self._rng))
 
     def _not_below(self, genome: Genome) -> Genome:
         """The genome, with more in it where it costs less than is asked for."""

@@ -14,7 +14,7 @@ START_SPREAD = 0.4
 """Standard deviation of the logarithm of each group's width in every other start."""
 
 INSIDE = 0.5
-"""Share of children whose genes inside layers (kernels, strides) are varied, where there are any, and maps too."""
+"""Share of children whose single genes are varied where there are any inside layers (kernels, strides), at least."""
 
 STEPS = (-1.3, -0.3)
 """Powers of ten between which the standard deviation of the change of widths' logarithms is drawn."""
@@ -28,11 +28,10 @@ class WidthOperators:
 
     After retraining the widths are what counts (Liu et al. 2019): a search among them is small, and the ranking
     inside can look at far more than scores say. Widths by factors with a step drawn for each child: as an evolution
-    strategy with log-normal mutations, Schwefel 1981. share_of_maps: of mutations, those that are of single genes.
+    strategy with log-normal mutations, Schwefel 1981.
     """
 
     maps: Operators
-    share_of_maps: float
 
     def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
         """Ranked maps: in turn the same share of every group, and widths around that."""
@@ -43,10 +42,8 @@ class WidthOperators:
         return self.maps.crossover(one, other, rng)
 
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        """A genome of other widths, or one of other parts inside, as `Operators.mutate` makes it."""
+        """A genome of other widths."""
         space = self.maps.space
-        if rng.random() < self.share_of_maps:
-            return self.maps.mutate(genome, rng)
         step = 10 ** rng.uniform(*STEPS)
         factors = np.exp(step * (rng.standard_normal() + rng.standard_normal(len(space.groups))))
         wanted = space.widths(genome) * factors
@@ -79,7 +76,7 @@ class WidthOperators:
 
 
 def share_of_maps(space: SearchSpace, refinement: float) -> float:
-    """The share of mutations that are of single genes: all where no map may go, more where kernels or strides may."""
+    """The share of children whose single genes are varied: all where no map may go, more where others may change."""
     if not space.groups:
         return 1.0
     return max(refinement, INSIDE) if space.inside_layers else refinement

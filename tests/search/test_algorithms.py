@@ -69,7 +69,11 @@ def test_at_the_useful_genes_cost_those_alone_are_kept(algorithm: Algorithm) -> 
 def test_of_many_genes_too(algorithm: Algorithm) -> None:
     workers = planted(1, allowed=100)
     config = SearchConfig(
-        algorithm=algorithm, population=24, generations=120, mutation_rate=0.05, target_cost=useful_share(workers)
+        algorithm=algorithm,
+        population=24,
+        generations=60 if algorithm == "widths" else 120,
+        mutation_rate=0.05,
+        target_cost=useful_share(workers),
     )
     ranks = half_right(workers) if algorithm == "widths" else None
     assert searched(workers, config, maps=ranks).algorithm.front[0].score.errors == 0
