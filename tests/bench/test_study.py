@@ -22,6 +22,7 @@ from evoprune.bench.torch_pruning_choices import IMPORTANCES, kept_at, torch_pru
 from evoprune.cli import app
 from evoprune.config_loading import validated
 from evoprune.errors import ConfigError
+from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
 from evoprune.pipeline import pose
 from evoprune.progress import SilentProgress
@@ -92,6 +93,25 @@ def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytes
     parts = run_study(study, tmp_path / "parts.csv", SilentProgress())
     assert calls == 10**6 + len(whole) - 3
     pd.testing.assert_frame_equal(parts.drop(columns="seconds"), whole.drop(columns="seconds"), check_dtype=False)
+
+
+def test_only_what_is_trained_from_scratch_has_no_teacher(
+    baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default: `small_dense:distilled` has, and both are trained for the baseline's epochs besides."""
+    methods = ["torch_pruning:l1:local", "small_dense", "small_dense:distilled"]
+    study = study_of(baseline, seeds=[0], targets=[0.5], methods=methods)
+    study.base["retrain"] |= {"distillation": 0.5, "epochs": 2}
+    study.base["train"] |= {"epochs": 3}
+    taught: list[tuple[str, float, int]] = []
+
+    def retrained(here: Any, genomes: Any, states: Any, retraining: Retraining) -> list[float]:
+        taught.append((retraining.config.start, retraining.config.distillation, retraining.config.epochs))
+        return [0.5] * len(genomes)
+
+    monkeypatch.setattr(study_module, "_retrained", retrained)
+    run_study(study, tmp_path / "taught.csv", SilentProgress())
+    assert taught == [("keep", 0.5, 2), ("anew", 0.0, 5), ("anew", 0.5, 5)]
 
 
 def test_another_table_is_refused(baseline: Path, tmp_path: Path) -> None:
