@@ -276,7 +276,7 @@ def test_the_curve_that_comes_along_loads() -> None:
         "search": 2,
         "scheduled": 3,
         "unstructured": 4,
-        "small_dense": 2,
+        "small_dense": 1,
     }
     assert network_config(study, "quarter_width").search.cost == "params"
     assert study.targets == (0.5, 0.25, 0.125, 0.0625)
