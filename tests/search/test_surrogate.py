@@ -63,7 +63,7 @@ def test_the_layer_whose_maps_count_is_kept_wide() -> None:
 def test_it_goes_by_the_latest_and_is_restored_from_their_keys() -> None:
     space = space_of(30, 30)
     rng = np.random.default_rng(0)
-    candidates = {}
+    candidates: dict[str, Candidate] = {}
     for _ in range(MOST_EXAMPLES + 200):
         one = told(space, tuple(rng.integers(1, 31, 2).tolist()), int(rng.integers(100)))
         candidates.setdefault(one.key, one)
