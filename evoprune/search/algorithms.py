@@ -115,8 +115,9 @@ def make_algorithm(
             by_widths = Breeder(space, WidthOperators(maps), preferences, cost_of, config.crossover_rate)
             surrogate = Surrogate(space)
             litters = Litters(by_widths, by_maps, share_of_maps(space, config.refinement), surrogate)
-            kind = Genetic if objective.targets else NSGA2
-            return Learning(kind(litters, objective, config.population, rng), surrogate)
+            if not objective.targets:  # nor litters
+                return NSGA2(litters, objective, config.population, rng)
+            return Learning(Genetic(litters, objective, config.population, rng), surrogate)
 
 
 def _check_reachable(space: SearchSpace, config: SearchConfig, objective: Objective, cost_of: CostOf) -> None:

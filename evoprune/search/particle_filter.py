@@ -54,7 +54,7 @@ class ParticleFilter:
 
         def bred(genome: Genome) -> Genome:
             mates = iter((genome, genomes[int(self._rng.integers(count))]))
-            return breeder.fitted(breeder.child(lambda: next(mates), self._rng), self._level, self._rng)
+            return breeder.child_at(lambda: next(mates), self._level, self._rng)
 
         return [bred(genome) for genome in genomes]
 
