@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from evoprune.config_fields import Section, choice, flag, fraction, positive, value, whole
 from evoprune.schedules import Schedule
 
-Algorithm = Literal["nsga2", "widths", "genetic", "particle_filter", "random", "ranking"]
+Algorithm = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
@@ -148,10 +148,10 @@ class SearchConfig(Section):
     """How candidates are bred and judged."""
 
     algorithm: Algorithm = choice(
-        "nsga2",
-        "nsga2: the front of MCR against cost; widths: evolves how many maps each group keeps; genetic: one objective; "
-        "particle_filter, random: as Anwar and Sung; ranking: no search, the criterion alone decides, at each target "
-        "or as far as the tolerance allows",
+        "widths",
+        "widths: evolves how many maps each group keeps, and refines single ones; nsga2: the front of MCR against "
+        "cost, on single maps; genetic: one objective; particle_filter, random: as Anwar and Sung; ranking: no search, "
+        "the criterion alone decides, at each target or as far as the tolerance allows",
         Algorithm,
     )
     population: int = whole(24, "candidates a generation", "candidates", least=4)
@@ -212,6 +212,12 @@ class SearchConfig(Section):
         0.33,
         "share of children of the algorithm widths whose single maps are varied instead of their widths",
         "0.33 is one child in three",
+    )
+    litter: int = whole(
+        16,
+        "children of other widths that the algorithm widths breeds for a target to score one, the one of which a "
+        "Gaussian process over the widths scored so far promises most; 1: no choice among children",
+        "children",
     )
     rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = value(
         (),
@@ -396,7 +402,7 @@ class Config(Section):
             raise PydanticCustomError(
                 "ranking_masks",
                 "search.algorithm must not be ranking with space.kernels or space.strides, for it ranks feature maps "
-                "alone; take nsga2, or leave those false",
+                "alone; take widths, or leave those false",
             )
         return self
 

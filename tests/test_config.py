@@ -38,7 +38,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (config.train.epochs, config.train.batch_size, config.train.learning_rate) == (5, 64, 0.05)
     assert (config.search.population, config.search.generations, config.search.tolerance) == (24, 8, 0.02)
     assert (config.search.algorithm, config.search.cost, config.search.compensation) == (
-        "nsga2",
+        "widths",
         "macs",
         "gram",
     )

@@ -89,7 +89,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "a ranking of kernels": (
         ["search.algorithm=ranking", "space.kernels=true"],
-        r"search\.algorithm must not be ranking with space\.kernels .* take nsga2, or leave those false",
+        r"search\.algorithm must not be ranking with space\.kernels .* take widths, or leave those false",
     ),
     "unknown criterion": (
         ["search.criterion=tailor"],

@@ -114,7 +114,8 @@ def make_algorithm(
         case "widths":
             by_widths = Breeder(space, WidthOperators(maps), preferences, cost_of, config.crossover_rate)
             surrogate = Surrogate(space)
-            litters = Litters(by_widths, by_maps, share_of_maps(space, config.refinement), surrogate)
+            refinement = share_of_maps(space, config.refinement)
+            litters = Litters(by_widths, by_maps, refinement, config.litter, surrogate)
             if not objective.targets:  # nor litters
                 return NSGA2(litters, objective, config.population, rng)
             return Learning(Genetic(litters, objective, config.population, rng), surrogate)

@@ -10,20 +10,19 @@ from evoprune.search.fitting import CostOf
 from evoprune.search.surrogate import Surrogate
 from evoprune.space.plan import Genome
 
-LITTER = 16
-"""Children of other widths for a target, of which one is scored."""
-
 
 @dataclass(frozen=True, eq=False)
 class Litters:
     """Children of other widths, for a target the one of a litter that the surrogate says; and children of other maps.
 
     of_widths, of_maps: who breeds them. share_of_maps: the share of the latter, of whom the surrogate knows nothing.
+    size: children of a litter; 1: the surrogate is not asked.
     """
 
     of_widths: Breeder
     of_maps: Breeder
     share_of_maps: float
+    size: int
     surrogate: Surrogate
 
     @property
@@ -42,9 +41,9 @@ class Litters:
         """As `Breeding.child_at`."""
         if rng.random() < self.share_of_maps:
             return self.of_maps.child_at(parent, target, rng)
-        if target is None:
-            return self.of_widths.child_at(parent, None, rng)
-        return self.surrogate.most_promising([self.of_widths.child_at(parent, target, rng) for _ in range(LITTER)])
+        if target is None or self.size == 1:
+            return self.of_widths.child_at(parent, target, rng)
+        return self.surrogate.most_promising([self.of_widths.child_at(parent, target, rng) for _ in range(self.size)])
 
     def fitted(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
         """As `Breeding.fitted`."""

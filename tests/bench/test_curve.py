@@ -235,7 +235,7 @@ def test_every_method_has_its_panel() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"methods": ["ranking:l3:local"]}, "methods: 'ranking:l3:local' is none; take some of nsga2, widths"),
+        ({"methods": ["ranking:l3:local"]}, "methods: 'ranking:l3:local' is none; take some of widths, nsga2"),
         ({"methods": ["small_dense@anew"]}, "methods: 'small_dense@anew' is none"),
         ({"methods": ["unstructured:obd:local@anew"]}, "methods: 'unstructured:obd:local@anew' is none"),
         ({"methods": ["ranking:l1:local@later"]}, "methods: 'ranking:l1:local@later' is none"),

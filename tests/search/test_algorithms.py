@@ -139,12 +139,13 @@ def test_several_targets_each_have_their_best(algorithm: Algorithm) -> None:
         assert sum(0.85 * target * whole <= c.score.macs <= target * whole + 1e-6 for c in told) >= 16
 
 
+@pytest.mark.parametrize("algorithm", ["nsga2", "widths"])
 @pytest.mark.parametrize("cost", ["macs", "params", "bytes"])
-def test_the_front_trades_errors_for_cost_within_the_tolerance(cost: Any) -> None:
+def test_the_front_trades_errors_for_cost_within_the_tolerance(cost: Any, algorithm: Algorithm) -> None:
     """With 3 errors allowed, three useful genes may go too: 3, 2, 1 and 0 errors each have their cheapest genome."""
     workers = planted(1, allowed=3)
-    config = SearchConfig(population=24, generations=100, mutation_rate=0.05, cost=cost)
-    front = searched(workers, config).algorithm.front
+    config = SearchConfig(algorithm=algorithm, population=24, generations=100, mutation_rate=0.05, cost=cost)
+    front = searched(workers, config, maps=half_right(workers) if algorithm == "widths" else None).algorithm.front
     useful = int(workers.useful.sum())
     found = {(candidate.score.errors, int(candidate.genome.sum())) for candidate in front}
     assert found == {(errors, useful - errors) for errors in range(4)}
@@ -178,7 +179,7 @@ def test_the_first_generation_begins_with_the_whole_network(algorithm: Algorithm
 def test_children_come_from_survivors_alone() -> None:
     """Without crossover and with one gene a mutation, a child differs from one of the population in a swap at most."""
     workers = planted(0, allowed=1)
-    config = SearchConfig(population=8, generations=1, crossover_rate=0.0, mutation_rate=0.0)
+    config = SearchConfig(algorithm="nsga2", population=8, generations=1, crossover_rate=0.0, mutation_rate=0.0)
     kept = searched(workers, config)
     parents = np.stack([candidate.genome for candidate in kept.candidates[0]]).astype(int)
     for child in kept.candidates[1]:
@@ -214,7 +215,7 @@ def test_what_gets_into_no_population_is_known() -> None:
 
 
 def test_the_front_says_what_is_beaten() -> None:
-    config = SearchConfig(population=4, target_cost=0.5)
+    config = SearchConfig(algorithm="nsga2", population=4, target_cost=0.5)
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
     algorithm.tell([candidate(9, 100), candidate(8, 150), candidate(1, 240), candidate(2, 290)])
     assert set(algorithm.known()) == {(0.0, 8), (240, 1)}

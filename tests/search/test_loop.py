@@ -91,7 +91,7 @@ class Busy(Counting):
 def test_steady_state_leaves_nobody_waiting(steady: bool) -> None:
     """While a part is collected, all the others are with the workers; but at the very end, when there is no more."""
     busy = Busy(space_of(*SIZES), planted(0, 0).useful, allowed=2)
-    config = SearchConfig(population=16, generations=6, steady_state=steady)
+    config = SearchConfig(algorithm="nsga2", population=16, generations=6, steady_state=steady)
     kept = searched(busy, config)
     if steady:
         assert min(busy.left[:-8]) >= 10
