@@ -341,7 +341,9 @@ class RetrainConfig(Section):
         Precision,
     )
     distillation: float = fraction(
-        0.0, "weight of the distillation loss against the labels' loss", "0.9 is nine parts of ten"
+        0.0,
+        "weight of the distillation loss, with the unpruned baseline as the teacher, against the labels' loss",
+        "0.9 is nine parts of ten",
     )
     temperature: float = positive(4.0, "temperature of the distillation's softened outputs")
     start: RetrainStart = choice(

@@ -278,13 +278,24 @@ def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) 
 
 
 def retraining_of(setting: Setting) -> Retraining:
-    """How survivors are retrained. Raises ConfigError where the weights to rewind to were not kept."""
+    """How survivors are retrained; in later rounds, too, the run's own baseline is who teaches them.
+
+    Raises ConfigError where the weights to rewind to were not kept.
+    """
     config = setting.config
     rewound = None
     if config.retrain.start == "rewind_weights":
         rewound = read_rewind(setting.folder, config.rewind_epoch)
     seed = mixed_seed(config.seed, RETRAIN_SEED)
-    return Retraining(config.retrain, setting.data.train, config.data.augment, seed, config.train, rewound)
+    return Retraining(
+        config.retrain,
+        setting.data.train,
+        config.data.augment,
+        seed,
+        config.train,
+        rewound,
+        teacher=None if setting.reference is None else setting.reference.model.cpu(),
+    )
 
 
 def _is_retrained(setting: Setting, survivor: Candidate) -> bool:

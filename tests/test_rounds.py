@@ -17,6 +17,7 @@ from evoprune.config_loading import config_from_dict, dump_config, load_config, 
 from evoprune.errors import ConfigError, RunFolderError
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.problem import errors_as_scored, make_problem
+from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Scorer, allowed_errors
 from evoprune.nets.data import load_data
 from evoprune.nets.training import count_errors
@@ -337,6 +338,25 @@ def test_a_round_without_survivors_hands_on_the_network_as_it_is(
     assert run.survivors["macs_ratio"].between(0, 1, inclusive="neither").all()
     for key in run.survivors["key"]:
         run.load_survivor(key)
+
+
+def test_the_baseline_teaches_in_every_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the pruned network that a later round begins with."""
+    made: list[Retraining] = []
+    retraining_of = stages.retraining_of
+
+    def recorded(setting: stages.Setting) -> Retraining:
+        made.append(retraining_of(setting))
+        return made[-1]
+
+    monkeypatch.setattr(stages, "retraining_of", recorded)
+    ep.run(config_from_dict(EXPERIMENT), {"retrain.distillation": 0.5}, out=tmp_path / "run")
+    weights, _ = files.read_tensors(RunFolder(tmp_path / "run" / "rounds" / "1").baseline)
+    first, second = made
+    assert first.teacher is None  # the problem's network, which is the baseline
+    assert second.teacher is not None
+    taught_by = second.teacher.state_dict()
+    assert all(torch.equal(taught_by[name], tensor) for name, tensor in weights.items())
 
 
 def test_rounds_of_a_network_given_as_an_object() -> None:

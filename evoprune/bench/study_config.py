@@ -9,6 +9,9 @@ from evoprune.config import Config
 from evoprune.config_loading import config_from_dict, read_mapping, validated
 from evoprune.errors import ConfigError
 
+ALIKE = {"compensation", "cost", "target_cost", "tolerance"}
+"""Keys of the section search that no variant may have: what is compared is measured and sought in the same way."""
+
 
 class StudyConfig(BaseModel):
     """Every method on every network at every target with every seed.
@@ -38,6 +41,12 @@ class StudyConfig(BaseModel):
 def load_study(path: Path) -> StudyConfig:
     """Reads and validates a study's YAML. Raises ConfigError: one line with the first complaint."""
     study = validated(StudyConfig, read_mapping(path, "a study's YAML"), source=str(path))
+    for own, keys in study.variants.items():
+        if alike := sorted(ALIKE & keys.keys()):
+            raise ConfigError(
+                f"{path}: variants.{own} must not have {', '.join(alike)}, for all methods of a study are judged "
+                "alike; write it under base.search, or leave it out"
+            )
     for name in study.networks:
         if network_config(study, name, str(path)).model.weights is None:
             raise ConfigError(f"{path}: networks.{name} must have model.weights, of a trained network")

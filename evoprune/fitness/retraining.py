@@ -26,7 +26,8 @@ class Retraining:
 
     split: what is trained on. seed: of every draw in it. train: how the baseline was trained. rewound: the whole
     network's weights at the epoch of its training that survivors are rewound to, for `rewind_weights`. zeros_stay:
-    weights of layers that are 0 where training goes on stay so, as single weights do that were pruned.
+    weights of layers that are 0 where training goes on stay so, as single weights do that were pruned. teacher: whose
+    outputs survivors are taught, where there is distillation; None: the problem's network.
     """
 
     config: RetrainConfig
@@ -36,6 +37,7 @@ class Retraining:
     train: TrainConfig = field(default_factory=TrainConfig)
     rewound: Mapping[str, Tensor] | None = None
     zeros_stay: bool = False
+    teacher: nn.Module | None = None
 
     @property
     def last_epoch(self) -> int:
@@ -137,9 +139,10 @@ class Retrainer:
         return after[0]
 
     def _taught(self) -> Distillation:
-        """The baseline as the teacher of all survivors."""
+        """By the teacher of all survivors."""
         retraining, config = self._retraining, self._retraining.config
-        teacher = Teacher(copied(self._problem.model), retraining.split, self._device, config.precision)
+        model = self._problem.model if retraining.teacher is None else retraining.teacher
+        teacher = Teacher(copied(model), retraining.split, self._device, config.precision)
         return Distillation(teacher, config.distillation, config.temperature)
 
     def _masks(self, genome: Genome, state: FitState) -> Mapping[str, Tensor]:

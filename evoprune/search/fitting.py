@@ -24,7 +24,7 @@ def fitted(space: SearchSpace, genome: Genome, target: float, cost_of: CostOf, i
     def changed(count: int) -> Genome:
         result = genome.copy()
         result[order[:count]] = 0 if over else 1
-        return space.repair(result, importance)
+        return space.repair(space.returned(result, genome), importance)
 
     low, high = 0, len(order)  # over: the fewest that go; else: the most that come back
     while low < high:
@@ -38,9 +38,14 @@ def fitted(space: SearchSpace, genome: Genome, target: float, cost_of: CostOf, i
 
 
 def least(space: SearchSpace) -> Genome:
-    """The genome that keeps no more than it must: least widths, of each layer's masks one of the fewest taps."""
+    """The genome that keeps no more than it must: least widths, no kernels, of each layer's masks those of fewest taps.
+
+    Kernels without which a map that must stay would go are left.
+    """
     genome = space.full()
     genome[: space.maps] = 0
+    for kernels in space.kernels:
+        genome[kernels.genes] = 0
     for strides in space.strides:
         genome[strides.genes] = int(strides.tap_table.sum(1).argmin())
     return space.repair(genome, np.zeros(space.genes))

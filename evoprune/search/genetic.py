@@ -30,13 +30,17 @@ class Genetic:
         self.front: list[Candidate] = []
 
     def known(self) -> tuple[tuple[float, int], ...]:
-        """What gets into no population: more errors than the last one that is in, at a cost for it or a higher one."""
+        """What gets into no population: more errors than the last one that is in, at a cost for it or a higher one.
+
+        What costs just as much as the next target is for that one's population.
+        """
         if not self._objective.targets:
             return ()
         targets = self._objective.targets
+        above = [*(float(np.nextafter(target, np.inf)) for target in targets[1:]), 0.0]
         return tuple(
-            (below, population[-1].score.errors)
-            for target, below, population in zip(targets, [*targets[1:], 0.0], self._populations, strict=True)
+            (least, population[-1].score.errors)
+            for target, least, population in zip(targets, above, self._populations, strict=True)
             if len(population) == self._size and self._is_in(population[-1], target)
         )
 

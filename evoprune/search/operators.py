@@ -7,7 +7,7 @@ import numpy as np
 from evoprune.config import SearchConfig
 from evoprune.search.criteria import Preferences
 from evoprune.space.kernel_genes import KernelGenes, StrideGenes
-from evoprune.space.plan import Genome, Group, SearchSpace
+from evoprune.space.plan import Genome, SearchSpace
 
 RANDOM_KEPT_FRACTIONS = (0.9, 0.75, 0.6, 0.45, 0.3)
 RANKED_KEPT_FRACTIONS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
@@ -42,13 +42,18 @@ class Operators:
         return genomes
 
     def crossover(self, one: Genome, other: Genome, rng: np.random.Generator) -> Genome:
-        """A child with each group's maps, each layer's kernels and each layer's strides whole from one parent."""
-        child = one.copy()
-        parts = self.space.parts
-        for part, swap in zip(parts, rng.random(len(parts)) < 0.5, strict=True):
-            if swap:
-                child[part.genes] = other[part.genes]
-        return self.space.repair(child, self.preferences.genes)
+        """A child with each group's maps, each layer's kernels and each layer's strides whole from one parent.
+
+        Kernels of maps that had gone in the parent whose kernels a layer has come back.
+        """
+        space, child = self.space, one.copy()
+        givers = [other if swap else one for swap in rng.random(len(space.parts)) < 0.5]
+        for part, giver in zip(space.parts, givers, strict=True):
+            child[part.genes] = giver[part.genes]
+        for part, giver in zip(space.parts, givers, strict=True):
+            if isinstance(part, KernelGenes):
+                space.bring_kernels_back(child, space.come_back(child, giver), part)
+        return space.repair(child, self.preferences.genes)
 
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
         """A genome in which genes have changed at about the config's three rates, at least one.
@@ -60,22 +65,23 @@ class Operators:
         """
         space, config = self.space, self.config
         kind, reach = rng.random(), 10 ** rng.uniform(*REACH)
-        binary: list[tuple[Group | KernelGenes, np.ndarray]] = [
-            *zip(space.groups, (self.preferences.maps[group.genes] for group in space.groups), strict=True),
-            *zip(space.kernels, self.preferences.kernels, strict=True),
-        ]
         rates = [config.mutation_rate] * len(space.groups) + [config.kernel_mutation_rate] * len(space.kernels)
         rates += [config.stride_mutation_rate] * len(space.strides)
         counts = rng.binomial([part.size for part in space.parts], np.minimum(reach * np.array(rates), 0.5))
         if not counts.any():
             counts[rng.integers(len(counts))] = 1
-        genome = genome.copy()
-        for (part, ranks), count in zip(binary, counts, strict=False):
-            if kind < NARROWER and isinstance(part, Group):  # fewer would come back at once, for widths are multiples
-                count = -(-count // part.round_to) * part.round_to
+        of_maps, of_kernels, of_strides = np.split(counts, np.cumsum([len(space.groups), len(space.kernels)]))
+        before, genome = genome, genome.copy()
+        for group, count in zip(space.groups, of_maps, strict=True):
+            if kind < NARROWER:  # fewer would come back at once, for widths are multiples
+                count = -(-count // group.round_to) * group.round_to
             if count:
-                _change_bits(genome[part.genes], int(count), ranks, kind, rng)
-        for strides, kept, count in zip(space.strides, self.preferences.strides, counts[len(binary) :], strict=True):
+                _change_bits(genome[group.genes], int(count), self.preferences.maps[group.genes], kind, rng)
+        genome = space.returned(genome, before)
+        for kernels, ranks, count in zip(space.kernels, self.preferences.kernels, of_kernels, strict=True):
+            if count:
+                _change_bits(genome[kernels.genes], int(count), ranks, kind, rng)
+        for strides, kept, count in zip(space.strides, self.preferences.strides, of_strides, strict=True):
             for gene in rng.permutation(strides.size)[:count]:
                 place = strides.start + gene
                 genome[place] = _other_mask(strides, int(genome[place]), kept[gene], kind, rng)

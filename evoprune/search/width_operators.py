@@ -53,13 +53,13 @@ class WidthOperators:
     def resized(self, genome: Genome, widths: np.ndarray) -> Genome:
         """The genome with such widths: the least important maps go, the most important ones come back."""
         space, ranks = self.maps.space, self.maps.preferences.maps
-        genome = genome.copy()
+        before, genome = genome, genome.copy()
         for group, width in zip(space.groups, widths.tolist(), strict=True):
             genes = genome[group.genes]  # a view
             order = np.argsort(-ranks[group.genes] - 2.0 * genes, kind="stable")  # what stays first, by rank
             genes[:] = 0
             genes[order[: max(width, 1)]] = 1
-        return space.repair(genome, self.maps.preferences.genes)
+        return space.repair(space.returned(genome, before), self.maps.preferences.genes)
 
     def _start(self, place: int, rng: np.random.Generator) -> Genome:
         """The ranked genome at one of the shares; inside layers, what the operators on genes start with."""

@@ -272,19 +272,34 @@ class SearchSpace:
             if not missing:
                 continue
             back = np.where(genome[group.genes] == 0, importance[group.genes], -np.inf)
-            for gene in group.start + _most_important(back, missing):
-                self._bring_back(genome, int(gene))
+            returns = np.zeros(self.maps, dtype=bool)
+            returns[group.start + _most_important(back, missing)] = True
+            genome[: self.maps][returns] = 1
+            for kernels in self.kernels:
+                self.bring_kernels_back(genome, returns, kernels)
         return genome
 
-    def _bring_back(self, genome: Genome, gene: int) -> None:
-        """Sets a map's gene and those of all kernels that make or read it, in place."""
-        genome[gene] = 1
+    def bring_kernels_back(self, genome: Genome, maps: np.ndarray, kernels: KernelGenes) -> None:
+        """Sets the genes of a layer's kernels that make or read one of these maps, in place. maps: bool (maps,).
+
+        A map that comes back needs that: kernels of one that has gone are gone.
+        """
+        layer = self.layer(kernels.weight)
+        for dim, of_map in ((layer.out_dim, kernels.of_kernel), (layer.in_dim, kernels.of_kernel.T)):
+            along = self.genes_along(kernels.weight, dim)
+            if along is not None:
+                genome[kernels.start + of_map[(along >= 0) & maps[along]].reshape(-1)] = 1
+
+    def returned(self, genome: Genome, before: Genome) -> Genome:
+        """The genome with all kernels of the maps that stay in it and had gone before. Returns a new genome."""
+        genome = genome.copy()
         for kernels in self.kernels:
-            layer = self.layer(kernels.weight)
-            for dim, of_map in ((layer.out_dim, kernels.of_kernel), (layer.in_dim, kernels.of_kernel.T)):
-                along = self.genes_along(kernels.weight, dim)
-                if along is not None:
-                    genome[kernels.start + of_map[along == gene].reshape(-1)] = 1
+            self.bring_kernels_back(genome, self.come_back(genome, before), kernels)
+        return genome
+
+    def come_back(self, genome: Genome, before: Genome) -> np.ndarray:
+        """Whether each map stays in a genome and had gone before. Returns bool (maps,)."""
+        return (genome[: self.maps] != 0) & (before[: self.maps] == 0)
 
     @staticmethod
     def allowed_width(group: Group, width: int) -> int:

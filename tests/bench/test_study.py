@@ -183,6 +183,10 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
         ({"networks": {"n": {"model": {"network": "resnet20"}}}}, "networks.n must have model.weights"),
         ({"networks": {"n": {"modle": {"network": "resnet20"}}}}, "modle is no key; the nearest is model"),
         ({"variants": {"mine": {"algoritm": "widths"}}}, "algoritm is no key; the nearest is search.algorithm"),
+        (
+            {"variants": {"mine": {"cost": "params"}}},
+            "variants.mine must not have cost, for all methods of a study are",
+        ),
         ({"metods": []}, "metods is no key; the nearest is methods"),
         ({"seeds": "x"}, "seeds"),
     ],

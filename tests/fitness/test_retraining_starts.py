@@ -104,6 +104,22 @@ def test_a_rewound_learning_rate_starts_from_the_trained_weights(
     assert same(start.weights, cut(problem, genome, history[3]))
 
 
+def test_who_teaches_is_the_problems_network_or_one_that_is_given(
+    problem: Problem, genome: Genome, few: Split, history: list[dict[str, Tensor]]
+) -> None:
+    """Nothing but the teacher's outputs is learnt: the same from the same network, something else from another one."""
+    other = build_network("4C3-MP4-8FC-10", (1, 28, 28), 10, torch.Generator())
+    other.load_state_dict(history[0])
+    settings = retraining(few, "keep", 1)
+    settings = dataclasses.replace(settings, config=settings.config.model_copy(update={"distillation": 1.0}))
+    learnt = []
+    for teacher in (None, problem.model, other):
+        retrainer = Retrainer(problem, dataclasses.replace(settings, teacher=teacher), CPU)
+        learnt.append(retrainer.epoch(genome, retrainer.start(genome))[1].weights)
+    assert same(learnt[0], learnt[1])
+    assert not same(learnt[0], learnt[2])
+
+
 def test_fresh_weights_are_of_the_layers_that_are_left(problem: Problem, genome: Genome, few: Split) -> None:
     """As `nn.Linear` of that width draws them: the bound 1 / sqrt(inputs) is that of the inputs that are left."""
     settings = retraining(few, "anew")

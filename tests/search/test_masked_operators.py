@@ -12,9 +12,12 @@ from torch import nn
 import evoprune as ep
 from evoprune.config import SearchConfig
 from evoprune.search.criteria import Preferences, magnitude_preferences
+from evoprune.search.fitting import fitted, least
 from evoprune.search.importance import of_kernels, of_strides
 from evoprune.search.operators import Operators
 from evoprune.search.weight_criteria import magnitude
+from evoprune.search.width_operators import WidthOperators
+from evoprune.space.cost import cost
 from evoprune.space.plan import Genome, SearchSpace
 
 some = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -144,23 +147,35 @@ def test_crossover_takes_parts_whole(seed: int) -> None:
         parent[space.kernels[1].genes] = 1  # every one of the last maps is read
     child = operators.crossover(one, other, rng)
     for part in space.parts:
-        assert child[part.genes].tolist() in (one[part.genes].tolist(), other[part.genes].tolist())
+        if part not in space.kernels:
+            assert child[part.genes].tolist() in (one[part.genes].tolist(), other[part.genes].tolist())
+    for kernels, makes, reads in zip(space.kernels, (slice(10, 22), None), (slice(0, 10), slice(10, 22)), strict=True):
+        wanted = []
+        for parent in (one, other):  # kernels of maps that the parent does not have are all there
+            back = (child > parent)[:22]
+            made = back[makes] if makes else np.zeros(3, bool)
+            wanted.append(parent[kernels.genes] | (made[:, None] | back[reads]).reshape(-1))
+        assert child[kernels.genes].tolist() in [genes.tolist() for genes in wanted]
 
 
 @pytest.mark.parametrize("kind", range(3))
 def test_each_kind_has_a_rate_of_its_own(kind: int) -> None:
-    """At a rate of 0.1 for one kind and 0 for the others, that kind changes, and about so much."""
+    """At a rate of 0.1 for one kind and 0 for the others, that kind changes, and about so much.
+
+    Kernels of maps that have gone are not counted: they come back with their maps.
+    """
     rates = [0.0, 0.0, 0.0]
     rates[kind] = 0.1
     operators, rng = breeding((rates[0], rates[1], rates[2])), np.random.default_rng(0)
     genome = wide()[1].full()
     genome[:22:4], genome[23:178:5], genome[179:] = 0, 0, 1  # room on both sides
     genome = wide()[1].canonical(genome)
-    changed = np.array(
-        [[int((a != b).sum()) for a, b in zip(kinds(genome), kinds(operators.mutate(genome, rng)), strict=True)]
-         for _ in range(300)]
-    )  # fmt: skip
-    share = changed.mean(0) / [22, 156, 23]
+    stays = genome[:22] != 0
+    counted = np.ones(len(genome), dtype=bool)
+    counted[22:178] = np.concatenate([np.outer(stays[10:], stays[:10]).reshape(-1), np.tile(stays[10:], 3)])
+    changed = np.array([(operators.mutate(genome, rng) != genome) & counted for _ in range(300)])
+    share = np.array([part.mean() / all_of.mean() for part, all_of in zip(
+        np.split(changed, [22, 178], axis=1), np.split(counted, [22, 178]), strict=True)])  # fmt: skip
     assert 0.05 < share[kind] < 0.2
     others = [place for place in range(3) if place != kind]
     assert (share[others] < 0.02).all()
@@ -195,3 +210,68 @@ def test_preferences_have_a_value_for_every_gene() -> None:
     preferences: Preferences = magnitude_preferences(model, space)
     assert preferences.genes.shape == (space.genes,)
     assert ep.SearchSpace.repair(space, space.full(), preferences.genes).tolist() == space.full().tolist()
+
+
+# --- maps that come back where there are kernels
+
+
+def halves() -> tuple[Operators, Genome, Genome]:
+    """Of maps and kernels: the first 5 and 6 of 10 and 12 maps with all their kernels, and the others."""
+    model, space = wide((True, True, False))
+    first, other = space.full(), space.full()
+    first[[*range(5, 10), *range(16, 22)]] = 0
+    other[[*range(5), *range(10, 16)]] = 0
+    operators = Operators(space, magnitude_preferences(model, space), SearchConfig())
+    return operators, space.canonical(first), space.canonical(other)
+
+
+def test_what_a_dead_map_loses_comes_back_with_it() -> None:
+    """A removed map's kernels are gone; the whole network has 120 + 36 kernels besides."""
+    operators, first, _ = halves()
+    space = operators.space
+    assert first[space.kernels[0].genes].sum() == 6 * 5
+    assert (space.returned(space.full(), first) == 1).all()
+    assert (space.returned(first, first) == first).all()
+
+
+def test_other_widths_are_wider_as_often_as_narrower() -> None:
+    operators, first, _ = halves()
+    rng, space = np.random.default_rng(0), operators.space
+    widths = [space.widths(space.canonical(WidthOperators(operators).mutate(first, rng))) for _ in range(200)]
+    assert np.mean(np.array(widths)[:, 0] > 5) > 0.25
+    assert np.mean(np.array(widths)[:, 1] > 6) > 0.25
+    resized = space.canonical(WidthOperators(operators).resized(first, np.array([8, 12])))
+    assert space.widths(resized).tolist() == [8, 12]
+    assert resized[space.kernels[0].genes].sum() == 12 * 8
+
+
+def test_mutations_of_maps_give_back_too() -> None:
+    operators, first, _ = halves()
+    rng, space = np.random.default_rng(0), operators.space
+    children = [space.widths(space.canonical(operators.mutate(first, rng))).sum() for _ in range(300)]
+    assert np.mean(np.array(children) > 11) > 0.1  # a quarter of the mutations widen, of kernels alone, too
+
+
+def test_crossed_maps_keep_their_widths() -> None:
+    """Maps of one parent with kernels of the other, which has none for them: they are all there."""
+    operators, first, other = halves()
+    rng, space = np.random.default_rng(0), operators.space
+    for _ in range(20):
+        assert space.widths(space.canonical(operators.crossover(first, other, rng))).tolist() == [5, 6]
+
+
+def test_maps_come_back_for_a_target() -> None:
+    operators, first, _ = halves()
+    space = operators.space
+    target = cost(space, space.full()).macs
+    whole = fitted(space, first, target, lambda genome: cost(space, genome).macs, operators.preferences.genes)
+    assert (whole == 1).all()
+
+
+def test_kernels_alone_may_go_for_a_target() -> None:
+    """The least genome has none; what has one input stays: 10 maps of 9 taps at 8 x 8 places."""
+    _, space = wide((False, True, False))
+    assert cost(space, least(space)).macs == 10 * 9 * 64
+    ranks = np.random.default_rng(0).random(space.genes)
+    genome = fitted(space, space.full(), 8000, lambda one: cost(space, one).macs, ranks)
+    assert 8000 - 9 * 36 < cost(space, genome).macs <= 8000
