@@ -210,7 +210,8 @@ class SearchConfig(Section):
     )
     refinement: float = fraction(
         0.33,
-        "share of children of the algorithm widths whose single maps are varied instead of their widths",
+        "share of children of the algorithm widths whose single maps are varied instead of their widths; with "
+        "space.kernels or space.strides at least half, whose kernels and strides are varied, too",
         "0.33 is one child in three",
     )
     litter: int = whole(

@@ -68,7 +68,7 @@ class RandomSearch:
 def drawn_at(space: SearchSpace, target: float, cost_of: CostOf, rng: np.random.Generator) -> Genome:
     """A genome of random parts that costs the target at most: every group and layer keeps the same share.
 
-    Strides are drawn from their tables, all masks equally likely.
+    Strides are drawn from their tables, all masks equally likely; `fitted` then comes to the target.
     """
     genome = space.full()
     for strides in space.strides:

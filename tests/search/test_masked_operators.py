@@ -15,6 +15,7 @@ from evoprune.search.criteria import Preferences, magnitude_preferences
 from evoprune.search.fitting import fitted, least
 from evoprune.search.importance import of_kernels, of_strides
 from evoprune.search.operators import Operators
+from evoprune.search.random_search import drawn_at
 from evoprune.search.weight_criteria import magnitude
 from evoprune.search.width_operators import WidthOperators
 from evoprune.space.cost import cost
@@ -275,3 +276,19 @@ def test_kernels_alone_may_go_for_a_target() -> None:
     ranks = np.random.default_rng(0).random(space.genes)
     genome = fitted(space, space.full(), 8000, lambda one: cost(space, one).macs, ranks)
     assert 8000 - 9 * 36 < cost(space, genome).macs <= 8000
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+@pytest.mark.parametrize("kinds", [(False, False, True), (True, False, True), (True, True, True)])
+def test_strides_are_drawn_for_a_target(share: float, kinds: tuple[bool, bool, bool]) -> None:
+    """Masks drawn at random keep a third to a half of the taps; then maps go, or masks get fewer or more taps.
+
+    What moves last is one gene: of strides those that leave a map, a tenth of the MACs at most.
+    """
+    _, space = wide(kinds)
+    whole = cost(space, space.full()).macs
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        genome = drawn_at(space, share * whole, lambda one: cost(space, one).macs, rng)
+        assert (share - 0.1) * whole < cost(space, genome).macs <= share * whole
+        space.check(genome)
