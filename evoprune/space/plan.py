@@ -292,9 +292,9 @@ class SearchSpace:
 
     def returned(self, genome: Genome, before: Genome) -> Genome:
         """The genome with all kernels of the maps that stay in it and had gone before. Returns a new genome."""
-        genome = genome.copy()
+        genome, maps = genome.copy(), self.come_back(genome, before)
         for kernels in self.kernels:
-            self.bring_kernels_back(genome, self.come_back(genome, before), kernels)
+            self.bring_kernels_back(genome, maps, kernels)
         return genome
 
     def come_back(self, genome: Genome, before: Genome) -> np.ndarray:
