@@ -106,7 +106,7 @@ def make_algorithm(
         case "ranking":
             return RankingSearch(space, ranking(space, preferences.importance, config.scope), objective, cost_of)
         case "particle_filter":
-            return ParticleFilter(by_maps, objective, rng)
+            return ParticleFilter(by_maps, objective, config.generations, rng)
         case "genetic":
             return Genetic(by_maps, objective, config.population, rng)
         case "nsga2":

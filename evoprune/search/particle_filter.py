@@ -25,17 +25,19 @@ class ParticleFilter:
     A particle's weight falls exponentially with its MCR; particles are resampled by weight (systematically, Kitagawa
     1996), and against impoverishment crossed and mutated. Without a target the ratio rises while the best particle is
     within the tolerance, else the last one that was is tried again with other particles; with targets it rises to
-    each of them in turn and stays at the last.
+    each of them in turn, has as many of the `generations` to spare at each, and stays at the last.
     Anwar, Hwang and Sung 2017, section 4.
     """
 
-    def __init__(self, breeder: Breeder, objective: Objective, rng: np.random.Generator):
+    def __init__(self, breeder: Breeder, objective: Objective, generations: int, rng: np.random.Generator):
         whole = breeder.cost_of(breeder.whole)
         self._breeder = breeder
         self._objective = objective
         self._rng = rng
         self._step = step_to(objective.floor / whole)
         self._level = max(self._step * whole, *objective.targets[:1], 0.0)
+        self._stays = generations_to_spare(generations, len(objective.targets))
+        self._stayed = 0
         self._particles: list[Candidate] = []
         self.front: list[Candidate] = []
 
@@ -64,14 +66,17 @@ class ParticleFilter:
         reached = [one for one in candidates if self._objective.cost_of(one) <= self._level]
         kept_up = bool(self._objective.targets) or any(one.score.feasible for one in reached)
         self._particles = reached or self._particles or list(candidates)
-        if kept_up:
-            self._level = self._next_level()
+        if self._level in self._objective.targets and self._stayed < self._stays:
+            self._stayed += 1
+        elif kept_up:
+            self._level, self._stayed = self._next_level(), 0
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `restore` goes on."""
         return {
             "rng": self._rng.bit_generator.state,
             "level": self._level,
+            "stayed": self._stayed,
             "particles": [candidate.key for candidate in self._particles],
             "front": [candidate.key for candidate in self.front],
         }
@@ -80,6 +85,7 @@ class ParticleFilter:
         """The state of before; `candidates` by key, as they were told."""
         self._rng.bit_generator.state = state["rng"]
         self._level = state["level"]
+        self._stayed = state["stayed"]
         self._particles = [candidates[key] for key in state["particles"]]
         self.front = [candidates[key] for key in state["front"]]
 
@@ -94,6 +100,11 @@ class ParticleFilter:
 def step_to(share: float) -> float:
     """The factor a generation that gets to a share of the cost; share 0: there is no target."""
     return min(STEP, share ** (1 / FALL)) if share > 0 else STEP
+
+
+def generations_to_spare(generations: int, targets: int) -> int:
+    """What every target can have beyond the generation that gets to it, when the last one is to have as many, too."""
+    return max(0, generations - FALL - (targets - 1)) // targets if targets else 0
 
 
 def weights(rates: Sequence[float]) -> np.ndarray:

@@ -317,3 +317,11 @@ def test_particles_get_to_the_last_target_within_six_generations_and_one_a_targe
     config = SearchConfig(algorithm="particle_filter", population=6, generations=8, target_cost=(0.5, 0.1))
     most = [max(c.score.macs for c in told[1:]) / MACS_A_GENE for told in searched(workers, config).candidates]
     assert most == [136, 100, 68, 46, 31, 21, 20, 20, 20]  # 200 * 0.1 ** (1 / 6) = 136.3; 100 * that: 68.1, 46.4, ...
+
+
+def test_particles_have_as_many_generations_to_spare_at_each_target() -> None:
+    """Of twelve, six to fall and one for the target between: five to spare, two for each target and one more."""
+    workers = Counting(space_of(100, 100), np.zeros(200, dtype=bool))
+    config = SearchConfig(algorithm="particle_filter", population=6, generations=12, target_cost=(0.5, 0.1))
+    most = [max(c.score.macs for c in told[1:]) / MACS_A_GENE for told in searched(workers, config).candidates]
+    assert most == [136, 100, 100, 100, 68, 46, 31, 21, 20, 20, 20, 20, 20]
