@@ -181,7 +181,7 @@ class SearchConfig(Section):
         "auto",
         "which parts are more important: first candidates and mutations rather keep them; what is computed on examples "
         "takes the calibration images with their labels; elimination: what compensation cannot make up for; oracle: "
-        "the change of the loss without each map; auto: elimination where scores are compensated, else l1",
+        "the change of the loss without each map; auto: elimination, or l1 where that says nothing",
         CriterionChoice,
     )
     scope: Scope = choice(
@@ -265,13 +265,6 @@ class SearchConfig(Section):
     def in_rounds(self) -> bool:
         """Whether a run has rounds: those listed, or a schedule's steps."""
         return bool(self.rounds) or self.steps > 1
-
-    @property
-    def ranked_by(self) -> CriterionName:
-        """The criterion that `auto` stands for, or the one that is named."""
-        if self.criterion != "auto":
-            return self.criterion
-        return "elimination" if self.compensation == "gram" else "l1"
 
     @property
     def allowed_rise(self) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evoprune.config import (
     Config,
-    CriterionName,
+    CriterionChoice,
     DataConfig,
     ModelConfig,
     RecordConfig,
@@ -101,7 +101,7 @@ def evolve(
     network = copy.deepcopy(model).cpu().eval()
     classes = _count_classes(network, images, labels)
     plan = discover(round_configs(config)[0].space, model, example_input)
-    calibration_labels = _calibration_labels(calibration_batches, len(calibration_images), config.search.ranked_by)
+    calibration_labels = _calibration_labels(calibration_batches, len(calibration_images), config.search.criterion)
     channels, height, width = images.shape[1:]
     data = Data(
         train=_split(*training),
@@ -153,11 +153,11 @@ def _images(batches: Sequence[Any]) -> Tensor:
     return torch.cat(tensors).detach().cpu()
 
 
-def _calibration_labels(batches: Sequence[Any], count: int, criterion: CriterionName) -> Tensor:
+def _calibration_labels(batches: Sequence[Any], count: int, criterion: CriterionChoice) -> Tensor:
     """The labels of `count` images, where every batch has some; else zeros, unless the criterion looks at them."""
     if all(_is_labelled(batch) for batch in batches):
         return torch.cat([batch[1] for batch in batches]).detach().cpu().long()
-    if CRITERIA[criterion].labels:
+    if criterion != "auto" and CRITERIA[criterion].labels:
         raise DataError(
             f"calibration must have labels where search.criterion is {criterion}, not images alone; "
             "give (images, labels) or a DataLoader of them, or take l1"

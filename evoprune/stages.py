@@ -202,8 +202,10 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     """Runs what is left of the search. Returns the survivors, cheapest first."""
     config, folder, space = setting.config, setting.folder, setting.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    subject = subject_of(problem, workers, setting.data.calibration, config.seed, setting.device)
-    preferences = preferences_of(config.search.ranked_by, subject)
+    subject = subject_of(
+        problem, workers, setting.data.calibration, config.seed, setting.device, gram_bytes(config.workers)
+    )
+    preferences = preferences_of(config.search.criterion, subject)
     whole = whole_cost(setting, problem)
     algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng, whole)
     fingerprint = search_fingerprint(config, space)
@@ -227,8 +229,13 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
     return choose_survivors(front, config.retrain.survivors, Objective.of(config.search, whole))
 
 
-def subject_of(problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device) -> Subject:
-    """What criteria of importance look at: the baseline, and the calibration images with their labels."""
+def subject_of(
+    problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device, most_gram_bytes: int
+) -> Subject:
+    """What criteria of importance look at: the baseline, and the calibration images with their labels.
+
+    most_gram_bytes: what statistics of layers' inputs may take, where there are none yet.
+    """
     images, labels = calibration.tensors()
     examples = Examples(images, labels)
     return Subject(
@@ -240,6 +247,7 @@ def subject_of(problem: Problem, workers: Workers, calibration: Split, seed: int
         losses=lambda genomes: workers.losses(genomes, examples),
         device=device,
         statistics=problem.statistics,
+        most_gram_bytes=most_gram_bytes,
     )
 
 

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from evoprune.config import Config, CriterionName
 from evoprune.errors import ConfigError
+from evoprune.fitness.batching import gram_bytes
 from evoprune.fitness.workers import open_crew
 from evoprune.nets.data import load_data
 from evoprune.nets.training import resolve_device
@@ -58,7 +59,7 @@ def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> 
     data, device = load_data(config.data, config.seed), resolve_device(config.device)
     with open_crew(config.workers, device) as crew:
         workers = crew.workers(problem)
-        subject = subject_of(problem, workers, data.calibration, config.seed, device)
+        subject = subject_of(problem, workers, data.calibration, config.seed, device, gram_bytes(config.workers))
         report(f"oracle: {problem.space.maps} maps, {len(subject.labels)} images, {workers.count} workers")
         oracle = _raw(ORACLE, subject)
     rows: list[CorrelationRow] = []

@@ -12,6 +12,7 @@ from evoprune.bench.study_config import StudyConfig, network_config
 from evoprune.bench.torch_pruning_choices import IMPORTANCES, torch_pruning_genome
 from evoprune.config import Algorithm, Config, CriterionName, RetrainStart, Scope, SearchConfig
 from evoprune.errors import ConfigError
+from evoprune.fitness.batching import gram_bytes
 from evoprune.fitness.candidate import Candidate
 from evoprune.fitness.conditions import ImageRecord
 from evoprune.fitness.scoring import Problem
@@ -22,6 +23,7 @@ from evoprune.schedules import Schedule
 from evoprune.search.algorithms import make_algorithm
 from evoprune.search.criteria import CRITERIA, map_importance, preferences_of
 from evoprune.search.fitting import fitted
+from evoprune.search.importance import Subject
 from evoprune.search.loop import LoopState, evolve
 from evoprune.search.objective import Objective
 from evoprune.search.ranking import ranked_genome
@@ -202,12 +204,18 @@ def _choice(bench: Bench, method: Method, seed: int) -> tuple[tuple[Genome, ...]
             train = bench.data.train
             return tuple(torch_pruning_genome(problem, train, method.by, across, cost) for cost in bench.costs), 0
         case "ranking":
-            subject = subject_of(problem, bench.workers, bench.data.calibration, seed, bench.device)
+            subject = subject_in(bench, seed)
             values = map_importance(cast(CriterionName, method.by), subject)
             ranked = (ranked_genome(space, values, cost, method.scope, problem.cost_of) for cost in bench.costs)
             return tuple(ranked), 0
         case "scheduled" | "unstructured":
             raise AssertionError(f"{method.name} is trained while it chooses: see study_starts")
+
+
+def subject_in(bench: Bench, seed: int) -> Subject:
+    """What criteria look at, with a seed of the study's."""
+    most_gram_bytes = gram_bytes(bench.config.workers)
+    return subject_of(bench.problem, bench.workers, bench.data.calibration, seed, bench.device, most_gram_bytes)
 
 
 def even_widths(problem: Problem, target: float) -> Genome:
@@ -220,9 +228,7 @@ def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Geno
     """The best genome found for each target, by one search for all of them, and how many were scored."""
     problem, space = bench.problem, bench.problem.space
     rng = np.random.default_rng([seed, SEARCH_SEED])
-    preferences = preferences_of(
-        config.ranked_by, subject_of(problem, bench.workers, bench.data.calibration, seed, bench.device)
-    )
+    preferences = preferences_of(config.criterion, subject_in(bench, seed))
     objective = Objective(config.cost, bench.costs)
     maker = make_algorithm(space, config, preferences, problem.cost_of, rng)
     told: list[Candidate] = []

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from evoprune.bench.study_methods import SINGLE_WEIGHTS, Bench, Method
+from evoprune.bench.study_methods import SINGLE_WEIGHTS, Bench, Method, subject_in
 from evoprune.config import Config, CriterionName
 from evoprune.errors import ConfigError
 from evoprune.fitness.batching import gram_bytes
@@ -28,7 +28,7 @@ from evoprune.search.ranking import ranked_genome
 from evoprune.search.unstructured import kept_fraction_for, weight_masks
 from evoprune.space.cost import Cost, cost
 from evoprune.space.plan import Genome
-from evoprune.stages import RETRAIN_SEED, subject_of
+from evoprune.stages import RETRAIN_SEED
 from evoprune.surgery.compaction import compact
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.unstructured import WeightMasks, masked, sparse_cost
@@ -70,7 +70,7 @@ def last_retraining(bench: Bench, method: Method, steps: int, seed: int) -> Retr
 def _unstructured(bench: Bench, method: Method, seed: int) -> list[Start]:
     """Masks on single weights of the whole network, all else of which stays: see `surgery.unstructured`."""
     problem, space = bench.problem, bench.problem.space
-    subject = subject_of(problem, bench.workers, bench.data.calibration, seed, bench.device)
+    subject = subject_in(bench, seed)
     scores = weight_importance(SINGLE_WEIGHTS[method.by], subject)
     starts = []
     for params in bench.costs:
@@ -102,7 +102,7 @@ def _stepped(bench: Bench, method: Method, steps: int, seed: int) -> list[Start]
 def _pruned(bench: Bench, method: Method, genome: Genome, posed: Problem, target: float, seed: int) -> Start:
     """The network of the genome, posed as a problem of its own, brought to a cost by its own ranking."""
     local = SerialCrew(bench.device, bench.config.workers.threads).workers(posed)
-    subject = subject_of(posed, local, bench.data.calibration, seed, bench.device)
+    subject = subject_in(replace(bench, problem=posed, workers=local), seed)
     values = map_importance(cast(CriterionName, method.by), subject)
     smaller = ranked_genome(posed.space, values, target, method.scope, posed.cost_of)
     [outcome] = score(local, [smaller], posed.first_conditions())

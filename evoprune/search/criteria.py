@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from torch import nn
 
-from evoprune.config import CriterionName
+from evoprune.config import CriterionChoice, CriterionName
 from evoprune.errors import ConfigError
 from evoprune.search import data_criteria as data
 from evoprune.search import synflow
@@ -148,8 +148,21 @@ class Preferences:
         return np.concatenate((self.maps, *self.kernels, *(np.zeros(len(values)) for values in self.strides)))
 
 
-def preferences_of(name: CriterionName, subject: Subject) -> Preferences:
-    """Preferences by a criterion, and by the weights' magnitude where it says nothing of kernels or taps."""
+def preferences_of(choice: CriterionChoice, subject: Subject) -> Preferences:
+    """Preferences by a criterion, and by the weights' magnitude where it says nothing of kernels or taps.
+
+    auto: elimination, which ranks best whether scores are compensated or not; by the magnitude where it says nothing.
+    Raises ConfigError as `map_importance`.
+    """
+    if choice == "auto":
+        try:
+            return _preferences_by("elimination", subject)
+        except ConfigError:
+            return _preferences_by("l1", subject)
+    return _preferences_by(choice, subject)
+
+
+def _preferences_by(name: CriterionName, subject: Subject) -> Preferences:
     space = subject.space
     importance = map_importance(name, subject) if space.maps else np.zeros(0)
     return Preferences(

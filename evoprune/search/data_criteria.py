@@ -198,7 +198,8 @@ def elimination(subject: Subject) -> list[LayerValues]:
     model, space = subject.model, subject.space
     statistics = subject.statistics
     if statistics is None:
-        statistics = gram_statistics(copied(model).to(subject.device), space, subject.images.to(subject.device))
+        images = subject.images.to(subject.device)
+        statistics = gram_statistics(copied(model).to(subject.device), space, images, subject.most_gram_bytes)
     tensors = {name: tensor.detach().to(subject.device) for name, tensor in named_tensors(model)}
     values = []
     for group, found in zip(space.groups, eliminations(space, tensors, statistics), strict=True):

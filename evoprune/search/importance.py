@@ -28,7 +28,7 @@ class Subject:
 
     model: trained, in eval mode. images: float (n, c, h, w), labels: int64 (n,): examples out of the training split.
     rng: of what is drawn. losses: of whole networks, who computes them is free. device: where gradients are computed.
-    statistics: of the layers' inputs, where they are known already.
+    statistics: of the layers' inputs, where they are known already; else, what they may take (None: no bound).
     """
 
     model: nn.Module
@@ -39,6 +39,7 @@ class Subject:
     losses: Losses
     device: torch.device
     statistics: Statistics | None = None
+    most_gram_bytes: int | None = None
 
     def network(self) -> nn.Module:
         """A copy of the model on the device, all of whose parameters take gradients."""

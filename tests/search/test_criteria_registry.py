@@ -1,6 +1,7 @@
 """Every criterion by its name, on a network of several kinds of layers; and as Torch-Pruning has it."""
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -110,6 +111,16 @@ def test_a_network_without_batch_norm() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     with pytest.raises(ConfigError, match=r"batch_norm_scale needs batch norms .* this network has none; take l1"):
         map_importance("batch_norm_scale", subject_of(model, torch.randn(2, 1, 6, 6)))
+
+
+def test_auto_is_elimination_and_the_magnitude_where_that_says_nothing() -> None:
+    subject = small(masks=True)
+    unbounded = [preferences_of(choice, subject).importance.tolist() for choice in ("auto", "elimination", "l1")]
+    assert unbounded[0] == unbounded[1] != unbounded[2]
+    without = replace(subject, most_gram_bytes=1)
+    with pytest.raises(ConfigError, match="elimination says nothing of this network's feature maps; take l1"):
+        preferences_of("elimination", without)
+    assert preferences_of("auto", without).importance.tolist() == unbounded[2]
 
 
 def test_normalisations_by_hand() -> None:

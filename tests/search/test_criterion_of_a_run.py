@@ -34,9 +34,8 @@ def test_first_candidates_keep_what_it_finds_important(
     folder = RunFolder(tmp_path / "none")
     setting = stages.Setting(run.config, folder, tiny_runs.data(run), model.eval(), space, CPU, SilentProgress())
     problem = stages.unmeasured_problem(setting, model)
-    subject = stages.subject_of(
-        problem, SerialCrew(CPU, 1).workers(problem), setting.data.calibration, run.config.seed, CPU
-    )
+    workers = SerialCrew(CPU, 1).workers(problem)
+    subject = stages.subject_of(problem, workers, setting.data.calibration, run.config.seed, CPU, 2**30)
     importance = map_importance(criterion, subject)
     key = run.candidates[run.candidates.generation == 0].key.iloc[1]  # the first one by rank alone
     stays = run.genome(key)[: space.maps] != 0
