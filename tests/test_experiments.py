@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from evoprune import pipeline
+from evoprune.bench.population import read_population
 from evoprune.cli import app
 from evoprune.config_loading import load_config
 from evoprune.nets import datasets
@@ -176,6 +177,16 @@ def test_it_says_how_to_get_its_data(name: str, message: str, tmp_path: Path, mo
     assert "the network is unreachable" in line
     assert re.search(message, line)
     assert not out.exists()
+
+
+def test_the_recorded_generation_is_of_the_benchmark_s_search() -> None:
+    """What `evoprune bench fitness` has to read, with the defaults of today."""
+    config = load_config(FOLDER / "bench_fitness.yaml")
+    network = build_network(config.model.network, GREY, 10, torch.Generator().manual_seed(0))
+    space = pipeline.discover(config.space, network, torch.zeros(1, *GREY))
+    population = read_population(FOLDER.parent / "results/bench_fitness_population.json", config, space)
+    assert len(population.genomes) == config.search.population
+    assert {len(genome) for genome in population.genomes} == {space.genes}
 
 
 def test_fashion_mnist_is_found_where_debian_puts_it() -> None:
