@@ -16,7 +16,7 @@ from evoprune.bench import study as study_module
 from evoprune.bench.study import run_study
 from evoprune.bench.study_config import StudyConfig, load_study, network_config
 from evoprune.bench.study_methods import even_widths, known_methods
-from evoprune.bench.study_plot import plot_study, study_summary
+from evoprune.bench.study_plot import plot_study, study_summary, worst_first
 from evoprune.bench.study_table import CELL
 from evoprune.bench.torch_pruning_choices import IMPORTANCES, kept_at, torch_pruning_genome
 from evoprune.cli import app
@@ -173,6 +173,12 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
     assert summary.spread.iloc[1] == pytest.approx(0.0707)
     plot_study(table, tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lines_of_the_picture_go_by_the_compensated_means() -> None:
+    rows = [("a", "gram", 0.1), ("a", "none", 0.9), ("b", "gram", 0.2), ("b", "none", 0.3), ("c", "none", 0.15)]
+    cell = pd.DataFrame(rows, columns=["method", "compensation", "mcr_test"])
+    assert worst_first(cell) == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize(
