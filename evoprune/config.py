@@ -335,8 +335,8 @@ class RetrainConfig(Section):
         Precision,
     )
     distillation: float = fraction(
-        0.0,
-        "weight of the distillation loss, with the unpruned baseline as the teacher, against the labels' loss",
+        0.5,
+        "weight of the distillation loss, with the unpruned baseline as the teacher, against the labels' loss; 0: none",
         "0.9 is nine parts of ten",
     )
     temperature: float = positive(4.0, "temperature of the distillation's softened outputs")
