@@ -32,6 +32,8 @@ CriterionName = Literal[
     "random",
 ]
 CriterionChoice = Literal["auto", CriterionName]
+FitnessName = Literal["errors", "divergence"]
+FitnessChoice = Literal["auto", FitnessName]
 Scope = Literal["local", "global"]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
@@ -177,6 +179,13 @@ class SearchConfig(Section):
         "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
         CostName,
     )
+    fitness: FitnessChoice = choice(
+        "auto",
+        "what candidates of the same cost are compared by, on the validation images: errors: misclassified ones; "
+        "divergence: how far outputs are from the unpruned network's (Kullback-Leibler), of which few images say more; "
+        "auto: divergence for the algorithm widths at a target_cost, else errors, as the tolerance is",
+        FitnessChoice,
+    )
     criterion: CriterionChoice = choice(
         "auto",
         "which parts are more important: first candidates and mutations rather keep them; what is computed on examples "
@@ -270,6 +279,13 @@ class SearchConfig(Section):
     def allowed_rise(self) -> float:
         """The absolute rise in MCR that candidates may have: the tolerance; any, where targets say what they cost."""
         return 1.0 if self.targets else self.tolerance
+
+    @property
+    def judged_by(self) -> FitnessName:
+        """What candidates of the same cost are compared by."""
+        if self.fitness != "auto":
+            return self.fitness
+        return "divergence" if self.algorithm == "widths" and self.targets else "errors"
 
     @property
     def targets(self) -> tuple[float, ...]:

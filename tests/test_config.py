@@ -271,6 +271,20 @@ def test_a_bad_override_text_is_named(text: str, expected: str) -> None:
     assert str(caught.value) == expected
 
 
+@pytest.mark.parametrize(
+    ("search", "judged_by"),
+    [
+        ({}, "errors"),
+        ({"target_cost": 0.5}, "divergence"),
+        ({"target_cost": 0.5, "fitness": "errors"}, "errors"),
+        ({"target_cost": 0.5, "algorithm": "genetic"}, "errors"),
+        ({"fitness": "divergence", "algorithm": "nsga2"}, "divergence"),
+    ],
+)
+def test_what_candidates_are_compared_by(search: dict[str, object], judged_by: str) -> None:
+    assert config_from_dict({"name": "a", "search": search}).search.judged_by == judged_by
+
+
 def test_a_config_is_frozen() -> None:
     config = config_from_dict({"name": "a"})
     with pytest.raises(ValueError, match="frozen"):

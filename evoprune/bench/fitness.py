@@ -214,7 +214,7 @@ def _reference(reference: Reference, problem: Problem) -> Score:
     return score
 
 
-def agree(found: Tally, truth: Tally, beaten_above: int, tolerated: int) -> bool:
+def agree(found: Tally, truth: Tally, beaten_above: float, tolerated: int) -> bool:
     """Whether a score says the same as one on all images, but for rounding.
 
     beaten_above: errors of the best known candidate of no higher cost, or what is tolerated.
@@ -238,7 +238,7 @@ def _row(
     problem, median = method.problem, statistics.median(seconds)
     tolerated = problem.allowed_errors
     prices = [getattr(cost(problem.space, genome), problem.cost) for genome in genomes]
-    beaten_above = [method.conditions.allowed_errors(price, tolerated) for price in prices]
+    beaten_above = [min(tolerated, method.conditions.beaten_above(price)) for price in prices]
     passes = sum(
         method.macs(genome) * (tally.images_seen + len(problem.calibration))
         for genome, tally in zip(genomes, found, strict=True)

@@ -32,7 +32,7 @@ class Population:
 
     generation: int
     genomes: tuple[Genome, ...]
-    known: tuple[tuple[float, int], ...]
+    known: tuple[tuple[float, float], ...]
     wrong_share: np.ndarray
 
     def conditions(self) -> Conditions:

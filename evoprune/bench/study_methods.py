@@ -229,7 +229,7 @@ def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Geno
     problem, space = bench.problem, bench.problem.space
     rng = np.random.default_rng([seed, SEARCH_SEED])
     preferences = preferences_of(config.criterion, subject_in(bench, seed))
-    objective = Objective(config.cost, bench.costs)
+    objective = Objective(config.cost, bench.costs, config.judged_by)
     maker = make_algorithm(space, config, preferences, problem.cost_of, rng)
     told: list[Candidate] = []
 
@@ -242,9 +242,9 @@ def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Geno
 
 
 def _best(told: Sequence[Candidate], target: float, objective: Objective) -> Genome:
-    """Of the candidates scored to their end that cost no more than the target, the one of fewest errors."""
+    """Of the candidates scored to their end that cost no more than the target, the one that is best as judged."""
     within = [one for one in told if one.score.exact and objective.cost_of(one) <= target]
     if not within:
         cheapest = min(objective.cost_of(one) for one in told)
         raise ConfigError(f"no candidate cost {target:g} or less (the least was {cheapest:g}); give more generations")
-    return min(within, key=lambda one: (one.score.errors, objective.cost_of(one), one.key)).genome
+    return min(within, key=lambda one: (objective.fitness_of(one), objective.cost_of(one), one.key)).genome

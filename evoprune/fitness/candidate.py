@@ -11,10 +11,11 @@ class Score:
 
     errors: misclassified among the `images_seen` first of `images` validation images (in scoring order).
     feasible: True only where every image was seen, False only where the errors passed the tolerance,
-    None where scoring stopped because a known candidate of no higher cost has fewer errors already.
+    None where scoring stopped because a known candidate of no higher cost is better already.
     exact: whether every image was seen. bytes: size of the weights and masks as stored. latency_ms: predicted for
     one image (`layer_times`), None where the search does not ask for it. failed: scoring it ended or hung its worker
-    every time; then all images count as errors, and it is infeasible.
+    every time; then all images count as errors, and it is infeasible. divergence: the sum of `scoring.divergences`, in
+    nats, of the images seen; None in older tables.
     """
 
     errors: int
@@ -28,6 +29,7 @@ class Score:
     eval_seconds: float
     latency_ms: float | None = None
     failed: bool = False
+    divergence: float | None = None
 
     @property
     def mcr(self) -> float | None:

@@ -1,10 +1,12 @@
 """What the scores of one generation depend on besides their genomes; fixed when the generation starts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from evoprune.config import FitnessName
 from evoprune.fitness.candidate import Outcome
 
 MEMORY = 0.5
@@ -13,17 +15,19 @@ MEMORY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """order: int64 (images,), in which validation images are seen. known: (cost, errors) of the front so far.
+    """order: int64 (images,), in which validation images are seen. known: (cost, fitness) of the front so far.
 
-    Where a candidate of no higher cost is known to make `errors`, one that makes more cannot matter any more.
+    Where a candidate of no higher cost is known to have a `fitness` (by `judged_by`: errors, or their divergence), one
+    that has more cannot matter any more.
     """
 
     order: np.ndarray
-    known: tuple[tuple[float, int], ...] = ()
+    known: tuple[tuple[float, float], ...] = ()
+    judged_by: FitnessName = "errors"
 
-    def allowed_errors(self, cost: float, tolerated: int) -> int:
-        """The most errors that a candidate of this cost may make before it is known not to matter."""
-        return min([tolerated, *(errors for known_cost, errors in self.known if known_cost <= cost)])
+    def beaten_above(self, cost: float) -> float:
+        """The most errors, or divergence, that a candidate of this cost may have before it is known not to matter."""
+        return min((fitness for known_cost, fitness in self.known if known_cost <= cost), default=math.inf)
 
 
 @dataclass(frozen=True, eq=False)

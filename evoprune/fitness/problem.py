@@ -55,6 +55,7 @@ def make_problem(
         problem,
         images=images[order],
         labels=labels[order],
+        said=logits[order],
         allowed_errors=allowed_errors(baseline_errors, len(labels), tolerance),
     )
 

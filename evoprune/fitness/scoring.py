@@ -26,6 +26,9 @@ from evoprune.surgery.recalibration import recalibrate
 PROBED_IMAGES = 4
 """Calibration images on which the fused network has to agree with the plain one."""
 
+MOST_NATS = 100.0
+"""An image's divergence at most, and where logits are not finite: e^-100 is no probability in single precision."""
+
 AGREEMENT = 1e-3
 """Largest difference of their logits, as a share of the largest logit: far above rounding, far below a mistake."""
 
@@ -36,8 +39,9 @@ class Problem:
 
     model: the baseline, in eval mode. calibration: float (n, c, h, w). images, labels: the validation set, those
     of the baseline's least margin first. allowed_errors: the most that a feasible candidate makes. statistics: None
-    without compensation. latency: where candidates' latency is to be predicted. cost: what a known candidate of no
-    higher one is compared by.
+    without compensation. said: float (images, classes), the baseline's logits of them, as scored; None where no
+    divergence is to be measured. latency: where candidates' latency is to be predicted. cost: what a known candidate
+    of no higher one is compared by.
     """
 
     model: nn.Module
@@ -47,6 +51,7 @@ class Problem:
     labels: Tensor
     allowed_errors: int
     statistics: Statistics | None
+    said: Tensor | None = None
     latency: LatencyTable | None = None
     cost: CostName = "macs"
     execution: Execution = field(default_factory=Execution)
@@ -78,6 +83,7 @@ class Problem:
             eval_seconds=0.0,
             latency_ms=None if self.latency is None else self.latency.predict(self.space, phenotype),
             failed=True,
+            divergence=None if self.said is None else MOST_NATS * total,
         )
         return Outcome.of(score, np.ones(total, dtype=bool))
 
@@ -109,12 +115,14 @@ class Scorer:
         order = torch.from_numpy(conditions.order)
         self._images = laid_out(self._problem.images[order].to(self._device), self._layout)
         self._labels = self._problem.labels[order].to(self._device)
+        said = self._problem.said
+        self._said = None if said is None else said[order].to(self._device)
 
     def score(self, genome: Genome) -> Outcome:
         """Cuts the genome's network out of the baseline's weights and counts its errors.
 
         Stops at the image at which the errors pass what is allowed: then the candidate is infeasible, whatever
-        follows; or where less was allowed since a known one is cheaper and better, whether it is, is left open.
+        follows; or at which it is no better than a known one that is no dearer: then whether it is, is left open.
         """
         started = time.perf_counter()
         problem = self._problem
@@ -123,9 +131,8 @@ class Scorer:
         latency_ms = None if problem.latency is None else problem.latency.predict(problem.space, phenotype)
         tolerated = problem.allowed_errors
         compared = getattr(price, problem.cost) if latency_ms is None else latency_ms
-        allowed = self._conditions.allowed_errors(compared, tolerated)
         self._put(phenotype)
-        flags = self._flags(allowed if problem.execution.early_stop else len(problem.labels))
+        flags, nats = self._seen(tolerated, self._conditions.beaten_above(compared))
         errors, seen, total = int(flags.sum()), len(flags), len(problem.labels)
         exact = seen == total
         score = Score(
@@ -139,6 +146,7 @@ class Scorer:
             bytes=price.bytes,
             eval_seconds=time.perf_counter() - started,
             latency_ms=latency_ms,
+            divergence=None if self._said is None else float(nats.sum()),
         )
         return Outcome.of(score, flags)
 
@@ -169,29 +177,38 @@ class Scorer:
         return self._network
 
     @torch.inference_mode()
-    def _flags(self, allowed: int) -> np.ndarray:
-        """Which images the network as it was put misclassifies, as `_wrong_until`; where memory runs out, in halves."""
+    def _seen(self, tolerated: int, beaten_above: float) -> tuple[np.ndarray, np.ndarray]:
+        """What the network as it was put makes of images, as `_until`; where memory runs out, in halves."""
         size, most = self._problem.execution.batch_size, self._problem.execution.calibration_batch_size
         while True:
             try:
-                return self._wrong_until(self._calibrated(most), allowed, size)
+                return self._until(self._calibrated(most), tolerated, beaten_above, size)
             except (MemoryError, RuntimeError) as error:
                 if size == 1 or not _out_of_memory(error):
                     raise
             size, most = max(size // 2, 1), max(most // 2, 2)
 
-    def _wrong_until(self, forward: Callable[[Tensor], Tensor], allowed: int, size: int) -> np.ndarray:
-        """Which images are misclassified, up to the one that passes `allowed` errors. Returns bool (images seen,)."""
-        found: list[np.ndarray] = []
-        errors = 0
-        for images, labels in zip(self._images.split(size), self._labels.split(size), strict=True):
-            flags = wrong_flags(forward(images), labels).cpu().numpy()
-            reached = errors + flags.cumsum()
-            if reached[-1] > allowed:
-                return np.concatenate([*found, flags[: int(np.searchsorted(reached, allowed + 1)) + 1]])
-            errors = int(reached[-1])
-            found.append(flags)
-        return np.concatenate(found)
+    def _until(
+        self, forward: Callable[[Tensor], Tensor], tolerated: int, beaten_above: float, size: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which images are misclassified, and their divergences (0 where none is measured), until it is decided.
+
+        Up to the image that passes `tolerated` errors, or, as candidates are judged, `beaten_above`; without early
+        stop all. Returns bool (images seen,), float64 (images seen,).
+        """
+        flags, nats = np.empty(0, dtype=bool), np.empty(0)
+        for start in range(0, len(self._labels), size):
+            batch = slice(start, start + size)
+            logits = forward(self._images[batch])
+            wrong = wrong_flags(logits, self._labels[batch]).cpu().numpy()
+            apart = np.zeros(len(wrong)) if self._said is None else divergences(logits, self._said[batch]).cpu().numpy()
+            flags, nats = np.concatenate([flags, wrong]), np.concatenate([nats, apart])
+            fitness = flags if self._conditions.judged_by == "errors" else nats
+            decided = (flags.cumsum() > tolerated) | (fitness.cumsum() > beaten_above)
+            if self._problem.execution.early_stop and decided[start:].any():
+                seen = start + int(decided[start:].argmax()) + 1
+                return flags[:seen], nats[:seen]
+        return flags, nats
 
     def _calibrated(self, most: int) -> Callable[[Tensor], Tensor]:
         """The network as it was put, recalibrated on at most so many images a pass, fused where it can be."""
@@ -258,6 +275,15 @@ def wrong_flags(logits: Tensor, labels: Tensor) -> Tensor:
 def wrong(logits: Tensor, labels: Tensor) -> int:
     """How many of a batch are misclassified."""
     return int(wrong_flags(logits, labels).sum())
+
+
+def divergences(logits: Tensor, said: Tensor) -> Tensor:
+    """How far what one network says of images is from what another one said: KL(said || logits), in nats.
+
+    logits, said: (n, classes). Returns float64 (n,), of each image, 0..MOST_NATS. Kullback and Leibler 1951.
+    """
+    wanted, given = (torch.log_softmax(values.double(), 1) for values in (said, logits))
+    return (wanted.exp() * (wanted - given)).sum(1).nan_to_num(MOST_NATS, MOST_NATS).clamp(0, MOST_NATS)
 
 
 def hardest_first(logits: Tensor, labels: Tensor) -> Tensor:

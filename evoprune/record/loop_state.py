@@ -15,7 +15,8 @@ def loop_to_json(state: LoopState) -> dict[str, Any]:
     return {
         "wrong_share": state.record.wrong_share.tolist(),
         "conditions": [
-            {"order": one.order.tolist(), "known": [list(step) for step in one.known]} for one in conditions
+            {"order": one.order.tolist(), "known": [list(step) for step in one.known], "judged_by": one.judged_by}
+            for one in conditions
         ],
         "under_way": [
             {
@@ -32,7 +33,11 @@ def loop_to_json(state: LoopState) -> dict[str, Any]:
 def loop_from_json(data: Mapping[str, Any]) -> LoopState:
     """The state that `loop_to_json` made this of."""
     conditions = [
-        Conditions(np.array(one["order"], dtype=np.int64), tuple((cost, errors) for cost, errors in one["known"]))
+        Conditions(
+            np.array(one["order"], dtype=np.int64),
+            tuple((cost, fitness) for cost, fitness in one["known"]),
+            one.get("judged_by", "errors"),
+        )
         for one in data["conditions"]
     ]
     return LoopState(

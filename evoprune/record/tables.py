@@ -31,6 +31,7 @@ CANDIDATE_DTYPES: Mapping[str, Any] = {
     "cached": "bool",
     "predicted_latency_ms": "Float64",  # missing where the search does not ask for it
     "failed": "bool",
+    "divergence": "Float64",  # missing in tables that are older
 }
 GENERATION_DTYPES: Mapping[str, Any] = {
     "generation": "int64",
@@ -62,7 +63,7 @@ SURVIVOR_DTYPES: Mapping[str, Any] = {
     "bytes_ratio": "float64",
     "predicted_latency_ms": "Float64",
 }
-_ADDED_LATER: Mapping[str, Any] = {"predicted_latency_ms": None, "failed": False}
+_ADDED_LATER: Mapping[str, Any] = {"predicted_latency_ms": None, "failed": False, "divergence": None}
 """Columns that runs of before do not have, and what they would say there."""
 
 
@@ -115,6 +116,7 @@ def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "cached": [candidate.cached for candidate in candidates],
         "predicted_latency_ms": [score.latency_ms for score in scores],
         "failed": [score.failed for score in scores],
+        "divergence": [score.divergence for score in scores],
     }
     return typed(columns, CANDIDATE_DTYPES)
 
@@ -139,6 +141,7 @@ def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
                 eval_seconds=row.eval_seconds,
                 latency_ms=_optional(getattr(row, "predicted_latency_ms", None)),
                 failed=getattr(row, "failed", False),
+                divergence=_optional(getattr(row, "divergence", None)),
             ),
             cached=row.cached,
         )

@@ -32,8 +32,8 @@ class Algorithm(Protocol):
     def front(self) -> list[Candidate]:
         """All feasible candidates so far that no other one beats, cheapest first."""
 
-    def known(self) -> tuple[tuple[float, int], ...]:
-        """(cost, errors): a candidate of this cost or more that makes more errors cannot matter any more."""
+    def known(self) -> tuple[tuple[float, float], ...]:
+        """(cost, fitness): a candidate of this cost or more that has more (by the objective) cannot matter any more."""
 
     def ask(self, count: int) -> list[Genome]:
         """So many genomes to be scored next; at first, the whole network is among them."""
@@ -59,7 +59,7 @@ class Learning:
     def front(self) -> list[Candidate]:
         return self._algorithm.front
 
-    def known(self) -> tuple[tuple[float, int], ...]:
+    def known(self) -> tuple[tuple[float, float], ...]:
         """As the algorithm's."""
         return self._algorithm.known()
 
@@ -113,7 +113,7 @@ def make_algorithm(
             return NSGA2(by_maps, objective, config.population, rng)
         case "widths":
             by_widths = Breeder(space, WidthOperators(maps), preferences, cost_of, config.crossover_rate)
-            surrogate = Surrogate(space)
+            surrogate = Surrogate(space, objective)
             refinement = share_of_maps(space, config.refinement)
             litters = Litters(by_widths, by_maps, refinement, config.litter, surrogate)
             if not objective.targets:  # nor litters

@@ -29,8 +29,8 @@ class Genetic:
         self._populations: list[list[Candidate]] = [[] for _ in self._targets]
         self.front: list[Candidate] = []
 
-    def known(self) -> tuple[tuple[float, int], ...]:
-        """What gets into no population: more errors than the last one that is in, at a cost for it or a higher one.
+    def known(self) -> tuple[tuple[float, float], ...]:
+        """What gets into no population: more errors, or divergence, than the last one in it, at a cost for it or more.
 
         What costs just as much as the next target is for that one's population.
         """
@@ -39,7 +39,7 @@ class Genetic:
         targets = self._objective.targets
         above = [*(float(np.nextafter(target, np.inf)) for target in targets[1:]), 0.0]
         return tuple(
-            (least, population[-1].score.errors)
+            (least, self._objective.fitness_of(population[-1]))
             for target, least, population in zip(targets, above, self._populations, strict=True)
             if len(population) == self._size and self._is_in(population[-1], target)
         )
@@ -110,17 +110,18 @@ class _LastFirst(base.Fitness):
 class _Ranked:
     """A candidate as one population ranks it.
 
-    With a target: what costs more than it last, by how much; then what was not scored to its end; then by errors.
+    With a target: what costs more than it last, by how much; then what was not scored to its end; then by fitness.
     Without: the feasible first, by cost; the others by how far they are from it.
     """
 
     def __init__(self, candidate: Candidate, target: float | None, objective: Objective):
         self.candidate = candidate
-        cost, (kind, rate) = objective.cost_of(candidate), shortfall(candidate)
+        cost, fitness = objective.cost_of(candidate), float(objective.fitness_of(candidate))
+        kind, rate = shortfall(candidate, objective)
         if target is None:
-            values = (float(kind), cost if kind == 0 else rate, float(candidate.score.errors))
+            values = (float(kind), cost if kind == 0 else rate, fitness)
         elif cost > target:
-            values = (3 + cost / target, float(candidate.score.errors), cost)
+            values = (3 + cost / target, fitness, cost)
         else:
-            values = (float(kind), float(candidate.score.errors) if kind == 0 else rate, cost)
+            values = (float(kind), fitness if kind == 0 else rate, cost)
         self.fitness = _LastFirst(values)

@@ -115,7 +115,7 @@ def part_sizes(config: SearchConfig) -> list[int]:
 
 def conditions_now(algorithm: Algorithm, record: ImageRecord, config: SearchConfig) -> Conditions:
     """What is scored under when the algorithm stands there."""
-    return Conditions(record.order(), algorithm.known() if config.stop_dominated else ())
+    return Conditions(record.order(), algorithm.known() if config.stop_dominated else (), config.judged_by)
 
 
 def part_of(genomes: Sequence[Genome], generation: int, conditions: Conditions, space: SearchSpace) -> Part:

@@ -27,7 +27,7 @@ class NSGA2:
         self._population: list[Candidate] = []
         self.front: list[Candidate] = []
 
-    def known(self) -> tuple[tuple[float, int], ...]:
+    def known(self) -> tuple[tuple[float, float], ...]:
         """The front: what it beats cannot get on it."""
         return self._objective.known(self.front)
 

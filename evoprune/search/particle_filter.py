@@ -22,10 +22,11 @@ FALL = 6
 class ParticleFilter:
     """Particles are masks at one ratio, which rises from generation to generation.
 
-    A particle's weight falls exponentially with its MCR; particles are resampled by weight (systematically, Kitagawa
-    1996), and against impoverishment crossed and mutated. Without a target the ratio rises while the best particle is
-    within the tolerance, else the last one that was is tried again with other particles; with targets it rises to
-    each of them in turn, has as many of the `generations` to spare at each, and stays at the last.
+    A particle's weight falls exponentially with its MCR (or divergence); particles are resampled by weight
+    (systematically, Kitagawa 1996), and against impoverishment crossed and mutated. Without a target the ratio rises
+    while the best particle is within the tolerance, else the last one that was is tried again with other particles;
+    with targets it rises to each of them in turn, has as many of the `generations` to spare at each, and stays at the
+    last.
     Anwar, Hwang and Sung 2017, section 4.
     """
 
@@ -41,8 +42,8 @@ class ParticleFilter:
         self._particles: list[Candidate] = []
         self.front: list[Candidate] = []
 
-    def known(self) -> tuple[tuple[float, int], ...]:
-        """Nothing: every particle's weight depends on all its errors."""
+    def known(self) -> tuple[tuple[float, float], ...]:
+        """Nothing: every particle's weight depends on all images."""
         return ()
 
     def ask(self, count: int) -> list[Genome]:
@@ -51,7 +52,7 @@ class ParticleFilter:
         if not self._particles:
             drawn = [drawn_at(breeder.space, self._level, breeder.cost_of, self._rng) for _ in range(count - 1)]
             return [breeder.whole, *drawn]
-        parents = resampled(weights([_rate(particle) for particle in self._particles]), count, self._rng)
+        parents = resampled(weights([self._rate(particle) for particle in self._particles]), count, self._rng)
         genomes = [self._particles[parent].genome for parent in parents]
 
         def bred(genome: Genome) -> Genome:
@@ -89,6 +90,10 @@ class ParticleFilter:
         self._particles = [candidates[key] for key in state["particles"]]
         self.front = [candidates[key] for key in state["front"]]
 
+    def _rate(self, particle: Candidate) -> float:
+        """The mean over the images seen: the MCR; of a particle that was stopped, what it was till then."""
+        return self._objective.fitness_of(particle) / particle.score.images_seen
+
     def _next_level(self) -> float:
         """A step down, to the next target at most."""
         targets = [target for target in self._objective.targets if target < self._level]
@@ -108,7 +113,9 @@ def generations_to_spare(generations: int, targets: int) -> int:
 
 
 def weights(rates: Sequence[float]) -> np.ndarray:
-    """Weights of particles by their MCR: exp(-(MCR - least) / spread), summing to 1. Returns float64 (particles,).
+    """Weights of particles by such rates as the MCR: exp(-(rate - least) / spread), summing to 1.
+
+    Returns float64 (particles,).
 
     The spread is the rates' standard deviation: how much selection there is does not depend on how hard the data are.
     """
@@ -122,8 +129,3 @@ def resampled(weights: np.ndarray, count: int, rng: np.random.Generator) -> list
     """Places of `count` particles, each drawn about count * weight times: systematic resampling, Kitagawa 1996."""
     points = (rng.random() + np.arange(count)) / count
     return np.minimum(np.searchsorted(np.cumsum(weights), points), len(weights) - 1).tolist()
-
-
-def _rate(candidate: Candidate) -> float:
-    """Errors among the images seen: the MCR; of a particle that was stopped, what it was till then."""
-    return candidate.score.errors / candidate.score.images_seen

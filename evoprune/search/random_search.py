@@ -30,7 +30,7 @@ class RandomSearch:
         self._asked = 0
         self.front: list[Candidate] = []
 
-    def known(self) -> tuple[tuple[float, int], ...]:
+    def known(self) -> tuple[tuple[float, float], ...]:
         """The front: what it beats is not kept."""
         return self._objective.known(self.front)
 

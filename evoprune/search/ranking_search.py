@@ -31,7 +31,7 @@ class RankingSearch:
         self._too_few: list[int] = []  # how many maps stayed where errors passed the tolerance
         self.front: list[Candidate] = []
 
-    def known(self) -> tuple[tuple[float, int], ...]:
+    def known(self) -> tuple[tuple[float, float], ...]:
         """The front: what it beats is not kept."""
         return self._objective.known(self.front)
 

@@ -1,4 +1,4 @@
-"""How many errors a genome will make, guessed from the widths of those that were scored."""
+"""How fit a genome will be, guessed from the widths of those that were scored."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from evoprune.fitness.candidate import Candidate
+from evoprune.search.objective import Objective
 from evoprune.space.plan import Genome, SearchSpace
 
 MOST_EXAMPLES = 400
@@ -24,14 +25,15 @@ _TINY = 1e-12
 
 
 class Surrogate:
-    """A Gaussian process over the logarithms of the groups' widths, of the logarithm of errors.
+    """A Gaussian process over the logarithms of the groups' widths, of the logarithm of errors (or divergence).
 
-    Candidates whose scoring was stopped count with the errors they had made till then.
+    Candidates whose scoring was stopped count with what they had till then.
     Rasmussen and Williams 2006, algorithm 2.1 and eq. 5.8; children preselected by it: Jin 2011.
     """
 
-    def __init__(self, space: SearchSpace):
+    def __init__(self, space: SearchSpace, objective: Objective):
         self._space = space
+        self._objective = objective
         self._told: dict[str, tuple[np.ndarray, float]] = {}
         self._process: GaussianProcess | None = None
 
@@ -44,7 +46,8 @@ class Surrogate:
         """Scored candidates; those that it knows already change nothing."""
         for candidate in candidates:
             if candidate.key not in self._told:
-                self._told[candidate.key] = self._described(candidate.genome), np.log1p(candidate.score.errors)
+                fitness = np.log1p(self._objective.fitness_of(candidate))
+                self._told[candidate.key] = self._described(candidate.genome), fitness
                 self._process = None
         for key in self.keys[:-MOST_EXAMPLES]:
             del self._told[key]
@@ -55,7 +58,7 @@ class Surrogate:
         self.tell([candidates[key] for key in keys])
 
     def most_promising(self, genomes: Sequence[Genome]) -> Genome:
-        """The genome of which the fewest errors may be hoped for; some candidates must have been told before."""
+        """The genome of which the best may be hoped for; some candidates must have been told before."""
         if self._process is None:
             inputs, outputs = zip(*self._told.values(), strict=True)
             self._process = GaussianProcess(np.array(inputs), np.array(outputs))

@@ -15,7 +15,7 @@ def choose_survivors(front: Sequence[Candidate], count: int, objective: Objectiv
     front: cheapest first. Of candidates alike in both objectives, others than the first come last.
     The knee is farthest from the line between the two ends, both objectives scaled to 0..1.
     """
-    points = [(objective.price(candidate), candidate.score.errors) for candidate in front]
+    points = [(objective.price(candidate), objective.fitness_of(candidate)) for candidate in front]
     first_of_each = [place for place, point in enumerate(points) if place == points.index(point)]
     if len(first_of_each) <= count:
         others = [place for place in range(len(front)) if place not in first_of_each]
@@ -38,7 +38,7 @@ def choose_survivors(front: Sequence[Candidate], count: int, objective: Objectiv
 def _best_within(front: Sequence[Candidate], target: float, objective: Objective) -> int:
     """Index of the most accurate candidate that costs no more than the target; of the cheapest, where none does."""
     within = [place for place, candidate in enumerate(front) if objective.cost_of(candidate) <= target]
-    return min(within, key=lambda place: front[place].score.errors, default=0)
+    return min(within, key=lambda place: objective.fitness_of(front[place]), default=0)
 
 
 def _knee(points: np.ndarray) -> int:

@@ -11,12 +11,11 @@ def outcome(wrong: list[bool], images: int = 4) -> Outcome:
     return Outcome.of(score, np.array(wrong))
 
 
-def test_what_is_allowed_by_hand() -> None:
+def test_what_is_beaten_by_hand() -> None:
     """Known: 30 errors at 10, 20 errors at 15. At 12 the first one counts, at 15 and more the second one."""
     conditions = Conditions(np.arange(4), known=((10, 30), (15, 20)))
-    assert [conditions.allowed_errors(cost, 50) for cost in (9, 10, 12, 15, 99)] == [50, 30, 30, 20, 20]
-    assert conditions.allowed_errors(12, tolerated=25) == 25
-    assert Conditions(np.arange(4)).allowed_errors(99, 50) == 50
+    assert [conditions.beaten_above(cost) for cost in (9, 10, 12, 15, 99)] == [np.inf, 30, 30, 20, 20]
+    assert Conditions(np.arange(4)).beaten_above(99) == np.inf
 
 
 def test_flags_of_an_outcome_come_back() -> None:

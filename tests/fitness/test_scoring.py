@@ -14,7 +14,15 @@ from evoprune.errors import SearchSpaceError
 from evoprune.fitness.candidate import Score
 from evoprune.fitness.conditions import Conditions
 from evoprune.fitness.execution import Execution
-from evoprune.fitness.scoring import Problem, Scorer, allowed_errors, hardest_first, wrong
+from evoprune.fitness.scoring import (
+    MOST_NATS,
+    Problem,
+    Scorer,
+    allowed_errors,
+    divergences,
+    hardest_first,
+    wrong,
+)
 from evoprune.surgery.compensation import compensated, gram_statistics
 from evoprune.surgery.recalibration import recalibrate
 from tests.fitness.problems import CPU, NETWORKS, genomes, problem
@@ -151,6 +159,53 @@ def test_what_a_known_one_beats_is_stopped_and_left_open() -> None:
         else:
             assert (score.feasible, score.errors) == (None, 13)
     assert {(False, True), (False, None)} < found
+
+
+def test_divergences_by_hand() -> None:
+    """Of two classes: 1/2 ln(1/2 / 4/5) + 1/2 ln(1/2 / 1/5) = ln(5/4); the same; the opposite; not finite."""
+    said = torch.tensor([[0.5, 0.5], [0.9, 0.1], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5]]).log()
+    said[2] = torch.tensor([200.0, -200.0])
+    given = torch.tensor([[4.0, 1.0], [9.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]).log()
+    given[2:] = torch.tensor([[-200.0, 200.0], [math.nan, 0.0], [math.inf, 0.0]])
+    found = divergences(given, said)
+    assert found.tolist() == pytest.approx([math.log(5 / 4), 0, MOST_NATS, MOST_NATS, MOST_NATS], abs=1e-6)
+
+
+def test_the_divergence_is_that_of_the_images_seen() -> None:
+    posed = problem("plain")
+    scorer = Scorer(posed, CPU)
+    said = scorer.logits(posed.space.full())
+    assert scorer.score(posed.space.full()).score.divergence == pytest.approx(0, abs=1e-5)
+    seen = set()
+    for genome in genomes(posed.space):
+        score = scorer.score(genome).score
+        with torch.no_grad():
+            apart = divergences(plain_network(posed, genome)(posed.images), said)
+        assert score.divergence == pytest.approx(float(apart[: score.images_seen].sum()), rel=1e-3, abs=1e-4)
+        seen.add(score.exact)
+    assert seen == {True, False}
+
+
+def test_what_diverges_more_than_a_known_one_is_stopped_and_left_open() -> None:
+    """At the image at which it does; whoever makes more errors than are tolerated is infeasible as ever."""
+    posed = problem("plain")
+    half = ep.cost(posed.space, posed.space.full()).macs // 2
+    scorer = Scorer(posed, CPU)
+    whole = {posed.space.key(genome): scorer.logits(genome) for genome in genomes(posed.space, 24)}
+    said = scorer.logits(posed.space.full())
+    nats = {key: divergences(logits, said).numpy() for key, logits in whole.items()}
+    bound = float(np.quantile([apart.sum() for apart in nats.values()], 0.2))
+    scorer.under(Conditions(np.arange(60), known=((half, bound),), judged_by="divergence"))
+    found = set()
+    for genome in genomes(posed.space, 24):
+        score, key = scorer.score(genome).score, posed.space.key(genome)
+        wrong_so_far = plain_errors(posed, genome).numpy().cumsum()
+        over = (wrong_so_far > posed.allowed_errors) | ((nats[key].cumsum() > bound) & (score.macs >= half))
+        assert score.images_seen == (int(over.argmax()) + 1 if over.any() else 60)
+        infeasible = score.errors > posed.allowed_errors
+        assert score.feasible == (False if infeasible else None if over.any() else True)
+        found.add(score.feasible)
+    assert found == {True, False, None}
 
 
 def test_images_are_seen_in_the_order_of_the_conditions() -> None:

@@ -47,6 +47,7 @@ SCORES = st.builds(
     bytes=COUNTS,
     eval_seconds=st.floats(0, 1e6),
     latency_ms=st.none() | st.floats(0, 1e6),
+    divergence=st.none() | st.floats(0, 1e6),
 )
 CANDIDATES = st.builds(
     Candidate,

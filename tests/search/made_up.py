@@ -51,9 +51,13 @@ def candidate(
     key: str | None = None,
     images_seen: int = 100,
     generation: int = 0,
+    divergence: float | None = None,
 ) -> Candidate:
-    """Of 100 images; params and bytes go against the MACs."""
-    score = Score(errors, images_seen, 100, feasible, images_seen == 100, macs, 1000 - macs, 2000 - macs, 0.5)
+    """Of 100 images; params and bytes go against the MACs. divergence: None: as the errors."""
+    nats = float(errors) if divergence is None else divergence
+    score = Score(
+        errors, images_seen, 100, feasible, images_seen == 100, macs, 1000 - macs, 2000 - macs, 0.5, divergence=nats
+    )
     return Candidate(generation, key or f"{errors}-{macs}", np.ones(1, np.uint8), score, cached=False)
 
 
@@ -93,6 +97,7 @@ class Counting:
                 price.params,
                 price.bytes,
                 eval_seconds=0.25,
+                divergence=errors,
             )
             outcomes.append(Outcome.of(score, np.arange(self.images) < errors))
             on_score(len(outcomes))

@@ -215,6 +215,15 @@ def test_what_gets_into_no_population_is_known() -> None:
     assert algorithm.known() == ((above, 2), (0.0, 7))
 
 
+def test_populations_hold_what_diverges_least_where_that_is_asked_for() -> None:
+    config = SearchConfig(algorithm="widths", population=4, target_cost=0.5)
+    algorithm = algorithm_for(space_of(10), config)  # 300 MACs
+    told = [candidate(e, 150, divergence=d) for e, d in ((3, 9.0), (9, 3.0), (4, 8.0), (8, 4.0), (5, 7.0))]
+    algorithm.tell(told)
+    assert algorithm.known() == ((0.0, 8.0),)  # of the four that are in
+    assert [one.score.divergence for one in algorithm.front] == [3.0]
+
+
 def test_the_front_says_what_is_beaten() -> None:
     config = SearchConfig(algorithm="nsga2", population=4, target_cost=0.5)
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs

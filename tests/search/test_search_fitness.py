@@ -48,6 +48,21 @@ def test_costs_are_told_apart_by_name() -> None:
     assert Individual(one, Objective("params")).fitness.values == (1, 900)
 
 
+def test_by_divergence_it_alone_counts_among_the_feasible() -> None:
+    """Otherwise by errors; who was stopped since a known one diverges less is compared by how soon."""
+    apart = Objective("macs", fitness="divergence")
+    near, far = candidate(5, 100, divergence=2.5), candidate(3, 100, divergence=4.5)
+    assert (dominates(near, far, apart), dominates(far, near, apart)) == (True, False)
+    assert (dominates(near, far, MACS), dominates(far, near, MACS)) == (False, True)
+    assert Individual(near, apart).fitness.values == (2.5, 100)
+    assert feasible_front([far, near], apart) == select([far, near], 1, apart) == [near]
+    late = candidate(9, 100, None, images_seen=90, divergence=9.0)
+    soon = candidate(2, 100, None, images_seen=20, divergence=9.0)
+    assert dominates(late, soon, apart)
+    assert not dominates(soon, late, apart)
+    assert apart.known([near]) == ((100, 2.5),)
+
+
 def test_the_front_by_hand() -> None:
     candidates = [
         candidate(5, 500),

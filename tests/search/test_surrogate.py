@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from evoprune.fitness.candidate import Candidate
+from evoprune.search.objective import Objective
 from evoprune.search.surrogate import MOST_EXAMPLES, NOISES, GaussianProcess, Surrogate
 from evoprune.space.plan import Genome, SearchSpace
 from tests.search.made_up import candidate, space_of
+
+MACS = Objective("macs")
 
 
 def narrowed(space: SearchSpace, *widths: int) -> Genome:
@@ -53,7 +56,7 @@ def test_where_all_are_alike_every_guess_is_that() -> None:
 def test_the_layer_whose_maps_count_is_kept_wide() -> None:
     """Errors fall with the width of the second group alone."""
     space = space_of(10, 10)
-    surrogate = Surrogate(space)
+    surrogate = Surrogate(space, MACS)
     surrogate.tell([told(space, (one, other), 50 // other) for one in (2, 5, 10) for other in (2, 5, 10)])
     wide, narrow = narrowed(space, 3, 8), narrowed(space, 8, 3)
     assert surrogate.most_promising([narrow, wide]) is wide
@@ -67,7 +70,7 @@ def test_it_goes_by_the_latest_and_is_restored_from_their_keys() -> None:
     for _ in range(MOST_EXAMPLES + 200):
         one = told(space, tuple(rng.integers(1, 31, 2).tolist()), int(rng.integers(100)))
         candidates.setdefault(one.key, one)
-    surrogate, restored = Surrogate(space), Surrogate(space)
+    surrogate, restored = Surrogate(space, MACS), Surrogate(space, MACS)
     surrogate.tell(list(candidates.values()))
     assert surrogate.keys == list(candidates)[-MOST_EXAMPLES:]
     restored.restore(surrogate.keys, candidates)
@@ -77,7 +80,7 @@ def test_it_goes_by_the_latest_and_is_restored_from_their_keys() -> None:
 
 def test_what_is_told_twice_counts_once() -> None:
     space = space_of(10, 10)
-    surrogate = Surrogate(space)
+    surrogate = Surrogate(space, MACS)
     surrogate.tell([told(space, (5, 5), 10), told(space, (5, 5), 20)])
     surrogate.tell([told(space, (5, 5), 30), told(space, (6, 5), 30)])
     assert surrogate.keys == [space.key(narrowed(space, 5, 5)), space.key(narrowed(space, 6, 5))]

@@ -41,6 +41,13 @@ def test_the_cost_is_the_searchs() -> None:
     assert places(choose_survivors(front, 2, Objective("params")), front) == [0, 2]
 
 
+def test_they_are_compared_as_the_search_compares_them() -> None:
+    """At the target 250 the one of fewest errors diverges more than the other."""
+    front = [candidate(3, 100, divergence=9.0), candidate(5, 200, divergence=2.0), candidate(0, 300, divergence=0.0)]
+    assert places(choose_survivors(front, 1, Objective("macs", (250.0,))), front) == [0]
+    assert places(choose_survivors(front, 1, Objective("macs", (250.0,), "divergence")), front) == [0, 1]
+
+
 def test_of_ties_one_is_chosen_while_there_are_others() -> None:
     twins = [candidate(9, 100, key=key) for key in "abc"]
     front = [*twins, candidate(8, 200), candidate(1, 300), candidate(0, 400)]
