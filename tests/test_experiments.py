@@ -19,7 +19,7 @@ from evoprune.nets.zoo import build_network
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 
-STUDIES = ["curve_fashion", "study_ablation", "study_distillation", "study_fashion"]
+STUDIES = ["curve_fashion", "study_ablation", "study_distillation", "study_fashion", "study_fitness"]
 """Not one experiment but many: see `tests/bench/test_study.py`."""
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)

@@ -120,6 +120,8 @@ def _front(run: Run) -> Picture:
         traces.append(_scatter("unpruned network", point["cost"], point["mcr"], ORANGE, "markers", "star", 15))
     stopped = int(unique["mcr"].isna().sum())
     caption = "MCR on the validation set. Arrows lead from a survivor as it was found to what it became by retraining."
+    if run.config.search.judged_by == "divergence":
+        caption += " Candidates were compared by the divergence of their outputs, so survivors may lie above the front."
     if stopped:
         caption += f" {stopped:,} candidates whose scoring stopped early have no MCR and are not drawn."
     if len(unique) - stopped > MOST_DRAWN:

@@ -136,6 +136,17 @@ def test_the_best_survivor_is_the_cheapest_within_the_tolerance(
 HOSTILE = "</script><img src=x onerror=alert(1)>&\"'{{ 7 * 7 }}"
 
 
+def test_survivors_above_the_front_are_explained(masked_run: ep.Run, tmp_path: Path) -> None:
+    """Where candidates were not compared by the errors that the picture shows."""
+    run = copied(masked_run, tmp_path / "run")
+    settings = run.config.model_dump(mode="json")
+    settings["search"]["fitness"] = "divergence"
+    files.write_text(RunFolder(run.root).config, dump_config(config_from_dict(settings)))
+    said = "survivors may lie above the front"
+    assert said in Page(report_html([ep.load_run(run.root)], tmp_path)).words
+    assert said not in Page(report_html([masked_run], tmp_path)).words
+
+
 def test_nothing_in_a_run_becomes_markup(masked_run: ep.Run, tmp_path: Path) -> None:
     run = copied(masked_run, tmp_path / "<img src=x>")
     settings = run.config.model_dump(mode="json")

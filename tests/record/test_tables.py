@@ -75,7 +75,7 @@ class TestCandidates:
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         pd.testing.assert_frame_equal(read, frame)
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed"]
+        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "divergence"]
         assert dict(read.dtypes) == {name: pd.api.types.pandas_dtype(d) for name, d in CANDIDATE_DTYPES.items()}
         assert object not in set(read.dtypes)
 
@@ -96,14 +96,14 @@ class TestCandidates:
     def test_added_columns_stay(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
         folder = RunFolder(tmp_path)
         files.write_parquet(folder.candidates(0), candidates_frame([candidate(0, "a", 1, 1)]).assign(age=3))
-        assert list(read_candidates(folder)) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "age"]
+        assert list(read_candidates(folder)) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "divergence", "age"]
 
     def test_runs_of_before_have_neither_predicted_latency_nor_failures(
         self, tmp_path: Path, candidate: Callable[..., Candidate]
     ) -> None:
         """Nor do the first generations of one that goes on with this version."""
         folder = RunFolder(tmp_path)
-        frame = candidates_frame([candidate(0, "a", 1, 1)]).drop(columns=["predicted_latency_ms", "failed"])
+        frame = candidates_frame([candidate(0, "a", 1, 1)]).drop(columns=["predicted_latency_ms", "failed", "divergence"])
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         assert read["predicted_latency_ms"].isna().all()
@@ -128,7 +128,7 @@ class TestCandidates:
     def test_a_run_just_begun_has_none(self, tmp_path: Path) -> None:
         read = read_candidates(RunFolder(tmp_path))
         assert len(read) == 0
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed"]
+        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "divergence"]
 
 
 class TestGenerations:
