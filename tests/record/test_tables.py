@@ -29,6 +29,7 @@ DESIGN_CANDIDATES = [
     *("generation", "key", "genome", "mcr", "errors", "images_seen", "images", "feasible", "exact"),
     *("macs", "params", "bytes", "eval_seconds", "cached"),
 ]
+ADDED = ["predicted_latency_ms", "failed", "divergence"]
 DESIGN_SURVIVORS = [
     *("key", "mcr_search", "mcr_retrained", "mcr_test", "baseline_mcr_test", "macs", "macs_ratio"),
     *("params", "params_ratio", "latency_ms", "baseline_latency_ms", "weights"),
@@ -75,7 +76,7 @@ class TestCandidates:
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         pd.testing.assert_frame_equal(read, frame)
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "divergence"]
+        assert list(read) == [*DESIGN_CANDIDATES, *ADDED]
         assert dict(read.dtypes) == {name: pd.api.types.pandas_dtype(d) for name, d in CANDIDATE_DTYPES.items()}
         assert object not in set(read.dtypes)
 
@@ -96,21 +97,22 @@ class TestCandidates:
     def test_added_columns_stay(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
         folder = RunFolder(tmp_path)
         files.write_parquet(folder.candidates(0), candidates_frame([candidate(0, "a", 1, 1)]).assign(age=3))
-        assert list(read_candidates(folder)) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "divergence", "age"]
+        assert list(read_candidates(folder)) == [*DESIGN_CANDIDATES, *ADDED, "age"]
 
-    def test_runs_of_before_have_neither_predicted_latency_nor_failures(
+    def test_runs_of_before_have_neither_predicted_latency_nor_failures_nor_divergence(
         self, tmp_path: Path, candidate: Callable[..., Candidate]
     ) -> None:
         """Nor do the first generations of one that goes on with this version."""
         folder = RunFolder(tmp_path)
-        frame = candidates_frame([candidate(0, "a", 1, 1)]).drop(columns=["predicted_latency_ms", "failed", "divergence"])
+        frame = candidates_frame([candidate(0, "a", 1, 1)]).drop(columns=ADDED)
         files.write_parquet(folder.candidates(0), frame)
         read = read_candidates(folder)
         assert read["predicted_latency_ms"].isna().all()
         assert read["failed"].tolist() == [False]
         files.write_parquet(folder.candidates(1), candidates_frame([candidate(1, "a", 1, 1)]).assign(failed=True))
         assert read_candidates(folder)["failed"].tolist() == [False, True]
-        assert candidates_of(read)[0].score.latency_ms is None
+        score = candidates_of(read)[0].score
+        assert (score.latency_ms, score.divergence) == (None, None)
 
     def test_a_missing_column_is_named(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
         folder = RunFolder(tmp_path)
@@ -128,7 +130,7 @@ class TestCandidates:
     def test_a_run_just_begun_has_none(self, tmp_path: Path) -> None:
         read = read_candidates(RunFolder(tmp_path))
         assert len(read) == 0
-        assert list(read) == [*DESIGN_CANDIDATES, "predicted_latency_ms", "failed", "divergence"]
+        assert list(read) == [*DESIGN_CANDIDATES, *ADDED]
 
 
 class TestGenerations:
