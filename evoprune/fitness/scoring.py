@@ -200,9 +200,9 @@ class Scorer:
         for start in range(0, len(self._labels), size):
             batch = slice(start, start + size)
             logits = forward(self._images[batch])
-            wrong = wrong_flags(logits, self._labels[batch]).cpu().numpy()
-            apart = np.zeros(len(wrong)) if self._said is None else divergences(logits, self._said[batch]).cpu().numpy()
-            flags, nats = np.concatenate([flags, wrong]), np.concatenate([nats, apart])
+            missed = wrong_flags(logits, self._labels[batch]).cpu().numpy()
+            apart = np.zeros(len(missed)) if self._said is None else divergences(logits, self._said[batch]).cpu().numpy()
+            flags, nats = np.concatenate([flags, missed]), np.concatenate([nats, apart])
             fitness = flags if self._conditions.judged_by == "errors" else nats
             decided = (flags.cumsum() > tolerated) | (fitness.cumsum() > beaten_above)
             if self._problem.execution.early_stop and decided[start:].any():
