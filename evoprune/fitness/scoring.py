@@ -200,9 +200,10 @@ class Scorer:
         for start in range(0, len(self._labels), size):
             batch = slice(start, start + size)
             logits = forward(self._images[batch])
-            missed = wrong_flags(logits, self._labels[batch]).cpu().numpy()
-            apart = np.zeros(len(missed)) if self._said is None else divergences(logits, self._said[batch]).cpu().numpy()
-            flags, nats = np.concatenate([flags, missed]), np.concatenate([nats, apart])
+            missed = wrong_flags(logits, self._labels[batch])
+            apart = torch.zeros(len(missed)) if self._said is None else divergences(logits, self._said[batch])
+            flags = np.concatenate([flags, missed.cpu().numpy()])
+            nats = np.concatenate([nats, apart.cpu().numpy()])
             fitness = flags if self._conditions.judged_by == "errors" else nats
             decided = (flags.cumsum() > tolerated) | (fitness.cumsum() > beaten_above)
             if self._problem.execution.early_stop and decided[start:].any():
