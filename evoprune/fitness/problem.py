@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import log_softmax
 
 from evoprune.config import CostName
 from evoprune.fitness.execution import Execution
@@ -55,7 +56,7 @@ def make_problem(
         problem,
         images=images[order],
         labels=labels[order],
-        said=logits[order],
+        said=log_softmax(logits[order].double(), dim=1),
         allowed_errors=allowed_errors(baseline_errors, len(labels), tolerance),
     )
 

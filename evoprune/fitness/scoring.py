@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from evoprune.config import CostName
 from evoprune.fitness.candidate import Outcome, Score
@@ -39,9 +40,9 @@ class Problem:
 
     model: the baseline, in eval mode. calibration: float (n, c, h, w). images, labels: the validation set, those
     of the baseline's least margin first. allowed_errors: the most that a feasible candidate makes. statistics: None
-    without compensation. said: float (images, classes), the baseline's logits of them, as scored; None where no
-    divergence is to be measured. latency: where candidates' latency is to be predicted. cost: what a known candidate
-    of no higher one is compared by.
+    without compensation. said: float64 (images, classes), the logarithms of the probabilities that the baseline, as
+    scored, gives the classes; None where no divergence is to be measured. latency: where candidates' latency is to be
+    predicted. cost: what a known candidate of no higher one is compared by.
     """
 
     model: nn.Module
@@ -196,20 +197,24 @@ class Scorer:
         Up to the image that passes `tolerated` errors, or, as candidates are judged, `beaten_above`; without early
         stop all. Returns bool (images seen,), float64 (images seen,).
         """
-        flags, nats = np.empty(0, dtype=bool), np.empty(0)
+        by_errors, early_stop = self._conditions.judged_by == "errors", self._problem.execution.early_stop
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        errors, fitness = 0, 0.0
         for start in range(0, len(self._labels), size):
             batch = slice(start, start + size)
             logits = forward(self._images[batch])
-            missed = wrong_flags(logits, self._labels[batch])
-            apart = torch.zeros(len(missed)) if self._said is None else divergences(logits, self._said[batch])
-            flags = np.concatenate([flags, missed.cpu().numpy()])
-            nats = np.concatenate([nats, apart.cpu().numpy()])
-            fitness = flags if self._conditions.judged_by == "errors" else nats
-            decided = (flags.cumsum() > tolerated) | (fitness.cumsum() > beaten_above)
-            if self._problem.execution.early_stop and decided[start:].any():
-                seen = start + int(decided[start:].argmax()) + 1
-                return flags[:seen], nats[:seen]
-        return flags, nats
+            flags = wrong_flags(logits, self._labels[batch]).cpu().numpy()
+            nats = np.zeros(len(flags)) if self._said is None else divergences(logits, self._said[batch]).cpu().numpy()
+            errors_so_far, fitness_so_far = errors + flags.cumsum(), fitness + (flags if by_errors else nats).cumsum()
+            decided = (errors_so_far > tolerated) | (fitness_so_far > beaten_above)
+            if early_stop and decided.any():
+                seen = int(decided.argmax()) + 1
+                found.append((flags[:seen], nats[:seen]))
+                break
+            errors, fitness = int(errors_so_far[-1]), float(fitness_so_far[-1])
+            found.append((flags, nats))
+        all_flags, all_nats = zip(*found, strict=True)
+        return np.concatenate(all_flags), np.concatenate(all_nats)
 
     def _calibrated(self, most: int) -> Callable[[Tensor], Tensor]:
         """The network as it was put, recalibrated on at most so many images a pass, fused where it can be."""
@@ -281,10 +286,12 @@ def wrong(logits: Tensor, labels: Tensor) -> int:
 def divergences(logits: Tensor, said: Tensor) -> Tensor:
     """How far what one network says of images is from what another one said: KL(said || logits), in nats.
 
-    logits, said: (n, classes). Returns float64 (n,), of each image, 0..MOST_NATS. Kullback and Leibler 1951.
+    logits, said: (n, classes), the latter as logarithms of probabilities. Returns float64 (n,), of each image,
+    0..MOST_NATS. Kullback and Leibler 1951.
     """
-    wanted, given = (torch.log_softmax(values.double(), 1) for values in (said, logits))
-    return (wanted.exp() * (wanted - given)).sum(1).nan_to_num(MOST_NATS, MOST_NATS).clamp(0, MOST_NATS)
+    given = functional.log_softmax(logits.double(), dim=1)
+    apart = functional.kl_div(given, said, reduction="none", log_target=True).sum(1)
+    return apart.nan_to_num(MOST_NATS, MOST_NATS).clamp(0, MOST_NATS)
 
 
 def hardest_first(logits: Tensor, labels: Tensor) -> Tensor:

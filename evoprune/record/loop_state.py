@@ -36,7 +36,7 @@ def loop_from_json(data: Mapping[str, Any]) -> LoopState:
         Conditions(
             np.array(one["order"], dtype=np.int64),
             tuple((cost, fitness) for cost, fitness in one["known"]),
-            one.get("judged_by", "errors"),
+            one["judged_by"],
         )
         for one in data["conditions"]
     ]
