@@ -1,9 +1,12 @@
-"""The memory layout in which a network computes."""
+"""The memory layout in which a network computes and is trained."""
 
 import torch
 from torch import Tensor, nn
 
 from evoprune.nets.modes import eval_mode
+
+_WHOLE_BLOCK = 16
+"""Input maps a group from which a convolution fills the widest block of oneDNN's kernels for the CPU."""
 
 
 def lay_out(model: nn.Module, images: Tensor) -> torch.memory_format:
@@ -22,6 +25,27 @@ def lay_out(model: nn.Module, images: Tensor) -> torch.memory_format:
         model.to(memory_format=torch.contiguous_format)
         return torch.contiguous_format
     return torch.channels_last
+
+
+def lay_out_to_train(model: nn.Module, images: Tensor) -> torch.memory_format:
+    """As `lay_out`, but contiguous on a CPU where pruning left a strided pointwise convolution few input maps.
+
+    In channels-last, the gradient of such weights is written past oneDNN's memory: it is wrong, or the process ends
+    (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    if images.device.type == "cpu" and any(_is_narrow_shortcut(module) for module in model.modules()):
+        model.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return lay_out(model, images)
+
+
+def _is_narrow_shortcut(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels // module.groups < _WHOLE_BLOCK
+    )
 
 
 def laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:

@@ -14,7 +14,7 @@ from evoprune.config import TrainConfig
 from evoprune.errors import ConfigError, TrainingError
 from evoprune.nets.augmentation import augmented
 from evoprune.nets.distillation import Distillation
-from evoprune.nets.layout import lay_out
+from evoprune.nets.layout import lay_out, lay_out_to_train
 from evoprune.nets.modes import eval_mode
 from evoprune.nets.seeding import global_seed, mixed_seed
 from evoprune.nets.splits import Split
@@ -98,7 +98,7 @@ def fit(
     Raises TrainingError where the loss or the weights are not finite; NetworkError where `state` is another network's.
     """
     model.to(device)
-    layout = lay_out(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
+    layout = lay_out_to_train(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
     optimiser = torch.optim.SGD(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=train.learning_rate,

@@ -69,6 +69,26 @@ def test_an_epoch_on_real_digits_lowers_the_errors(digits: Data) -> None:
     assert not model.training
 
 
+class Strided(nn.Module):
+    """Every second row and column."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps[:, :, ::2, ::2]
+
+
+def test_a_narrow_strided_shortcut_learns_as_its_definition_says(few: Split) -> None:
+    """oneDNN's own gradient of it, in channels-last, is wrong or ends the process."""
+    written = [
+        nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), *shortcut, nn.Flatten(), nn.Linear(80, 3))
+        for shortcut in ([nn.Conv2d(3, 5, 1, stride=2)], [nn.Conv2d(3, 5, 1), Strided()])
+    ]
+    written[1].load_state_dict(dict(zip(written[1].state_dict(), written[0].state_dict().values(), strict=True)))
+    for model in written:
+        fit(model, few, TrainConfig(epochs=2, batch_size=16), 0, CPU)
+    for one, other in zip(*(model.parameters() for model in written), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("augment", [(), ("crop", "flip")])
 def test_resuming_is_exact(few: Split, tmp_path: Path, augment: tuple[str, ...]) -> None:
     train = TrainConfig(epochs=3, batch_size=16)
