@@ -183,7 +183,7 @@ class SearchConfig(Section):
         "auto",
         "what candidates of the same cost are compared by, on the validation images: errors: misclassified ones; "
         "divergence: how far outputs are from the unpruned network's (Kullback-Leibler), of which few images say more; "
-        "auto: divergence for the algorithm widths at a target_cost, else errors, as the tolerance is",
+        "auto: divergence at a target_cost, errors without one, as the tolerance is one of errors",
         FitnessChoice,
     )
     criterion: CriterionChoice = choice(
@@ -285,7 +285,7 @@ class SearchConfig(Section):
         """What candidates of the same cost are compared by."""
         if self.fitness != "auto":
             return self.fitness
-        return "divergence" if self.algorithm == "widths" and self.targets else "errors"
+        return "divergence" if self.targets else "errors"
 
     @property
     def targets(self) -> tuple[float, ...]:

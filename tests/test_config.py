@@ -277,7 +277,8 @@ def test_a_bad_override_text_is_named(text: str, expected: str) -> None:
         ({}, "errors"),
         ({"target_cost": 0.5}, "divergence"),
         ({"target_cost": 0.5, "fitness": "errors"}, "errors"),
-        ({"target_cost": 0.5, "algorithm": "genetic"}, "errors"),
+        ({"target_cost": 0.5, "algorithm": "genetic"}, "divergence"),
+        ({"algorithm": "genetic"}, "errors"),
         ({"fitness": "divergence", "algorithm": "nsga2"}, "divergence"),
     ],
 )

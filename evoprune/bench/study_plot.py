@@ -50,8 +50,8 @@ def plot_study(table: pd.DataFrame, path: Path) -> None:
 def _panels(table: pd.DataFrame) -> Figure:
     """A panel a network and target, a line a method, the best at the top.
 
-    Dots are the mean test MCR after retraining, bars go from the least to the most of the seeds, crosses are the mean
-    MCR before retraining; with compensation and without it are told apart by colour.
+    Dots are the mean test MCR (after retraining, where there was any), bars go from the least to the most of the seeds,
+    crosses are the mean validation MCR before it; with compensation and without it are told apart by colour.
     """
     cells = list(table.groupby(["network", "target"], sort=False))
     methods = max(cell.method.nunique() for _, cell in cells)
@@ -67,7 +67,7 @@ def _panels(table: pd.DataFrame) -> Figure:
     handles = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5, fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
 
@@ -87,7 +87,7 @@ def _draw(axis: Axes, cell: pd.DataFrame) -> None:
         places = [place + shift for place in range(len(order))]
         label = "with compensation" if compensation == "gram" else "without"
         axis.hlines(places, 100 * least, 100 * most, color=colour, linewidth=2, alpha=0.5)
-        axis.scatter(100 * means.mcr_test, places, s=18, color=colour, label=f"retrained, {label}", zorder=3)
+        axis.scatter(100 * means.mcr_test, places, s=18, color=colour, label=f"test, {label}", zorder=3)
         axis.scatter(
             100 * means.mcr_before,
             places,
@@ -95,7 +95,7 @@ def _draw(axis: Axes, cell: pd.DataFrame) -> None:
             marker="x",
             color=colour,
             alpha=0.6,
-            label=f"before, {label}",
+            label=f"validation, before retraining, {label}",
             zorder=2,
         )
     axis.axvline(100 * cell.baseline_mcr_test.mean(), color="0.5", linewidth=1, label="baseline")
@@ -104,5 +104,5 @@ def _draw(axis: Axes, cell: pd.DataFrame) -> None:
     ticks = [5, 7, 10, 15, 20, 30, 50, 80]
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlabel("MCR, % (test after retraining; validation before)", fontsize=8)
+    axis.set_xlabel("MCR, %", fontsize=8)
     axis.grid(alpha=0.25)

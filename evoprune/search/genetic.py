@@ -1,4 +1,4 @@
-"""A genetic algorithm with one objective: fewest errors at a target cost, or least cost within the tolerance."""
+"""A genetic algorithm with one objective: the best fitness at a target cost, or least cost within the tolerance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

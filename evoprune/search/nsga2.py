@@ -1,4 +1,4 @@
-"""NSGA-II over pruning genomes: the front of errors against cost, under the tolerance."""
+"""NSGA-II over pruning genomes: the front of errors, or divergence, against cost, under the tolerance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
