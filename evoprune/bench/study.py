@@ -21,7 +21,7 @@ from evoprune.fitness.workers import Crew, open_crew, score
 from evoprune.nets.data import load_data
 from evoprune.nets.seeding import mixed_seed
 from evoprune.nets.threads import torch_threads
-from evoprune.nets.training import FitState, count_errors, fit, resolve_device
+from evoprune.nets.training import Evaluation, FitState, evaluate, fit, resolve_device
 from evoprune.nets.weights import load_weights
 from evoprune.pipeline import fresh_network, pose
 from evoprune.progress import Progress
@@ -89,7 +89,7 @@ def _under(config: Config, compensation: str) -> Config:
 def _opened(study: StudyConfig, network: str, config: Config, crew: Crew, tables: Tables, progress: Progress) -> _Here:
     problem, data, device = pose(config), load_data(config.data, config.seed), resolve_device(config.device)
     workers = crew.workers(problem)
-    baseline_mcr = count_errors(problem.model, data.test, device) / len(data.test)
+    baseline_mcr = evaluate(problem.model, data.test, device).mcr
     problem.model.cpu()
     searches = {
         name: search.model_copy(update={"compensation": config.search.compensation})
@@ -137,12 +137,12 @@ def _train_to_the_end(here: _Here, method: Method, seed: int, cells: Sequence[Ce
     choices = [_choice_of(cell, start, start.left.macs / whole.macs) for cell, start in zip(cells, starts, strict=True)]
     bench.progress.stage("retrain", f"{method.name}, seed {seed}")
     genomes, states = [start.genome for start in starts], [start.state for start in starts]
-    mcrs = _retrained(here, genomes, states, last_retraining(bench, method, steps, seed))
+    tested = _retrained(here, genomes, states, last_retraining(bench, method, steps, seed))
     here.tables.choose(choices)
     here.tables.add(
         [
-            row_of(choice, mcr, here.baseline_mcr, start.left, whole)
-            for choice, start, mcr in zip(choices, starts, mcrs, strict=True)
+            row_of(choice, one, here.baseline_mcr, start.left, whole)
+            for choice, start, one in zip(choices, starts, tested, strict=True)
         ]
     )
 
@@ -181,11 +181,11 @@ def _finish(here: _Here, methods: Sequence[Method], seed: int) -> None:
         some = left[begin : begin + bench.workers.count]
         bench.progress.stage("retrain", ", ".join(f"{one.method} at {one.target:g}" for one in some))
         assert retraining is not None
-        mcrs = _retrained(here, [one.genes for one in some], [None] * len(some), retraining)
+        tested = _retrained(here, [one.genes for one in some], [None] * len(some), retraining)
         tables.add(
             [
-                row_of(one, mcr, here.baseline_mcr, cost(bench.problem.space, one.genes), whole)
-                for one, mcr in zip(some, mcrs, strict=True)
+                row_of(one, result, here.baseline_mcr, cost(bench.problem.space, one.genes), whole)
+                for one, result in zip(some, tested, strict=True)
             ]
         )
 
@@ -222,12 +222,12 @@ def _early_weights(here: _Here) -> dict[str, Tensor]:
 
 def _retrained(
     here: _Here, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining
-) -> list[float]:
-    """The test MCRs of what the genomes leave, retrained."""
+) -> list[Evaluation]:
+    """What is left by the genomes, retrained, makes of the test images."""
     bench = here.bench
     reached = bench.workers.retrain(genomes, states, retraining, lambda index, report, state: None)
     networks = (_network(bench, genome, state) for genome, state in zip(genomes, reached, strict=True))
-    return [count_errors(network, bench.data.test, bench.device) / len(bench.data.test) for network in networks]
+    return [evaluate(network, bench.data.test, bench.device) for network in networks]
 
 
 def _network(bench: Bench, genome: Genome, state: FitState) -> nn.Module:

@@ -23,7 +23,8 @@ GROUP = ["network", "target", "compensation", "method"]
 def study_summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row a method, network, target and compensation, the best first in each: means and spreads over seeds.
 
-    mcr_before, mcr_test: means; spread: standard deviation of mcr_test over seeds (NaN of one).
+    mcr_before, mcr_test, cross_entropy_test (NaN where no row has it): means; spread: standard deviation of mcr_test
+    over seeds (NaN of one).
     """
     groups = table.groupby(GROUP, sort=False)
     summary = groups.agg(
@@ -33,6 +34,7 @@ def study_summary(table: pd.DataFrame) -> pd.DataFrame:
         mcr_test=("mcr_test", "mean"),
         spread=("mcr_test", "std"),
         baseline_mcr_test=("baseline_mcr_test", "mean"),
+        cross_entropy_test=("cross_entropy_test", "mean"),
         seconds=("seconds", "mean"),
     ).reset_index()
     order = ["network", "target", "compensation", "mcr_test"]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evoprune.errors import ConfigError
+from evoprune.nets.training import Evaluation
 from evoprune.record import files
 from evoprune.space.cost import Cost
 from evoprune.space.plan import Genome
@@ -20,7 +21,7 @@ CELL = ["network", "target", "seed", "method", "compensation"]
 Cell = tuple[str, float, int, str, str]
 """The values of CELL."""
 
-_MAYBE = ["compression_ratio", "theoretical_speedup", "real_speedup", "bytes"]
+_MAYBE = ["compression_ratio", "theoretical_speedup", "real_speedup", "bytes", "cross_entropy_test"]
 """Numbers that may lack."""
 
 _TEXT = ["network", "method", "compensation", "key", "genome"]
@@ -34,7 +35,8 @@ class StudyRow:
     none, in scores and before retraining. mcr_before: on the validation set, before (the last) retraining; mcr_test:
     after it. scores, seconds: of choosing, for all targets at once. key: the chosen phenotype's. compression_ratio,
     theoretical_speedup: how many times as many parameters and MACs the unpruned network has. bytes: as stored.
-    real_speedup: how many times as long it takes for one image; missing where it was not timed.
+    real_speedup: how many times as long it takes for one image; missing where it was not timed. cross_entropy_test: the
+    mean of the test images after retraining, in nats; tells networks of about the same MCR apart; older rows lack it.
     """
 
     network: str
@@ -53,6 +55,7 @@ class StudyRow:
     theoretical_speedup: float = math.nan
     real_speedup: float = math.nan
     bytes: float = math.nan
+    cross_entropy_test: float = math.nan
 
     @property
     def cell(self) -> Cell:
@@ -84,16 +87,17 @@ class Choice:
         return np.frombuffer(bytes.fromhex(self.genome), dtype=np.uint8)
 
 
-def row_of(choice: Choice, mcr_test: float, baseline_mcr_test: float, left: Cost, whole: Cost) -> StudyRow:
-    """The row of a choice whose network was retrained. left: its cost; whole: the unpruned network's."""
+def row_of(choice: Choice, tested: Evaluation, baseline_mcr_test: float, left: Cost, whole: Cost) -> StudyRow:
+    """The row of a choice whose network was retrained and tested. left: its cost; whole: the unpruned network's."""
     kept = {field.name: getattr(choice, field.name) for field in fields(Choice) if field.name != "genome"}
     return StudyRow(
         **kept,
-        mcr_test=mcr_test,
+        mcr_test=tested.mcr,
         baseline_mcr_test=baseline_mcr_test,
         compression_ratio=round(whole.params / left.params, 3),
         theoretical_speedup=round(whole.macs / left.macs, 3),
         bytes=left.bytes,
+        cross_entropy_test=round(tested.cross_entropy, 5),
     )
 
 

@@ -152,24 +152,49 @@ def learning_rate_at(step: int, steps: int, highest: float) -> float:
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up + 1) / (steps - warm_up + 1)))
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of a split.
+
+    errors: images whose highest logit is not their label's, or that have a logit that is not finite. cross_entropy: of
+    labels, the mean over images, in nats; not finite where a logit is not.
+    """
+
+    errors: int
+    images: int
+    cross_entropy: float
+
+    @property
+    def mcr(self) -> float:
+        """The share of images that are errors."""
+        return self.errors / self.images
+
+
 @torch.no_grad()
-def count_errors(model: nn.Module, split: Split, device: torch.device, batch_size: int = 250) -> int:
-    """Images of the split whose highest logit is not their label's, or that have a logit that is not finite.
+def evaluate(model: nn.Module, split: Split, device: torch.device, batch_size: int = 250) -> Evaluation:
+    """What the model makes of the split.
 
     The model is moved to `device` and computes in eval mode; its mode afterwards is as before.
     """
     model.to(device)
-    errors, layout = 0, torch.contiguous_format
+    errors, entropy, layout = 0, 0.0, torch.contiguous_format
     with eval_mode(model):
         for indices in torch.arange(len(split)).split(batch_size):
             images, labels = split.batch(indices)
             if not indices[0]:
                 layout = lay_out(model, images.to(device))
+            labels = labels.to(device)
             logits = model(images.to(device, memory_format=layout))  # (b, classes)
-            right = (logits.argmax(dim=1) == labels.to(device)) & logits.isfinite().all(dim=1)
+            right = (logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)
             errors += len(indices) - int(right.sum())
+            entropy += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
     model.to(memory_format=torch.contiguous_format)
-    return errors
+    return Evaluation(errors, len(split), entropy / len(split))
+
+
+def count_errors(model: nn.Module, split: Split, device: torch.device) -> int:
+    """The errors that the model makes on the split, as `evaluate` counts them."""
+    return evaluate(model, split, device).errors
 
 
 def resolve_device(text: str) -> torch.device:

@@ -27,6 +27,7 @@ from evoprune.cli import app
 from evoprune.config_loading import validated
 from evoprune.errors import ConfigError
 from evoprune.fitness.retraining import Retraining
+from evoprune.nets.training import Evaluation
 from evoprune.nets.zoo import build_network
 from evoprune.pipeline import pose
 from evoprune.progress import SilentProgress
@@ -88,7 +89,7 @@ def curve(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Curve:
     found = Curve(curve_of(weights), tmp_path_factory.mktemp("curve") / "curve.csv", [])
     retrained = study_module._retrained
 
-    def recording(here: Any, genomes: Any, states: Any, retraining: Retraining) -> list[float]:
+    def recording(here: Any, genomes: Any, states: Any, retraining: Retraining) -> list[Evaluation]:
         found.trained.extend([retraining] * len(genomes))
         return retrained(here, genomes, states, retraining)
 
@@ -166,9 +167,9 @@ def test_it_goes_on_where_it_stopped(curve: Curve, tmp_path: Path, monkeypatch: 
     parts.choose(whole.choices)
     parts.add([row for row in whole.rows if row.method not in gone])
     trained: list[int] = []
-    retrained: Callable[..., list[float]] = study_module._retrained
+    retrained: Callable[..., list[Evaluation]] = study_module._retrained
 
-    def counting(here: Any, genomes: Any, *rest: Any) -> list[float]:
+    def counting(here: Any, genomes: Any, *rest: Any) -> list[Evaluation]:
         trained.append(len(genomes))
         return retrained(here, genomes, *rest)
 

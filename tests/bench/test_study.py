@@ -1,5 +1,6 @@
 """A study of a tiny network: every method, resumed, summed up, drawn; Torch-Pruning's choices as genomes."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from evoprune.config_loading import validated
 from evoprune.errors import ConfigError
 from evoprune.fitness.retraining import Retraining
 from evoprune.fitness.scoring import Problem
+from evoprune.nets.training import Evaluation
 from evoprune.pipeline import pose
 from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
@@ -70,6 +72,7 @@ def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytes
     assert (whole.macs_ratio <= whole.target).all()
     assert (whole.macs_ratio > 0.55 * whole.target).all()
     assert whole.mcr_test.between(0, 1).all()
+    assert whole.cross_entropy_test.between(0, 3).all()
     assert whole.baseline_mcr_test.nunique() == 1
     assert whole[whole.method == "by_l1"].scores.between(6, 6 * 3).all()
     assert set(whole[whole.method == "small_dense"].scores) == {0}
@@ -105,9 +108,9 @@ def test_only_what_is_trained_from_scratch_has_no_teacher(
     study.base["train"] |= {"epochs": 3}
     taught: list[tuple[str, float, int]] = []
 
-    def retrained(here: Any, genomes: Any, states: Any, retraining: Retraining) -> list[float]:
+    def retrained(here: Any, genomes: Any, states: Any, retraining: Retraining) -> list[Evaluation]:
         taught.append((retraining.config.start, retraining.config.distillation, retraining.config.epochs))
-        return [0.5] * len(genomes)
+        return [Evaluation(5, 10, 0.5)] * len(genomes)
 
     monkeypatch.setattr(study_module, "_retrained", retrained)
     run_study(study, tmp_path / "taught.csv", SilentProgress())
@@ -167,10 +170,12 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
     table = pd.DataFrame(rows, columns=["method", "seed", "mcr_before", "mcr_test"]).assign(
         network="n", target=0.25, compensation="gram", macs_ratio=0.24, baseline_mcr_test=0.07, seconds=1.0
     )
+    table["cross_entropy_test"] = [0.2, 0.3, math.nan]
     summary = study_summary(table)
     assert summary.method.tolist() == ["b", "a"]
     assert summary.mcr_test.tolist() == pytest.approx([0.12, 0.15])
     assert summary.spread.iloc[1] == pytest.approx(0.0707)
+    assert summary.cross_entropy_test.tolist() == pytest.approx([math.nan, 0.25], nan_ok=True)
     plot_study(table, tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
 

@@ -19,6 +19,7 @@ from evoprune.nets.training import (
     EpochReport,
     FitState,
     count_errors,
+    evaluate,
     fit,
     learning_rate_at,
     resolve_device,
@@ -231,6 +232,15 @@ def test_logits_that_are_not_finite_are_errors(few: Split) -> None:
     assert count_errors(model, few, CPU) == 3
     assert model.training
     assert not model.inner.training
+
+
+def test_what_a_network_makes_of_a_split(few: Split) -> None:
+    """Twice the weight on the label as on either of the others: probability 1/2; the last, on a wrong one."""
+    logits = math.log(2) * nn.functional.one_hot(few.labels, 3).float()
+    logits[-1] = logits[-1].roll(1)
+    made = evaluate(Fixed(logits), few, CPU)
+    assert (made.errors, made.images, made.mcr) == (1, len(few), 1 / len(few))
+    assert made.cross_entropy == pytest.approx(((len(few) - 1) * math.log(2) + math.log(4)) / len(few))
 
 
 def test_crop_shifts_by_at_most_the_padding() -> None:
