@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import evoprune as ep
+from evoprune.fitness import batching, latency
+from evoprune.surgery import stopwatch
 from tests import tiny_runs
 
 
@@ -16,6 +18,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def brief_measurements() -> Iterator[None]:
+    """No test looks at times, so none waits for good ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
+        patch.setattr(batching, "MEASURED_SECONDS", 1e-3)
+        patch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ class Noting(SilentProgress):
 
 def resume(folder: Path, progress: Any = None) -> ep.Run:
     """The user names code and what the run was started with again: it is theirs."""
-    return tiny_runs.resume(folder, overrides={"data.dataset": BRIEF["data.dataset"]}, progress=progress)
+    return ep.resume(folder, overrides={"data.dataset": BRIEF["data.dataset"]}, progress=progress)
 
 
 # --- a second process
@@ -53,14 +53,14 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: P
     wait_for(process, lambda: folder.snapshot(1).is_file())
     refusal = rf"run is worked on by another evoprune \(process {process.pid} on .*\); wait for it"
     with pytest.raises(RunFolderError, match=refusal):
-        tiny_runs.resume(folder.root)
+        ep.resume(folder.root)
     with pytest.raises(RunFolderError, match=refusal):
         tiny_runs.run(folder.root, overwrite=True)
     process.kill()
     finish(process)
     reached = folder.snapshot_generations()[-1]
     with pytest.raises(KeyboardInterrupt):
-        tiny_runs.resume(folder.root, progress=StopAt(reached + 1))
+        ep.resume(folder.root, progress=StopAt(reached + 1))
     assert folder.snapshot_generations()[-1] == reached + 1
 
 
@@ -140,7 +140,7 @@ def test_ctrl_c_twice_ends_at_once(tiny_run: ep.Run, tmp_path: Path) -> None:
     status, _, error = finish(process)
     assert status == 130
     assert "interrupted twice: ended at once\n" in error
-    tiny_runs.check_equal(tiny_runs.resume(folder.root, overrides={"workers.backend": "serial"}), tiny_run)
+    tiny_runs.check_equal(ep.resume(folder.root, overrides={"workers.backend": "serial"}), tiny_run)
 
 
 # --- moments at random
@@ -284,7 +284,7 @@ def test_a_small_disk(tiny_run: ep.Run, tmp_path: Path) -> None:
         assert folder.baseline.is_file()
         assert not list(folder.root.rglob(f"*{files.TEMPORARY_SUFFIX}"))
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
-        tiny_runs.check_equal(tiny_runs.resume(folder.root), tiny_run)
+        tiny_runs.check_equal(ep.resume(folder.root), tiny_run)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -309,7 +309,7 @@ def test_a_damaged_file_is_named_and_done_again(place: str, damage: str, tiny_ru
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     files.remove([RunFolder(folder).survivors_table])
     progress = Noting()
-    tiny_runs.check_equal(tiny_runs.resume(folder, progress=progress), tiny_run)
+    tiny_runs.check_equal(ep.resume(folder, progress=progress), tiny_run)
     assert f"{path} is damaged" in progress.notes[0]
 
 
@@ -340,5 +340,5 @@ def test_damaged_candidates_of_an_earlier_generation_are_not_thrown_away(tiny_ru
     folder.candidates(1).write_bytes(b"PAR1")
     files.remove([folder.survivors_table])
     with pytest.raises(files.DamagedFileError, match=r"gen-0001\.parquet is damaged"):
-        tiny_runs.resume(folder.root)
+        ep.resume(folder.root)
     assert folder.snapshot_generations() == [0, 1, 2, 3]

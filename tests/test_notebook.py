@@ -13,7 +13,6 @@ from evoprune.config import DataConfig, RetrainConfig, SearchConfig, TrainConfig
 from evoprune.nets.data import Data, load_data
 from evoprune.nets.training import count_errors, fit
 from evoprune.notebook import evolve
-from tests import tiny_runs
 
 SEARCH = SearchConfig(population=8, generations=2)
 SERIAL = WorkersConfig(backend="serial")
@@ -98,10 +97,9 @@ def test_the_same_call_goes_on_in_its_folder(run: ep.Run, model: nn.Module, data
 
 
 def test_a_criterion_that_looks_at_labels_needs_those_of_calibration_images(
-    model: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: nn.Module, data: Data, tmp_path: Path
 ) -> None:
     """Images alone are refused; pairs, of which nothing else is different, give other first candidates than l1."""
-    tiny_runs.measure_briefly(monkeypatch)
     (images, labels), validation = data.calibration.tensors(), data.validation.tensors()
     search = SearchConfig(population=8, generations=1, criterion="taylor")
     with pytest.raises(ep.UserError, match=r"calibration must have labels where search\.criterion is taylor"):

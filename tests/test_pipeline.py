@@ -170,7 +170,6 @@ def test_all_runs_below_a_folder(tiny_run: ep.Run) -> None:
 def test_a_config_file_overrides_and_the_usual_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what overrides ask for: no retraining, so that survivors are what the search scored."""
     monkeypatch.chdir(tmp_path)
-    tiny_runs.measure_briefly(monkeypatch)
     overrides = {"search.generations": 1, "retrain.epochs": 0, "retrain.survivors": 3, "search.cost": "params"}
     overrides["retrain.compensation"] = "search"
     run = ep.run(tiny_runs.config_file(tmp_path), overrides)
@@ -240,7 +239,6 @@ def test_a_run_that_is_there_is_refused_or_replaced(tiny_run: ep.Run, tmp_path: 
 def test_a_run_may_end_without_survivors(tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the table is empty, and the command says what to do about it."""
     monkeypatch.setattr(stages, "choose_survivors", lambda front, count, cost: [])
-    tiny_runs.measure_briefly(monkeypatch)
     weights = str(RunFolder(tiny_run.root).baseline)
     config = tiny_runs.config_file(tmp_path, {"model.weights": weights, "search.generations": 1})
     result = CliRunner().invoke(app, ["run", str(config), "--out", str(tmp_path / "run"), "--quiet"])

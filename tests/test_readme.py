@@ -22,7 +22,6 @@ from typer.testing import CliRunner
 import evoprune as ep
 from evoprune.cli import app
 from evoprune.config_loading import dump_config, load_config
-from evoprune.fitness import latency
 from evoprune.nets.data import load_data
 from evoprune.nets.zoo import build_network
 
@@ -96,7 +95,6 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         small = dump_config(load_config(path, SMALL))
         (tmp_path / "experiments" / path.name).write_text(small)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
     return tmp_path
 
 

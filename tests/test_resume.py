@@ -113,10 +113,10 @@ def test_interrupted_in_training_and_in_retraining(tmp_path: Path) -> None:
     assert RunFolder(folder).training("baseline").is_file()
     for progress.at in ((first, 1), (second, 2)):
         with pytest.raises(KeyboardInterrupt):
-            tiny_runs.resume(folder, progress=progress)
+            ep.resume(folder, progress=progress)
     assert RunFolder(folder).survivor(first).is_file() is False  # all survivors are put down together
     progress.at = None
-    tiny_runs.check_equal(tiny_runs.resume(folder, progress=progress), whole)
+    tiny_runs.check_equal(ep.resume(folder, progress=progress), whole)
     assert progress.trained == [(what, epoch) for what in ("baseline", first, second) for epoch in (1, 2)]
     assert list((folder / "training").iterdir()) == []
 
@@ -132,7 +132,7 @@ def test_interrupted_between_two_scores(tiny_run: ep.Run, tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         tiny_runs.run(folder, progress=InterruptingScores())
     assert RunFolder(folder).candidate_generations() == [0, 1]
-    tiny_runs.check_equal(tiny_runs.resume(folder), tiny_run)
+    tiny_runs.check_equal(ep.resume(folder), tiny_run)
 
 
 class AfterScores(SilentProgress):
@@ -155,7 +155,7 @@ def test_steady_state_goes_on_as_if_never_interrupted(after: int, tmp_path: Path
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         tiny_runs.run(folder, STEADY, AfterScores(after))
-    tiny_runs.check_equal(tiny_runs.resume(folder), steady_run)
+    tiny_runs.check_equal(ep.resume(folder), steady_run)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_finished_steady_state_search_is_carried_on(tmp_path: Path, steady_run
     """What a longer run bred before the third generation's end is bred then, too."""
     folder = tmp_path / "run"
     tiny_runs.run(folder, STEADY | {"search.generations": 3})
-    tiny_runs.check_equal(tiny_runs.resume(folder, overrides={"search.generations": 5}), steady_run)
+    tiny_runs.check_equal(ep.resume(folder, overrides={"search.generations": 5}), steady_run)
 
 
 def test_steady_state_breeds_other_candidates(steady_run: ep.Run, long_run: ep.Run) -> None:
@@ -185,7 +185,7 @@ def test_candidates_without_their_snapshot_are_scored_again(tiny_run: ep.Run, fi
     files.remove([folder.snapshot(3), folder.survivors_table])
     torn = folder.candidates(3).with_name(f".gen-0003.parquet.0{files.TEMPORARY_SUFFIX}")
     torn.write_bytes(b"PAR1")
-    tiny_runs.check_equal(tiny_runs.resume(finished), tiny_run)
+    tiny_runs.check_equal(ep.resume(finished), tiny_run)
     assert not torn.exists()
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_snapshot_is_passed_over(tiny_run: ep.Run, finished: Path) -> 
     folder.snapshot(3).write_text("{}")
     files.remove([folder.survivors_table])
     progress = Noting()
-    tiny_runs.check_equal(tiny_runs.resume(finished, progress=progress), tiny_run)
+    tiny_runs.check_equal(ep.resume(finished, progress=progress), tiny_run)
     assert "gen-0003.json is damaged" in progress.notes[0]
 
 
@@ -211,8 +211,8 @@ def test_a_damaged_snapshot_is_passed_over(tiny_run: ep.Run, finished: Path) -> 
 
 def test_a_finished_run_is_left_alone(finished: Path) -> None:
     before = tiny_runs.state_of(finished)
-    tiny_runs.resume(finished)
-    tiny_runs.resume(finished, overrides={"workers.backend": "ray", "workers.count": 3})
+    ep.resume(finished)
+    ep.resume(finished, overrides={"workers.backend": "ray", "workers.count": 3})
     result = CliRunner().invoke(app, ["resume", str(finished)])
     assert (result.exit_code, result.stderr) == (0, "")
     assert ep.load_run(finished).survivors["key"].iloc[0] in result.stdout
@@ -223,20 +223,20 @@ def test_a_finished_search_is_carried_on(long_run: ep.Run, tmp_path: Path) -> No
     """From three generations to five; what was retrained after three and is no survivor any more is gone."""
     folder = tmp_path / "run"
     tiny_runs.run(folder, LONGER | {"search.generations": 3})
-    carried_on = tiny_runs.resume(folder, overrides={"search.generations": 5})
+    carried_on = ep.resume(folder, overrides={"search.generations": 5})
     tiny_runs.check_equal(carried_on, long_run)
     assert carried_on.config == long_run.config
 
 
 def test_retraining_alone_is_done_again(tiny_run: ep.Run, finished: Path) -> None:
     kept = {name: state for name, state in tiny_runs.state_of(finished).items() if name.startswith("candidates")}
-    again = tiny_runs.resume(
+    again = ep.resume(
         finished, overrides={"retrain.epochs": 0, "retrain.survivors": 1, "retrain.compensation": "search"}
     )
     assert again.survivors["mcr_retrained"].tolist() == again.survivors["mcr_search"].tolist()
     assert set(again.survivors["key"]) < set(tiny_run.survivors["key"])
     assert kept.items() <= tiny_runs.state_of(finished).items()
-    back = tiny_runs.resume(finished, overrides={"retrain.epochs": 1, "retrain.survivors": 2} | SEQUENTIAL)
+    back = ep.resume(finished, overrides={"retrain.epochs": 1, "retrain.survivors": 2, **SEQUENTIAL})
     tiny_runs.check_equal(back, tiny_run)
 
 
@@ -245,7 +245,7 @@ def test_given_weights_are_not_needed_again(tiny_run: ep.Run, tmp_path: Path) ->
     shutil.copy(RunFolder(tiny_run.root).baseline, weights)
     tiny_runs.run(folder, {"model.weights": str(weights), "search.generations": 2})
     weights.unlink()
-    tiny_runs.check_equal(tiny_runs.resume(folder, overrides={"search.generations": 3}), tiny_run)
+    tiny_runs.check_equal(ep.resume(folder, overrides={"search.generations": 3}), tiny_run)
 
 
 # --- branches
@@ -253,7 +253,7 @@ def test_given_weights_are_not_needed_again(tiny_run: ep.Run, tmp_path: Path) ->
 
 def test_a_branch_equals_its_source(long_run: ep.Run, tmp_path: Path) -> None:
     before = tiny_runs.state_of(long_run.root)
-    branch = tiny_runs.resume(long_run.root, generation=1, out=tmp_path / "branch")
+    branch = ep.resume(long_run.root, generation=1, out=tmp_path / "branch")
     assert branch.root == tmp_path / "branch"
     tiny_runs.check_equal(branch, long_run)
     assert tiny_runs.state_of(long_run.root) == before
@@ -261,7 +261,7 @@ def test_a_branch_equals_its_source(long_run: ep.Run, tmp_path: Path) -> None:
 
 def test_a_branch_may_end_earlier(tiny_run: ep.Run, tmp_path: Path) -> None:
     """From generation 0 of a run of three generations to one of two."""
-    branch = tiny_runs.resume(tiny_run.root, generation=0, out=tmp_path / "branch", overrides={"search.generations": 2})
+    branch = ep.resume(tiny_run.root, generation=0, out=tmp_path / "branch", overrides={"search.generations": 2})
     candidates = tiny_run.candidates[tiny_run.candidates["generation"] <= 2]
     assert branch.candidates["key"].tolist() == candidates["key"].tolist()
 
@@ -276,11 +276,11 @@ def test_half_a_branch_is_a_run_that_goes_on(tiny_run: ep.Run, tmp_path: Path, m
 
     monkeypatch.setattr(files, "write_bytes", write_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        tiny_runs.resume(tiny_run.root, generation=2, out=branch)
+        ep.resume(tiny_run.root, generation=2, out=branch)
     monkeypatch.undo()
     with pytest.raises(RunFolderError, match="holds a run"):
         tiny_runs.run(branch)
-    tiny_runs.check_equal(tiny_runs.resume(branch), tiny_run)
+    tiny_runs.check_equal(ep.resume(branch), tiny_run)
 
 
 # --- what is refused, in one line, before anything changes

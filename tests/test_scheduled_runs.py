@@ -105,7 +105,7 @@ def test_it_goes_on_and_is_shown_in_rounds(run: ep.Run, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         tiny_runs.run(tmp_path / "run", SCHEDULED, progress=Stopping())
-    again = tiny_runs.resume(tmp_path / "run")
+    again = ep.resume(tmp_path / "run")
     pd.testing.assert_series_equal(again.survivors["mcr_test"], run.survivors["mcr_test"])
     assert again.survivors["key"].tolist() == run.survivors["key"].tolist()
     write_report(again)

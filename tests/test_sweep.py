@@ -30,9 +30,7 @@ class Told(SilentProgress):
 
 
 def run_sweep(config: Path, out: Path, progress: Any) -> list[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_runs.measure_briefly(patch)
-        return sweep(config, CHOICES, out, progress)[0]
+    return sweep(config, CHOICES, out, progress)[0]
 
 
 def test_every_combination_once_and_on_from_where_it_stopped(tmp_path: Path) -> None:
@@ -70,9 +68,7 @@ def test_one_run_that_cannot_be_trained_leaves_the_others_be(tmp_path: Path) -> 
         str(tmp_path / "out"),
         "--quiet",
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_runs.measure_briefly(patch)
-        done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert "failed" in done.stdout
     assert done.stderr.startswith("error: 1 of 2 runs failed; the first: training: the loss is ")

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 import torch
 
 import evoprune as ep
 from evoprune.config import Config
 from evoprune.config_loading import config_from_dict, dump_config
-from evoprune.fitness import batching, latency
 from evoprune.nets.data import Data, load_data
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
-from evoprune.surgery import stopwatch
 
 NETWORK = "4C3-MP2-8C3-MP2-16FC-10"
 
@@ -72,29 +69,13 @@ def data(run: ep.Run) -> Data:
     return load_data(run.config.data, run.config.seed)
 
 
-def measure_briefly(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
-    patch.setattr(batching, "MEASURED_SECONDS", 1e-3)
-    patch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
-
-
 def run(
     out: Path,
     overrides: Mapping[str, object] | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> ep.Run:
-    """`ep.run`, with times measured for a moment only."""
-    with pytest.MonkeyPatch.context() as patch:
-        measure_briefly(patch)
-        return ep.run(config(overrides), out=out, overwrite=overwrite, progress=progress)
-
-
-def resume(folder: Path, **options: Any) -> ep.Run:
-    """`ep.resume`, likewise."""
-    with pytest.MonkeyPatch.context() as patch:
-        measure_briefly(patch)
-        return ep.resume(folder, **options)
+    return ep.run(config(overrides), out=out, overwrite=overwrite, progress=progress)
 
 
 def evoprune(*arguments: object) -> subprocess.Popen[str]:

@@ -40,9 +40,8 @@ def test_what_a_criterion_says_nothing_of_is_left_out() -> None:
     assert alike == [("0", 3, None, None), ("all", 3, None, None), ("mean", 3, None, None)]
 
 
-def test_the_whole_benchmark(tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_benchmark(tiny_run: ep.Run, tmp_path: Path) -> None:
     """A row a criterion and layer: three layers, all, mean. Batch-norm scale has nothing to say of the hidden layer."""
-    tiny_runs.measure_briefly(monkeypatch)
     config = tiny_runs.config_file(tmp_path, {"model.weights": str(RunFolder(tiny_run.root).baseline)})
     out = tmp_path / "table.csv"
     done = CliRunner().invoke(app, ["bench", "criteria", str(config), "--out", str(out)])

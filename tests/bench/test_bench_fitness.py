@@ -33,7 +33,6 @@ def config(tiny_run: object, tmp_path_factory: pytest.TempPathFactory) -> Config
 def test_every_way_to_score_agrees_and_is_timed(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny_runs.measure_briefly(monkeypatch)
     monkeypatch.setattr(fitness, "convolution_gflops", lambda: 100.0)
     monkeypatch.setattr(fitness, "product_gflops", lambda: 100.0)
     lines: list[str] = []

@@ -11,12 +11,10 @@ from evoprune.bench import inference, timing
 from evoprune.bench.inference import bench_inference
 from evoprune.bench.layers import _product, layer_speeds
 from evoprune.record.csv_tables import read_csv, write_csv
-from evoprune.surgery import stopwatch
 
 
 @pytest.fixture(autouse=True)
 def in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
     monkeypatch.setattr(timing, "ROUNDS", 2)
     monkeypatch.setattr(inference, "BATCHES", (2,))
 

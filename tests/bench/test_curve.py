@@ -33,7 +33,6 @@ from evoprune.pipeline import pose
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.surgery.unstructured import masked, pack_sparse
-from tests import tiny_runs
 
 NETWORK = "8C3-MP7-16FC-10"
 
@@ -94,7 +93,6 @@ def curve(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Curve:
         return retrained(here, genomes, states, retraining)
 
     with pytest.MonkeyPatch.context() as patch:
-        tiny_runs.measure_briefly(patch)
         patch.setattr(study_module, "_retrained", recording)
         run_study(found.study, found.out, SilentProgress())
     return found
@@ -159,7 +157,6 @@ def test_starts_differ_in_what_they_are_trained_from_alone(curve: Curve) -> None
 
 def test_it_goes_on_where_it_stopped(curve: Curve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the rows of one scheduled and one unstructured method gone, just these come back, and alike."""
-    tiny_runs.measure_briefly(monkeypatch)
     study, out = curve.study, curve.out
     whole = Tables.read(out)
     gone = ("ranking:l1:local:cubic", "unstructured:synflow:local")
@@ -183,9 +180,8 @@ def test_it_goes_on_where_it_stopped(curve: Curve, tmp_path: Path, monkeypatch: 
     )
 
 
-def test_times_are_filled_in_afterwards(curve: Curve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_filled_in_afterwards(curve: Curve, tmp_path: Path) -> None:
     """Networks alike are timed once; what has its time keeps it; nothing is trained again."""
-    tiny_runs.measure_briefly(monkeypatch)
     study, out = curve.study, curve.out
     whole = Tables.read(out)
     tables = Tables(tmp_path / "timed.csv", [], [])

@@ -63,7 +63,6 @@ def problem(baseline: Path) -> Problem:
 
 def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows within their targets; stopped in the middle, it goes on to the same table without doing anything twice."""
-    tiny_runs.measure_briefly(monkeypatch)
     study = study_of(baseline, seeds=[0], uncompensated_seeds=[3])
     whole = run_study(study, tmp_path / "whole.csv", SilentProgress())
     assert len(whole) == 2 * (len(METHODS) + len(METHODS[:-1]))

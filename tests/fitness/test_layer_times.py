@@ -99,7 +99,7 @@ def test_a_search_by_latency_goes_on_with_the_times_that_it_began_with(tmp_path:
     (survivor,) = tiny_runs.rows(run.survivors)
     candidates = run.candidates.set_index("key").predicted_latency_ms
     assert survivor.predicted_latency_ms == candidates[[survivor.key]].iloc[0]
-    resumed = tiny_runs.resume(run.root, overrides={"search.generations": 2})
+    resumed = ep.resume(run.root, overrides={"search.generations": 2})
     assert files.read_json(folder.latency) == stored
     assert resumed.candidates.predicted_latency_ms.notna().all()
 

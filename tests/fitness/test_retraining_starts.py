@@ -214,8 +214,8 @@ def test_a_run_rewinds_to_the_weights_that_its_baseline_had(tmp_path: Path) -> N
     assert not same(kept, files.read_tensors(folder.baseline)[0])
     assert len(run.survivors) == 1
     with pytest.raises(ConfigError, match=r"after epoch 0 of its training, and .* kept those of 1; start another run"):
-        tiny_runs.resume(run.root, overrides={"retrain.epochs": 2})
-    again = tiny_runs.resume(run.root, overrides={"retrain.epochs": 1})
+        ep.resume(run.root, overrides={"retrain.epochs": 2})
+    again = ep.resume(run.root, overrides={"retrain.epochs": 1})
     assert again.survivors.mcr_retrained.tolist() == run.survivors.mcr_retrained.tolist()
 
 

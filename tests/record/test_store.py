@@ -61,7 +61,7 @@ class StopAt(SilentProgress):
 
 
 def resume(url: str, **options: Any) -> ep.Run:
-    return tiny_runs.resume(url, overrides={"data.dataset": OPTIONS["data.dataset"]}, **options)  # type: ignore[arg-type]
+    return ep.resume(url, overrides={"data.dataset": OPTIONS["data.dataset"]}, **options)
 
 
 @pytest.mark.parametrize("store", ["memory", "s3"])
