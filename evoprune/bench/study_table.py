@@ -36,7 +36,7 @@ class StudyRow:
     after it. scores, seconds: of choosing, for all targets at once. key: the chosen phenotype's. compression_ratio,
     theoretical_speedup: how many times as many parameters and MACs the unpruned network has. bytes: as stored.
     real_speedup: how many times as long it takes for one image; missing where it was not timed. cross_entropy_test: the
-    mean of the test images after retraining, in nats; tells networks of about the same MCR apart; older rows lack it.
+    mean of the test images after retraining, in nats; older rows lack it.
     """
 
     network: str
