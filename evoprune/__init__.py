@@ -10,23 +10,29 @@ from typing import TYPE_CHECKING
 from evoprune.errors import UserError
 
 if TYPE_CHECKING:
-    from evoprune.notebook import evolve
-    from evoprune.pipeline import resume, run
+    from evoprune.config.schema import RecordConfig, RetrainConfig, SearchConfig, SpaceConfig, WorkersConfig
+    from evoprune.discovery.discover import search_space
+    from evoprune.pipeline.evolve import evolve
+    from evoprune.pipeline.run import resume, run
     from evoprune.record.gather import load_candidates, load_runs
     from evoprune.record.runs import Run, load_run
     from evoprune.space.cost import cost
-    from evoprune.space.discovery import SearchSpace
-    from evoprune.surgery.compaction import compact
+    from evoprune.space.search_space import SearchSpace
+    from evoprune.surgery.apply import compact, mask
     from evoprune.surgery.compensation import gram_statistics
-    from evoprune.surgery.lowering import lower
-    from evoprune.surgery.masking import mask
+    from evoprune.surgery.lowering.lower import lower
 
     __version__: str
 
 __all__ = [
+    "RecordConfig",
+    "RetrainConfig",
     "Run",
+    "SearchConfig",
     "SearchSpace",
+    "SpaceConfig",
     "UserError",
+    "WorkersConfig",
     "__version__",
     "compact",
     "cost",
@@ -39,22 +45,29 @@ __all__ = [
     "mask",
     "resume",
     "run",
+    "search_space",
 ]
 
 _HOMES = {
+    "RecordConfig": "evoprune.config.schema",
+    "RetrainConfig": "evoprune.config.schema",
+    "SearchConfig": "evoprune.config.schema",
+    "SpaceConfig": "evoprune.config.schema",
+    "WorkersConfig": "evoprune.config.schema",
     "Run": "evoprune.record.runs",
-    "SearchSpace": "evoprune.space.discovery",
-    "compact": "evoprune.surgery.compaction",
+    "SearchSpace": "evoprune.space.search_space",
+    "compact": "evoprune.surgery.apply",
     "cost": "evoprune.space.cost",
-    "evolve": "evoprune.notebook",
+    "evolve": "evoprune.pipeline.evolve",
     "gram_statistics": "evoprune.surgery.compensation",
     "load_candidates": "evoprune.record.gather",
     "load_run": "evoprune.record.runs",
     "load_runs": "evoprune.record.gather",
-    "lower": "evoprune.surgery.lowering",
-    "mask": "evoprune.surgery.masking",
-    "resume": "evoprune.pipeline",
-    "run": "evoprune.pipeline",
+    "lower": "evoprune.surgery.lowering.lower",
+    "mask": "evoprune.surgery.apply",
+    "resume": "evoprune.pipeline.run",
+    "run": "evoprune.pipeline.run",
+    "search_space": "evoprune.discovery.discover",
 }
 
 

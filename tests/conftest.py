@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import evoprune as ep
-from evoprune.fitness import batching, latency
-from evoprune.surgery import stopwatch
+from evoprune.latency import network_latency as latency
+from evoprune.scoring import batching
+from evoprune.surgery.lowering import stopwatch
 from tests import tiny_runs
 
 

@@ -1,9 +1,11 @@
-"""Floors: imports point down only, and heavy libraries stay in their rooms."""
+"""The house: imports point down and never in a circle, and heavy libraries stay in their rooms."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,34 +15,34 @@ import evoprune
 PACKAGE = Path(evoprune.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Rooms on one floor may import each other; a floor may import those before it.
+# Rooms on one floor may import each other; a floor may import the floors before it.
 FLOORS = (
-    {"errors"},
-    {"strict_yaml", "config_errors", "config_fields", "progress", "schedules"},
+    {"errors", "progress"},
     {"config"},
-    {"config_loading", "config_help"},
-    {"nets", "space"},
-    {"surgery"},
-    {"fitness"},
+    {"space", "networks"},
+    {"discovery", "data"},
+    {"surgery", "training"},
+    {"latency", "criteria"},
+    {"scoring"},
+    {"workers"},
     {"search"},
     {"record"},
-    {"stages"},
+    {"report"},
     {"pipeline"},
-    {"bench", "export", "notebook", "sweep"},
-    {"display", "command_options"},
-    {"bench_commands"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 )
 LEVELS = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LOOSE = {"__init__", "__main__", "errors", "progress"}
 
 ROOMS_OF_LIBRARIES = {
-    "ray": ("fitness/workers.py",),
+    "ray": ("workers/",),
     "deap": ("search/",),
-    "pandas": ("record/", "bench/"),
-    "matplotlib": ("record/", "bench/"),
-    "plotly": ("record/",),
-    "jinja2": ("record/",),
+    "pandas": ("record/", "report/", "bench/"),
+    "matplotlib": ("report/", "bench/"),
+    "plotly": ("report/",),
+    "jinja2": ("report/",),
     "tensorboard": ("record/tensorboard.py",),
 }
 HEAVY = ("torch", "torchvision", "ray", "pandas", "deap", "pyarrow", "matplotlib", "plotly", "jinja2")
@@ -73,6 +75,46 @@ def test_imports_point_down(path: Path) -> None:
             assert LEVELS[other] <= LEVELS[room(path)], f"{room(path)} imports {module}, which is above it"
 
 
+def test_only_the_listed_files_lie_outside_of_rooms() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
+
+
+def test_no_file_name_stands_in_two_rooms() -> None:
+    counts = Counter(path.name for path in FILES if path.name not in ("__init__.py", "__main__.py"))
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other in a circle."""
+    sorter = TopologicalSorter(imports)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
+def test_no_file_imports_itself_over_others() -> None:
+    """Imports inside of functions and for type checkers count, too. The public face stands outside."""
+    modules = {module_name(path): path for path in FILES if path != PACKAGE / "__init__.py"}
+    imports = {
+        name: {module for module in imported_modules(path) if module in modules and module != name}
+        for name, path in modules.items()
+    }
+    assert circles(imports) == []
+    assert sum(map(len, imports.values())) > 500  # they were seen
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_libraries_stay_in_their_rooms(path: Path) -> None:
     place = path.relative_to(PACKAGE).as_posix()
@@ -88,14 +130,16 @@ def loaded_after(code: str) -> set[str]:
     return set(ast.literal_eval(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["evoprune", "evoprune.config", "evoprune.errors", "evoprune.cli"])
+@pytest.mark.parametrize("module", ["evoprune", "evoprune.config.schema", "evoprune.errors", "evoprune.cli.main"])
 def test_light_modules_load_no_heavy_library(module: str) -> None:
     assert loaded_after(f"import {module}") == set()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "nowhere.yaml"], ["help", "config"]])
 def test_help_and_complaints_load_no_heavy_library(arguments: list[str]) -> None:
-    code = f"from typer.testing import CliRunner\nfrom evoprune.cli import app\nCliRunner().invoke(app, {arguments})"
+    code = (
+        f"from typer.testing import CliRunner\nfrom evoprune.cli.main import app\nCliRunner().invoke(app, {arguments})"
+    )
     assert loaded_after(code) == set()
 
 

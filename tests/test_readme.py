@@ -20,10 +20,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 import evoprune as ep
-from evoprune.cli import app
-from evoprune.config_loading import dump_config, load_config
-from evoprune.nets.data import load_data
-from evoprune.nets.zoo import build_network
+from evoprune.cli.main import app
+from evoprune.config.loading import dump_config, load_config
+from evoprune.data.load import load_data
+from evoprune.networks.zoo import build_network
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -122,8 +122,8 @@ def given() -> dict[str, Any]:
     return {
         **{"x_train": x_train, "y_train": y_train, "x_validation": x_validation, "y_validation": y_validation},
         "model": model.eval(),
-        "small_search": ep.config.SearchConfig(population=4, generations=1),
-        "serial": ep.config.WorkersConfig(backend="serial"),
+        "small_search": ep.SearchConfig(population=4, generations=1),
+        "serial": ep.WorkersConfig(backend="serial"),
     }
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 import evoprune as ep
-from evoprune.config import Config
-from evoprune.config_loading import config_from_dict, dump_config
-from evoprune.nets.data import Data, load_data
+from evoprune.config.loading import config_from_dict, dump_config
+from evoprune.config.schema import Config
+from evoprune.data.load import Data, load_data
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder

@@ -1,1 +1,1 @@
-"""Measurements over many networks, and against other methods."""
+"""Measurements over many networks and against other tools."""

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.bench.inference_plot import draw_speedups
-from evoprune.bench.layers import LayerSpeed, layer_speeds
+from evoprune.bench.layer_speeds import LayerSpeed, layer_speeds
 from evoprune.bench.timing import Timing, cores, timings
 from evoprune.errors import RunFolderError
-from evoprune.nets.threads import torch_threads
 from evoprune.record.csv_tables import read_csv, write_csv
 from evoprune.record.folder import environment
 from evoprune.record.runs import Run, load_run
-from evoprune.surgery.export import INPUT, needed, onnx_model, onnx_session
-from evoprune.surgery.lowering import Lowered, lower_compacted
+from evoprune.surgery.export_formats import INPUT, needed, onnx_model, onnx_session
+from evoprune.surgery.lowering.lower import Lowered, lower_compacted
+from evoprune.training.threads import torch_threads
 
 BATCHES = (1, 32)
 EXAMPLE_BATCH = 2

@@ -12,23 +12,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from evoprune.config import SearchConfig, WorkersConfig
-from evoprune.fitness.candidate import Candidate, Outcome, Score
-from evoprune.fitness.conditions import Conditions, ImageRecord
-from evoprune.fitness.scoring import Problem
-from evoprune.fitness.workers import Crew, open_crew, score
-from evoprune.nets.zoo import build_network
+from evoprune.config.schema import SearchConfig, WorkersConfig
+from evoprune.criteria.preferences import magnitude_preferences
+from evoprune.discovery.discover import search_space
+from evoprune.networks.zoo import build_network
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.record.checkpoint import Snapshot, write_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.loop_state import loop_to_json
 from evoprune.record.tables import candidates_frame
+from evoprune.scoring.candidate import Candidate, Outcome, Score
+from evoprune.scoring.conditions import Conditions, ImageRecord
+from evoprune.scoring.scorer import Problem
 from evoprune.search.algorithms import Algorithm, make_algorithm
-from evoprune.search.criteria import magnitude_preferences
 from evoprune.search.loop import LoopState, evolve
 from evoprune.space.cost import cost
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
+from evoprune.workers.workers import Crew, open_crew, score
 
 NETWORK = "2x64C3-MP2-2x64C3-MP2-2x128C3-256FC-10"
 IMAGES, TOLERATED = 2000, 200
@@ -71,7 +73,7 @@ class Nothing:
 def bench_overhead(population: int, generations: int, workers: WorkersConfig) -> OverheadRow:
     """A search over the paper's network at half width in which no network is ever run."""
     network = build_network(NETWORK, (1, 28, 28), 10, torch.Generator().manual_seed(0)).eval()
-    space = SearchSpace.from_model(network, torch.zeros(1, 1, 28, 28))
+    space = search_space(network, torch.zeros(1, 1, 28, 28))
     config = SearchConfig(population=population, generations=generations)
     preferences, rng = magnitude_preferences(network, space), np.random.default_rng(0)
     algorithm = make_algorithm(space, config, preferences, lambda genome: float(cost(space, genome).macs), rng)

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.config import Config
-from evoprune.config_loading import config_from_dict
+from evoprune.config.loading import config_from_dict
+from evoprune.config.schema import Config
 from evoprune.errors import ConfigError
-from evoprune.fitness.conditions import Conditions, ImageRecord
-from evoprune.pipeline import run
+from evoprune.pipeline.run import run
+from evoprune.pipeline.stages import search_fingerprint
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import flat_config, load_run
 from evoprune.record.tables import candidates_of
-from evoprune.space.plan import Genome, SearchSpace
-from evoprune.stages import search_fingerprint
+from evoprune.scoring.conditions import Conditions, ImageRecord
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from evoprune.errors import ConfigError
-from evoprune.fitness.scoring import Problem, wrong_flags
+from evoprune.scoring.scorer import Problem, wrong_flags
 from evoprune.space.plan import Genome
-from evoprune.surgery.masking import mask
+from evoprune.surgery.apply import mask
 from evoprune.surgery.recalibration import recalibrate
 
 BATCH_SIZE = 250

@@ -21,25 +21,26 @@ import pandas as pd
 import torch
 
 from evoprune.bench.overhead import IMAGES, NETWORK, MadeUpScores
-from evoprune.config import SearchConfig, WorkersConfig
-from evoprune.fitness.candidate import Candidate, Outcome
-from evoprune.fitness.conditions import Conditions, ImageRecord
-from evoprune.fitness.problem import make_problem
-from evoprune.fitness.scoring import Problem
-from evoprune.fitness.team import Team
-from evoprune.fitness.workers import RayCrew, RayWorkers, open_crew, score
-from evoprune.nets.zoo import build_network
+from evoprune.config.schema import SearchConfig, WorkersConfig
+from evoprune.criteria.preferences import magnitude_preferences
+from evoprune.discovery.discover import search_space
+from evoprune.networks.zoo import build_network
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.record.checkpoint import Snapshot, write_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.loop_state import loop_to_json
 from evoprune.record.tables import candidates_frame
+from evoprune.scoring.candidate import Candidate, Outcome
+from evoprune.scoring.conditions import Conditions, ImageRecord
+from evoprune.scoring.problem import make_problem
+from evoprune.scoring.scorer import Problem
 from evoprune.search.algorithms import make_algorithm
-from evoprune.search.criteria import magnitude_preferences
 from evoprune.search.loop import LoopState, evolve
 from evoprune.space.cost import cost
-from evoprune.space.plan import SearchSpace
+from evoprune.space.search_space import SearchSpace
+from evoprune.workers.actor_pool import Team
+from evoprune.workers.workers import RayCrew, RayWorkers, open_crew, score
 
 SIMULATED = (8, 64, 256, 1000)
 A_WORKER = 4
@@ -152,7 +153,7 @@ def _simulated(count: int, seconds: float) -> Iterator[RayWorkers]:
 
 def _space() -> tuple[Any, SearchSpace]:
     network = build_network(NETWORK, (1, 28, 28), 10, torch.Generator().manual_seed(0)).eval()
-    return network, SearchSpace.from_model(network, torch.zeros(1, 1, 28, 28))
+    return network, search_space(network, torch.zeros(1, 1, 28, 28))
 
 
 def _problem() -> Problem:

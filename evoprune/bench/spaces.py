@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torchvision import models
 
+from evoprune.config.schema import SpaceConfig
+from evoprune.discovery.discover import explore
 from evoprune.errors import SearchSpaceError
-from evoprune.nets.seeding import global_seed
-from evoprune.nets.zoo import check_torchvision_name
+from evoprune.networks.seeding import global_seed
+from evoprune.networks.zoo import check_torchvision_name
 from evoprune.record.files import write_text
 from evoprune.space.cost import cost
-from evoprune.space.discovery import Options, explore
-from evoprune.space.plan import SearchSpace
+from evoprune.space.search_space import SearchSpace
 
 USUAL_SIZE = 224
 """Height and width of the example, where torchvision does not name one for a network's weights."""
@@ -67,7 +68,7 @@ def space_row(name: str, seed: int = 0) -> SpaceRow:
         example = torch.randn(1, 3, size, size)
     started = time.perf_counter()
     try:
-        proof = explore(network, example, Options())
+        proof = explore(network, example, SpaceConfig())
     except SearchSpaceError as error:
         return SpaceRow(name, 0, 0, 0.0, False, _seconds_since(started), 0.0, str(error))
     space = proof.space

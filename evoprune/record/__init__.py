@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, its snapshots, its tables, and the way back to its networks."""
+"""Everything a run leaves on disk, and the way back."""

@@ -7,10 +7,10 @@ from importlib import metadata
 from typing import Any
 
 from evoprune.errors import RunFolderError
-from evoprune.fitness.candidate import Candidate
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.tables import candidates_of
+from evoprune.scoring.candidate import Candidate
 
 LAYOUT = 2
 _MISSING = object()

@@ -1,11 +1,11 @@
 """The cost that a search minimised, in the tables and of the whole network."""
 
-from evoprune.config import CostName
-from evoprune.fitness.layer_times import LatencyTable
+from evoprune.config.schema import CostName
+from evoprune.latency.prediction import LatencyTable
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.space.cost import cost
-from evoprune.space.plan import SearchSpace
+from evoprune.space.search_space import SearchSpace
 
 
 def cost_column(name: CostName) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 import pandas as pd
 from pydantic import BaseModel
 
-from evoprune.config import Config
+from evoprune.config.schema import Config
 from evoprune.errors import RunFolderError
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run, flat_config

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from evoprune.config_errors import printable
+from evoprune.config.complaints import printable
 from evoprune.errors import RunFolderError
 from evoprune.record.folder import RunFolder
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.fitness.conditions import Conditions, ImageRecord
+from evoprune.scoring.conditions import Conditions, ImageRecord
 from evoprune.search.loop import LoopState, Part
 
 

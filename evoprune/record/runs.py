@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evoprune.config import Config
-from evoprune.config_loading import load_config, round_configs
+from evoprune.config.loading import load_config, round_configs
+from evoprune.config.schema import Config
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.costs import whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner
-from evoprune.record.layers import (
+from evoprune.record.layer_tables import (
     KEPT_DTYPES,
     LAYER_DTYPES,
     STRIDE_DTYPES,
@@ -29,14 +29,14 @@ from evoprune.record.layers import (
 )
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.store import fetched
-from evoprune.record.survivors import SavedSurvivor, read_survivor
+from evoprune.record.survivor_files import SavedSurvivor, read_survivor
 from evoprune.record.tables import empty, generations_frame, read_candidates, read_survivors
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from evoprune.space.plan import SearchSpace
+    from evoprune.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Run:
     @cached_property
     def space(self) -> "SearchSpace":
         """The search space that the genomes are of."""
-        from evoprune.space.plan import SearchSpace
+        from evoprune.space.search_space import SearchSpace
 
         return SearchSpace.from_dict(files.read_json(self._folder.space))
 
@@ -145,7 +145,7 @@ class Run:
 
     def load_baseline(self, network: "nn.Module | None" = None) -> "nn.Module":
         """The unpruned network that ratios are against, on the CPU, in eval mode. network: as in `load_survivor`."""
-        from evoprune.nets.weights import load_weights
+        from evoprune.networks.weights import load_weights
 
         network = copy.deepcopy(network or self.network or self._fresh_network(*self._images()))
         first = (*self._earlier_rounds(), self)[0]._folder
@@ -154,8 +154,8 @@ class Run:
 
     def survivor_masks(self, key: str) -> "dict[str, torch.Tensor]":
         """Which weights stay of the survivor's layers that lose kernels or taps: bool of their shapes, by name."""
-        from evoprune.space.plan import SearchSpace
-        from evoprune.space.slicing import cut_masks
+        from evoprune.space.search_space import SearchSpace
+        from evoprune.space.tensors import cut_masks
 
         space = SearchSpace.from_dict(files.read_json(self._folder.space))
         return cut_masks(space, space.check(self.genome(key)))
@@ -208,8 +208,8 @@ class Run:
 
     def _rebuilt(self, network: "nn.Module", key: str, space: "SearchSpace", survivor: SavedSurvivor) -> "nn.Module":
         """The survivor, out of the network that this round started from."""
-        from evoprune.nets.weights import load_weights
-        from evoprune.surgery.compaction import compact
+        from evoprune.networks.weights import load_weights
+        from evoprune.surgery.apply import compact
 
         small = compact(network, space, self.genome(key))
         load_weights(small, survivor.tensors, str(self._folder.survivor(key)))
@@ -218,7 +218,7 @@ class Run:
     def _fresh_network(self, image_shape: tuple[int, int, int], classes: int) -> "nn.Module":
         import torch
 
-        from evoprune.nets.zoo import build_network
+        from evoprune.networks.zoo import build_network
 
         name = self.config.model.network
         if name == "given" or (":" in name and not name.startswith("torchvision:")):

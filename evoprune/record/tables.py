@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 
 from evoprune.errors import RunFolderError
-from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner, diversity, hypervolumes
+from evoprune.scoring.candidate import Candidate, Score
 
 CANDIDATE_DTYPES: Mapping[str, Any] = {
     "generation": "int64",

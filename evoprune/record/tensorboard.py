@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evoprune.config import Config
+from evoprune.config.schema import Config
 from evoprune.errors import ConfigError
 from evoprune.progress import GenerationSummary, Progress
 from evoprune.record.folder import RunFolder

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from evoprune.config import Config
-from evoprune.config_loading import round_configs
+from evoprune.config.loading import round_configs
+from evoprune.config.schema import Config
 from evoprune.progress import GenerationSummary, Progress, duration
 from evoprune.record import files
 from evoprune.record.costs import cost_column, whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import front
 from evoprune.record.runs import Run, load_run
-from evoprune.space.plan import SearchSpace
+from evoprune.space.search_space import SearchSpace
 
 QUIET_SECONDS = 600
 """How long nothing may happen before that is said."""

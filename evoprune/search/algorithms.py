@@ -5,12 +5,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from evoprune.config import SearchConfig
+from evoprune.config.schema import SearchConfig
+from evoprune.criteria.preferences import Preferences
 from evoprune.errors import ConfigError
-from evoprune.fitness.candidate import Candidate
+from evoprune.scoring.candidate import Candidate
 from evoprune.search.breeding import Breeder
-from evoprune.search.criteria import Preferences
-from evoprune.search.fitting import CostOf, least
+from evoprune.search.fit_to_cost import CostOf, least
 from evoprune.search.genetic import Genetic
 from evoprune.search.litters import Litters
 from evoprune.search.nsga2 import NSGA2
@@ -22,7 +22,8 @@ from evoprune.search.ranking import ranking
 from evoprune.search.ranking_search import RankingSearch
 from evoprune.search.surrogate import Surrogate
 from evoprune.search.width_operators import WidthOperators, share_of_maps
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 
 class Algorithm(Protocol):

@@ -6,9 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-from evoprune.search.criteria import Preferences
-from evoprune.search.fitting import CostOf, fitted
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.criteria.preferences import Preferences
+from evoprune.search.fit_to_cost import CostOf, fitted
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 FIT_NOISE = 0.1
 """Standard deviation of what is added to ranks (0..1) when genes go or come back to meet a target."""

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from deap import base, tools
 
-from evoprune.fitness.candidate import Candidate
+from evoprune.scoring.candidate import Candidate
 from evoprune.search.breeding import Breeding
-from evoprune.search.fitness import feasible_front, shortfall
 from evoprune.search.objective import Objective
+from evoprune.search.selection import feasible_front, shortfall
 from evoprune.space.plan import Genome
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evoprune.search.breeding import Breeder
-from evoprune.search.fitting import CostOf
+from evoprune.search.fit_to_cost import CostOf
 from evoprune.search.surrogate import Surrogate
 from evoprune.space.plan import Genome
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evoprune.config import SearchConfig
-from evoprune.fitness.candidate import Candidate, Outcome, Score
-from evoprune.fitness.conditions import Conditions, ImageRecord
-from evoprune.fitness.workers import Workers
+from evoprune.config.schema import SearchConfig
 from evoprune.progress import GenerationSummary, Progress
+from evoprune.scoring.candidate import Candidate, Outcome, Score
+from evoprune.scoring.conditions import Conditions, ImageRecord
 from evoprune.search.algorithms import Algorithm
 from evoprune.search.objective import score_cost
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
+from evoprune.workers.workers import Workers
 
 STEADY_PARTS = 8
 """Into how many parts steady-state search divides a generation: so many are under way at any time."""

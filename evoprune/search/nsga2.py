@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.fitness.candidate import Candidate
+from evoprune.scoring.candidate import Candidate
 from evoprune.search.breeding import Breeding
-from evoprune.search.fitness import dominates, feasible_front, select
 from evoprune.search.objective import Objective
+from evoprune.search.selection import dominates, feasible_front, select
 from evoprune.space.plan import Genome
 
 

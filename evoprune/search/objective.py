@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evoprune.config import CostName, FitnessName, SearchConfig
-from evoprune.fitness.candidate import Candidate, Score
+from evoprune.config.schema import CostName, FitnessName, SearchConfig
+from evoprune.scoring.candidate import Candidate, Score
 
 
 @dataclass(frozen=True)

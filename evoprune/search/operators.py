@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evoprune.config import SearchConfig
-from evoprune.search.criteria import Preferences
+from evoprune.config.schema import SearchConfig
+from evoprune.criteria.preferences import Preferences
 from evoprune.space.kernel_genes import KernelGenes, StrideGenes
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 RANDOM_KEPT_FRACTIONS = (0.9, 0.75, 0.6, 0.45, 0.3)
 RANKED_KEPT_FRACTIONS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.fitness.candidate import Candidate
+from evoprune.scoring.candidate import Candidate
 from evoprune.search.breeding import Breeder
-from evoprune.search.fitness import feasible_front
 from evoprune.search.objective import Objective
 from evoprune.search.random_search import drawn_at
+from evoprune.search.selection import feasible_front
 from evoprune.space.plan import Genome
 
 STEP = 0.85

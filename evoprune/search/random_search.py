@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.fitness.candidate import Candidate
-from evoprune.search.fitness import feasible_front
-from evoprune.search.fitting import CostOf, fitted
+from evoprune.scoring.candidate import Candidate
+from evoprune.search.fit_to_cost import CostOf, fitted
 from evoprune.search.objective import Objective
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.search.selection import feasible_front
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 LEAST_SHARE = 0.05
 """Without a target, ratios are drawn between this and 1."""

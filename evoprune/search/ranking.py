@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evoprune.config import Scope
+from evoprune.config.schema import Scope
 from evoprune.errors import ConfigError
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 
 def ranked_genome(

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.fitness.candidate import Candidate
-from evoprune.search.fitness import feasible_front
-from evoprune.search.fitting import CostOf
+from evoprune.scoring.candidate import Candidate
+from evoprune.search.fit_to_cost import CostOf
 from evoprune.search.objective import Objective
 from evoprune.search.ranking import most_important, most_within
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.search.selection import feasible_front
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 
 class RankingSearch:

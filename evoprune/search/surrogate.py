@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from evoprune.fitness.candidate import Candidate
+from evoprune.scoring.candidate import Candidate
 from evoprune.search.objective import Objective
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 MOST_EXAMPLES = 400
 """Candidates that a guess rests on: the latest ones."""

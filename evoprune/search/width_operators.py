@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evoprune.search.operators import Operators
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 START_WIDTHS = (0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15)
 """Shares of every group's maps that starts keep, in turn."""

@@ -1,1 +1,1 @@
-"""What may go: genes, groups, and what is left under a genome."""
+"""Genes, and what is left of a network under a genome: plain data."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evoprune.space.phenotype import Phenotype
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)

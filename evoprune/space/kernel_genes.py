@@ -6,14 +6,12 @@ Kernels are counted as (output map, input map) of the weight: outputs x inputs o
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
+from evoprune.config.schema import StrideSharing
 from evoprune.errors import SearchSpaceError
 from evoprune.space.masks import StrideMask, stride_table
-
-Sharing = Literal["input_map", "layer", "kernel"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class StrideGenes:
     shape: tuple[int, int]
     kernel_size: tuple[int, ...]
     table: tuple[StrideMask, ...]
-    sharing: Sharing = "input_map"
+    sharing: StrideSharing = "input_map"
     groups: int = 1
 
     @cached_property
@@ -116,7 +114,7 @@ def kernel_genes(layers: Sequence[KernelLayer], start: int, block: int) -> tuple
 
 
 def stride_genes(
-    layers: Sequence[KernelLayer], start: int, sharing: Sharing, allowed: Sequence[tuple[int, int]] | None
+    layers: Sequence[KernelLayer], start: int, sharing: StrideSharing, allowed: Sequence[tuple[int, int]] | None
 ) -> tuple[StrideGenes, ...]:
     """Genes of all layers whose kernels have more than one tap. Raises SearchSpaceError as `stride_table`."""
     genes = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evoprune.space.masks import DENSE, FeatureMapMask, KernelMask, LayerStrides
-from evoprune.space.plan import Genome, Layer, SearchSpace
+from evoprune.space.plan import Genome, Layer, Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Phenotype:
         return hashlib.sha256(self.genome.tobytes()).hexdigest()[:16]
 
 
-def develop(space: SearchSpace, genome: Genome) -> Phenotype:
+def develop(space: Plan, genome: Genome) -> Phenotype:
     """The phenotype of a genome, uint8 (genes,). Groups may have lost all their maps: see `SearchSpace.check`."""
     genome = genome.copy()
     bits = {genes.weight: genome[genes.genes][genes.of_kernel] != 0 for genes in space.kernels}
@@ -51,7 +51,7 @@ def develop(space: SearchSpace, genome: Genome) -> Phenotype:
     return Phenotype(genome, kept, kernels)
 
 
-def _made_and_read(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _made_and_read(space: Plan, genome: Genome, bits: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Which maps still have a kernel that makes them, and one that reads them. Returns bool (maps,) each.
 
     Whole groups of grouped convolutions pass maps on, they neither make nor read them. What no layer makes (or reads)
@@ -73,7 +73,7 @@ def _made_and_read(space: SearchSpace, genome: Genome, bits: Mapping[str, np.nda
     return results[0], results[1]
 
 
-def _alive(space: SearchSpace, layer: Layer, genome: Genome) -> np.ndarray:
+def _alive(space: Plan, layer: Layer, genome: Genome) -> np.ndarray:
     """Kernels whose two maps stay. Returns bool (outputs, inputs)."""
     sides = []
     for dim in (layer.out_dim, layer.in_dim):
@@ -83,7 +83,7 @@ def _alive(space: SearchSpace, layer: Layer, genome: Genome) -> np.ndarray:
     return sides[0][:, None] & sides[1]
 
 
-def _settle_kernel_genes(space: SearchSpace, genome: Genome, bits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _settle_kernel_genes(space: Plan, genome: Genome, bits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Sets kernel and stride genes without effect to 0, in place. Returns `Phenotype.kernels`."""
     alive = {genes.weight: _alive(space, space.layer(genes.weight), genome) for genes in space.inside_layers}
     present = {weight: kernels & bits.get(weight, True) for weight, kernels in alive.items()}
@@ -103,7 +103,7 @@ def _settle_kernel_genes(space: SearchSpace, genome: Genome, bits: Mapping[str, 
     }
 
 
-def masks_of(space: SearchSpace, phenotype: Phenotype) -> tuple[FeatureMapMask | KernelMask | LayerStrides, ...]:
+def masks_of(space: Plan, phenotype: Phenotype) -> tuple[FeatureMapMask | KernelMask | LayerStrides, ...]:
     """A phenotype as masks, layer by layer, of what loses something."""
     masks: list[FeatureMapMask | KernelMask | LayerStrides] = []
     kernels = {genes.weight: genes for genes in space.kernels}

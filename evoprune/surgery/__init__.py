@@ -1,1 +1,1 @@
-"""A genome applied to a network: masked, made smaller, compensated."""
+"""A genome applied to a network: masked, compacted, compensated, lowered, exported."""

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evoprune.space.phenotype import Phenotype
-from evoprune.space.plan import Genome, Layer, SearchSpace
-from evoprune.space.slicing import named_tensors, replace_tensors
+from evoprune.space.plan import Genome, Layer
+from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import named_tensors, replace_tensors
 
 RIDGE = 1e-4
 """lambda, as a share of the mean of G's diagonal."""

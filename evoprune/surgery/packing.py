@@ -14,8 +14,8 @@ from torch import Tensor
 from evoprune.errors import SearchSpaceError
 from evoprune.space.cost import packed_layers
 from evoprune.space.phenotype import Phenotype
-from evoprune.space.plan import SearchSpace
-from evoprune.space.slicing import cut_masks
+from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import cut_masks
 
 
 def pack(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.space.phenotype import Phenotype
-from evoprune.space.plan import Layer, SearchSpace
-from evoprune.space.slicing import cut_masks
+from evoprune.space.plan import Layer
+from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import cut_masks
 from evoprune.surgery.compensation import BATCH_SIZE, RIDGE, alike, solved, unfolded
 from evoprune.surgery.recalibration import recalibrate
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evoprune.config_loading import config_from_dict, dump_config
-from evoprune.fitness.candidate import Candidate, Score
+from evoprune.config.loading import config_from_dict, dump_config
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
+from evoprune.scoring.candidate import Candidate, Score
 
 
 def _candidate(

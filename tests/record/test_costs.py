@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from evoprune.cli import app
-from evoprune.fitness.layer_times import LatencyTable
+from evoprune.cli.main import app
+from evoprune.latency.prediction import LatencyTable
 from evoprune.record import files
 from evoprune.record.costs import cost_column, whole_cost
 from evoprune.record.folder import RunFolder

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from evoprune.config_loading import config_from_dict, dump_config
+from evoprune.config.loading import config_from_dict, dump_config
+from evoprune.discovery.discover import search_space
 from evoprune.errors import RunFolderError, UserError
-from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import flat_config, load_run
-from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
+from evoprune.record.survivor_files import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
-from evoprune.space.plan import SearchSpace
+from evoprune.scoring.candidate import Candidate, Score
+from evoprune.space.search_space import SearchSpace
 
 MakeRun = Callable[..., RunFolder]
 MakeSurvivor = Callable[..., SurvivorRow]
@@ -79,11 +80,11 @@ class TestLoadSurvivor:
     @pytest.fixture
     def run(self, tmp_path: Path, survivor: MakeSurvivor) -> tuple[RunFolder, torch.nn.Module]:
         """A run whose one survivor keeps half of every group, and that survivor."""
-        from evoprune.nets.zoo import build_network
-        from evoprune.surgery.compaction import compact
+        from evoprune.networks.zoo import build_network
+        from evoprune.surgery.apply import compact
 
         model = build_network(self.NETWORK, (1, 8, 8), 3, torch.Generator().manual_seed(1)).eval()
-        space = SearchSpace.from_model(model, torch.zeros(1, 1, 8, 8))
+        space = search_space(model, torch.zeros(1, 1, 8, 8))
         genome = space.random(np.random.default_rng(0), keep=0.5)
         small = compact(model, space, genome)
         folder = RunFolder(tmp_path / "run")
@@ -107,7 +108,7 @@ class TestLoadSurvivor:
             assert torch.equal(loaded(images), small(images))
 
     def test_code_is_not_imported_for_a_run_folder(self, run: tuple[RunFolder, torch.nn.Module]) -> None:
-        from evoprune.nets.zoo import build_network
+        from evoprune.networks.zoo import build_network
 
         folder, _ = run
         config = config_from_dict({"name": "run", "model": {"network": "antigravity:make"}})

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoprune.errors import RunFolderError
-from evoprune.fitness.candidate import Candidate, Score
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner
@@ -24,6 +23,7 @@ from evoprune.record.tables import (
     read_survivors,
     survivors_frame,
 )
+from evoprune.scoring.candidate import Candidate, Score
 
 DESIGN_CANDIDATES = [
     *("generation", "key", "genome", "mcr", "errors", "images_seen", "images", "feasible", "exact"),

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import evoprune as ep
-from evoprune.cli import app
+from evoprune.cli.main import app
 from evoprune.errors import RunFolderError
 from evoprune.progress import GenerationSummary, SilentProgress
 from evoprune.record import watch as watching

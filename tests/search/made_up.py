@@ -6,20 +6,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evoprune.config import SearchConfig
-from evoprune.fitness.candidate import Candidate, Outcome, Score
-from evoprune.fitness.conditions import Conditions, ImageRecord
-from evoprune.fitness.losses import Examples
-from evoprune.fitness.retraining import Retraining
-from evoprune.fitness.work import OnEpoch, OnScore
-from evoprune.nets.training import FitState
+from evoprune.config.schema import SearchConfig
+from evoprune.criteria.preferences import Preferences
 from evoprune.progress import SilentProgress
 from evoprune.record.loop_state import loop_to_json
+from evoprune.scoring.candidate import Candidate, Outcome, Score
+from evoprune.scoring.conditions import Conditions, ImageRecord
+from evoprune.scoring.losses import Examples
 from evoprune.search.algorithms import Algorithm, make_algorithm
-from evoprune.search.criteria import Preferences
 from evoprune.search.loop import LoopState, evolve
 from evoprune.space.cost import cost
-from evoprune.space.plan import Axis, Genome, Group, Layer, SearchSpace, TensorInfo
+from evoprune.space.plan import Axis, Genome, Group, Layer, TensorInfo
+from evoprune.space.search_space import SearchSpace
+from evoprune.training.fit import FitState
+from evoprune.workers.failures import OnEpoch, OnScore
+from evoprune.workers.retraining import Retraining
 
 MACS_A_GENE = 30
 

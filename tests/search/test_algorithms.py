@@ -7,11 +7,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from evoprune.config import Algorithm, Scope, SearchConfig
+from evoprune.config.schema import Algorithm, Scope, SearchConfig
 from evoprune.errors import ConfigError
-from evoprune.fitness.candidate import Candidate
 from evoprune.progress import SilentProgress
 from evoprune.record.loop_state import loop_from_json
+from evoprune.scoring.candidate import Candidate
 from evoprune.search.loop import evolve
 from evoprune.search.particle_filter import resampled, weights
 from evoprune.search.ranking import most_important, ranking

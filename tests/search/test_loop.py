@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evoprune.config import SearchConfig
-from evoprune.fitness.candidate import Candidate
-from evoprune.fitness.conditions import Conditions
-from evoprune.fitness.workers import score
+from evoprune.config.schema import SearchConfig
 from evoprune.progress import GenerationSummary, SilentProgress
+from evoprune.scoring.candidate import Candidate
+from evoprune.scoring.conditions import Conditions
 from evoprune.search.loop import evolve, new_genomes, part_of, part_sizes, told_by
+from evoprune.workers.workers import score
 from tests.search.made_up import MACS_A_GENE, SIZES, START, Counting, Kept, algorithm_for, planted, searched, space_of
 
 SILENT = SilentProgress()

@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 import evoprune as ep
-from evoprune.config import SearchConfig
-from evoprune.search.criteria import Preferences, magnitude_preferences
-from evoprune.search.fitting import fitted, least
-from evoprune.search.importance import of_kernels, of_strides
+from evoprune.config.schema import SearchConfig
+from evoprune.criteria.importance import of_kernels, of_strides
+from evoprune.criteria.preferences import Preferences, magnitude_preferences
+from evoprune.criteria.weight_criteria import magnitude
+from evoprune.discovery.discover import search_space
+from evoprune.search.fit_to_cost import fitted, least
 from evoprune.search.operators import Operators
 from evoprune.search.random_search import drawn_at
-from evoprune.search.weight_criteria import magnitude
 from evoprune.search.width_operators import WidthOperators
 from evoprune.space.cost import cost
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 
 some = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
@@ -30,7 +32,9 @@ def wide(kinds: tuple[bool, bool, bool] = (True, True, True)) -> tuple[nn.Module
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Conv2d(10, 12, 3), nn.ReLU(), nn.Conv2d(12, 3, 3))
-    return model.eval(), SearchSpace.from_model(model, torch.randn(1, 1, 10, 10), *kinds)
+    maps, kernels, strides = kinds
+    images = torch.randn(1, 1, 10, 10)
+    return model.eval(), search_space(model, images, feature_maps=maps, kernels=kernels, strides=strides)
 
 
 def breeding(rates: tuple[float, float, float] = (0.02, 0.02, 0.05)) -> Operators:
@@ -53,14 +57,14 @@ def by_hand() -> tuple[nn.Module, SearchSpace]:
     rows = torch.tensor([[[1.0, -2, 3], [0, 0, 0]], [[4, 4, 4], [0, -6, 0]]])
     with torch.no_grad():
         model.get_parameter("0.weight").copy_(rows[:, :, None])
-    return model, SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, True, True)
+    return model, search_space(model, torch.randn(1, 2, 1, 5), feature_maps=False, kernels=True, strides=True)
 
 
 def test_kernel_l1_by_hand() -> None:
     model, space = by_hand()
     [importance] = of_kernels(space, magnitude(model, space))
     assert importance.tolist() == pytest.approx([2, 0, 4, 2])
-    blocks = SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, True, kernel_block=2)
+    blocks = search_space(model, torch.randn(1, 2, 1, 5), feature_maps=False, kernels=True, kernel_block=2)
     assert of_kernels(blocks, magnitude(model, blocks))[0].tolist() == pytest.approx([3, 1])
     assert magnitude_preferences(model, space).kernels[0].tolist() == pytest.approx([1 / 3, 0, 1, 2 / 3])
 
@@ -71,7 +75,7 @@ def test_the_norm_that_each_mask_would_keep_by_hand() -> None:
     [kept] = of_strides(space, magnitude(model, space))
     assert kept[0].tolist() == pytest.approx([1, 12 / 18, 6 / 18, 5 / 18, 7 / 18])
     assert kept[1].tolist() == pytest.approx([1, 0, 1, 0, 0])
-    by_layer = SearchSpace.from_model(model, torch.randn(1, 2, 1, 5), False, False, True, stride_sharing="layer")
+    by_layer = search_space(model, torch.randn(1, 2, 1, 5), feature_maps=False, strides=True, stride_sharing="layer")
     assert of_strides(by_layer, magnitude(model, by_layer))[0][0].tolist() == pytest.approx(
         [1, 12 / 24, 12 / 24, 5 / 24, 7 / 24]
     )
@@ -88,7 +92,7 @@ def test_kernels_of_a_transposed_convolution_are_counted_outputs_first() -> None
     model = nn.Sequential(nn.ConvTranspose2d(2, 3, 1, bias=False)).eval()
     with torch.no_grad():
         model.get_parameter("0.weight").copy_(torch.arange(6.0).reshape(2, 3, 1, 1))
-    space = SearchSpace.from_model(model, torch.randn(1, 2, 4, 4), False, True)
+    space = search_space(model, torch.randn(1, 2, 4, 4), feature_maps=False, kernels=True)
     assert of_kernels(space, magnitude(model, space))[0].tolist() == [0, 3, 1, 4, 2, 5]
 
 

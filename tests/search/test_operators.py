@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoprune.config import SearchConfig
+from evoprune.config.schema import SearchConfig
 from evoprune.search.operators import Operators
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 from tests.search.made_up import preferences, space_of
 
 SPACES = st.builds(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoprune.config import Scope
+from evoprune.config.schema import Scope
 from evoprune.errors import ConfigError
 from evoprune.search.ranking import most_important, ranked_genome, ranking, ranks_within_groups
 from evoprune.space.cost import cost

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from evoprune.fitness.candidate import Candidate
+from evoprune.scoring.candidate import Candidate
 from evoprune.search.objective import Objective
 from evoprune.search.surrogate import MOST_EXAMPLES, NOISES, GaussianProcess, Surrogate
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 from tests.search.made_up import candidate, space_of
 
 MACS = Objective("macs")

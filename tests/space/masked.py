@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import strategies as st
 from torch import nn
 
-from evoprune.space.plan import SearchSpace
-from tests.space.architectures import DenseBlock, Residual, grouped, plain, separable, transposed
+from evoprune.discovery.discover import search_space
+from evoprune.space.search_space import SearchSpace
+from tests.discovery.architectures import DenseBlock, Residual, grouped, plain, separable, transposed
 from tests.space.networks import Case, example, network
 
 MASKED: Mapping[str, Callable[[], nn.Module]] = {
@@ -43,12 +44,12 @@ def masked_space(
     name: str, kinds: tuple[int, int, int] = (1, 1, 1), sharing: str = "input_map", block: int = 1
 ) -> SearchSpace:
     maps, kernels, strides = map(bool, kinds)
-    return SearchSpace.from_model(
+    return search_space(
         network_of(name),
         example(Case(MASKED[name], ())),
-        maps,
-        kernels,
-        strides,
+        feature_maps=maps,
+        kernels=kernels,
+        strides=strides,
         kernel_block=block,
         stride_sharing=sharing,  # type: ignore[arg-type]
     )

@@ -14,8 +14,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from evoprune.space.plan import SearchSpace
-from tests.space.architectures import (
+from evoprune.discovery.discover import search_space
+from evoprune.space.search_space import SearchSpace
+from tests.discovery.architectures import (
     ConvNeXt,
     DenseBlock,
     Fire,
@@ -43,7 +44,7 @@ from tests.space.architectures import (
     separable,
     transposed,
 )
-from tests.space.awkward import (
+from tests.discovery.awkward import (
     AuxiliaryHead,
     ChannelAttention,
     DataDependent,
@@ -107,7 +108,7 @@ def example(case: Case, batch: int | None = None, seed: int = 1) -> tuple[Tensor
 @cache
 def space_of(name: str) -> SearchSpace:
     """The search space of a case, discovered once for all tests."""
-    return SearchSpace.from_model(network(CASES[name]), example(CASES[name]))
+    return search_space(network(CASES[name]), example(CASES[name]))
 
 
 def genomes(name: str) -> st.SearchStrategy[np.ndarray]:

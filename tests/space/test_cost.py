@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from evoprune.space.cost import cost
-from evoprune.space.plan import SearchSpace
-from evoprune.surgery.compaction import compact
+from evoprune.space.search_space import SearchSpace
+from evoprune.surgery.apply import compact
 from tests.space.networks import CASES, Case, example, genomes, network, space_of
 
 

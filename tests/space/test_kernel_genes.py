@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 import evoprune as ep
+from evoprune.config.schema import StrideSharing
+from evoprune.discovery.discover import search_space
 from evoprune.errors import SearchSpaceError
-from evoprune.space.kernel_genes import KernelGenes, Sharing, StrideGenes
+from evoprune.space.kernel_genes import KernelGenes, StrideGenes
 from evoprune.space.masks import stride_table
-from evoprune.space.plan import SearchSpace
+from evoprune.space.search_space import SearchSpace
 
 
 def chain(*convolutions: nn.Module) -> nn.Sequential:
@@ -19,7 +21,7 @@ def chain(*convolutions: nn.Module) -> nn.Sequential:
 
 def space_of(model: nn.Module, inputs: int = 1, **options: object) -> SearchSpace:
     chosen = {"feature_maps": True, "kernels": True, "strides": True} | options
-    return SearchSpace.from_model(model, torch.randn(1, inputs, 12, 12), **chosen)  # type: ignore[arg-type]
+    return search_space(model, torch.randn(1, inputs, 12, 12), **chosen)  # type: ignore[arg-type]
 
 
 def test_a_kernel_gene_is_one_kernel() -> None:
@@ -50,7 +52,7 @@ def test_a_block_of_output_maps_shares_a_gene(block: int, rows: list[int]) -> No
         ("kernel", 2, [[0, 1], [2, 3], [4, 5], [6, 7]]),
     ],
 )
-def test_who_shares_a_stride_mask(sharing: Sharing, groups: int, of_kernel: list[list[int]]) -> None:
+def test_who_shares_a_stride_mask(sharing: StrideSharing, groups: int, of_kernel: list[list[int]]) -> None:
     genes = StrideGenes("w", 0, (4, 2), (3, 3), stride_table((3, 3)), sharing, groups)
     assert genes.of_kernel.tolist() == of_kernel
     assert genes.size == max(max(row) for row in of_kernel) + 1

@@ -118,7 +118,7 @@ def test_stride_masks_have_an_order() -> None:
 def test_the_masks_of_a_genome_by_hand() -> None:
     """Two maps of 3x3 over one input, then 2 outputs; the last layer's maps are the output and stay."""
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3)).eval()
-    space = ep.SearchSpace.from_model(model, torch.randn(1, 1, 7, 7), True, True, True)
+    space = ep.search_space(model, torch.randn(1, 1, 7, 7), kernels=True, strides=True)
     # maps of "0": 0..2; kernels of "2" (of "0" a map's only kernel is the map): 3..8; strides: "0" 9, "2" 10..12
     assert space.genes == 13
     assert space.cardinality.tolist() == [2] * 9 + [29] * 4

@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import evoprune as ep
+from evoprune.discovery.discover import search_space
 from evoprune.errors import SearchSpaceError
 from evoprune.space.cost import cost
-from evoprune.space.plan import Genome, SearchSpace
-from evoprune.space.slicing import cut_tensors
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import cut_tensors
 from tests.space.masked import MASKED, SHARINGS, any_genomes, masked_space, network_of
 
 some = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
 
 def space_of(model: nn.Module, **options: Any) -> SearchSpace:
-    return SearchSpace.from_model(model.eval(), torch.randn(1, 1, 8, 8), True, **({"kernels": True} | options))
+    return search_space(model.eval(), torch.randn(1, 1, 8, 8), **({"kernels": True} | options))
 
 
 def chain() -> nn.Sequential:

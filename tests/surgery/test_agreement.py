@@ -8,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from evoprune.space.discovery import training_branches
-from evoprune.space.proof import relative_difference
-from evoprune.space.tracing import tensors_of
-from evoprune.surgery.compaction import compact
-from evoprune.surgery.masking import mask
+from evoprune.discovery.discover import training_branches
+from evoprune.discovery.proof import relative_difference
+from evoprune.discovery.tracing import tensors_of
+from evoprune.surgery.apply import compact, mask
 from tests.space.networks import CASES, Case, example, genomes, network, space_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

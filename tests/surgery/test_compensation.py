@@ -13,14 +13,7 @@ from torch import Tensor, nn
 
 import evoprune as ep
 from evoprune.surgery import compensation
-from evoprune.surgery.compensation import (
-    LayerStatistics,
-    compensated,
-    gram_statistics,
-    solve,
-    uncompensated,
-    unfolded,
-)
+from evoprune.surgery.compensation import LayerStatistics, compensated, gram_statistics, solve, uncompensated, unfolded
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -67,7 +60,7 @@ TWO_INPUTS = torch.tensor([[1.0, 2.0], [2.0, 2.0], [3.0, 5.0]], dtype=torch.floa
 def test_two_units_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compensation, "RIDGE", 0.0)
     model = two_units()
-    space = ep.SearchSpace.from_model(model, torch.zeros(1, 2, dtype=torch.float64))
+    space = ep.search_space(model, torch.zeros(1, 2, dtype=torch.float64))
     new = after_compensation(model, space, np.array([1, 0], np.uint8), TWO_INPUTS)
     assert new["1.weight"].tolist() == [pytest.approx([6.5, 0.0])]
     assert new["1.bias"].tolist() == pytest.approx([0.5])
@@ -77,7 +70,7 @@ def test_the_bias_takes_the_mean_where_nothing_is_correlated() -> None:
     """a and b are uncorrelated here, so that all there is to take over of b is its mean, 3: 0.5 + 3 * 3 = 9.5."""
     inputs = torch.tensor([[1.0, 2.0], [1.0, 4.0], [3.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
     model = two_units()
-    space = ep.SearchSpace.from_model(model, torch.zeros(1, 2, dtype=torch.float64))
+    space = ep.search_space(model, torch.zeros(1, 2, dtype=torch.float64))
     new = after_compensation(model, space, np.array([1, 0], np.uint8), inputs)
     assert new["1.weight"].tolist() == [pytest.approx([2.0, 0.0])]
     assert new["1.bias"].tolist() == pytest.approx([9.5])
@@ -86,7 +79,7 @@ def test_the_bias_takes_the_mean_where_nothing_is_correlated() -> None:
 def test_the_ridge_by_hand() -> None:
     """lambda = 1e-4 * var(a) with one column left: the share of b that is taken over is cov / (var (1 + 1e-4))."""
     model = two_units()
-    space = ep.SearchSpace.from_model(model, torch.zeros(1, 2, dtype=torch.float64))
+    space = ep.search_space(model, torch.zeros(1, 2, dtype=torch.float64))
     new = after_compensation(model, space, np.array([1, 0], np.uint8), TWO_INPUTS)
     assert compensation.RIDGE == 1e-4
     assert new["1.weight"][0, 0].item() == pytest.approx(2 + 3 * 1.5 / 1.0001, rel=1e-12)
@@ -96,7 +89,7 @@ def test_without_bias_and_batch_norm_the_weights_carry_the_mean(monkeypatch: pyt
     """Not centred: sum(a a) = 14 and sum(a b) = 2 + 4 + 15 = 21, so that b is guessed as 21/14 a: 2 + 3 * 1.5."""
     monkeypatch.setattr(compensation, "RIDGE", 0.0)
     model = two_units(bias=False)
-    space = ep.SearchSpace.from_model(model, torch.zeros(1, 2, dtype=torch.float64))
+    space = ep.search_space(model, torch.zeros(1, 2, dtype=torch.float64))
     new = after_compensation(model, space, np.array([1, 0], np.uint8), TWO_INPUTS)
     assert new.keys() == {"1.weight"}
     assert new["1.weight"].tolist() == [pytest.approx([6.5, 0.0])]
@@ -145,7 +138,7 @@ def test_convolutions_equal_least_squares(options: dict[str, Any]) -> None:
     assert isinstance(conv, nn.Conv2d)
     images = torch.randn(5, 2, 9, 9, generator=generator(1), dtype=torch.float64)
     conv.padding_mode = "zeros"  # the plan is the same; discovery leaves circular padding alone
-    space = ep.SearchSpace.from_model(model, images[:1], keep=("2",))
+    space = ep.search_space(model, images[:1], keep=("2",))
     conv.padding_mode = options.get("padding_mode", "zeros")
     genome = space.random(np.random.default_rng(2), keep=0.5)
     new = after_compensation(model, space, genome, images)
@@ -183,7 +176,7 @@ def test_inputs_of_a_grouped_convolution_go_slot_by_slot() -> None:
     """Maps of one place in every group go together, and every group is solved with statistics of its own."""
     model = redrawn(nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=2)))
     images = torch.randn(3, 1, 8, 8, generator=generator(3), dtype=torch.float64)
-    space = ep.SearchSpace.from_model(model, images[:1], keep=("2",))
+    space = ep.search_space(model, images[:1], keep=("2",))
     statistics = gram_statistics(model, space, images)["2.weight"]
     assert space.phenotype(np.array([1, 0, 1], np.uint8)).kept["0.weight", 0].tolist() == [0, 2, 3, 5]
     assert statistics.gram is not None
@@ -207,7 +200,7 @@ def test_masked_kernels_and_taps_equal_least_squares_row_by_row(options: dict[st
     conv = model[2]
     assert isinstance(conv, nn.Conv2d)
     images = torch.randn(5, 2, 9, 9, generator=generator(1), dtype=torch.float64)
-    space = ep.SearchSpace.from_model(model, images[:1], True, True, True, stride_sharing=sharing)
+    space = ep.search_space(model, images[:1], kernels=True, strides=True, stride_sharing=sharing)
     genome = space.random(np.random.default_rng(6), keep=0.6)
     new = after_compensation(model, space, genome, images)
     stays = space.check(genome).kernels["2.weight"].reshape(6, -1)
@@ -238,7 +231,7 @@ def test_a_layer_that_loses_all_kernels_leaves_its_mean() -> None:
     """With maps kept whole, a map may lose all kernels: its bias becomes the mean of what it was."""
     model = redrawn(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3)))
     images = torch.randn(5, 1, 9, 9, generator=generator(1), dtype=torch.float64)
-    space = ep.SearchSpace.from_model(model, images[:1], False, True)
+    space = ep.search_space(model, images[:1], feature_maps=False, kernels=True)
     genome = space.full()
     genome[:3] = 0
     new = after_compensation(model, space, genome, images)
@@ -338,7 +331,7 @@ def test_a_duplicate_map_is_made_up_for_perfectly() -> None:
             tensor = model.state_dict()[name]
             tensor[3] = tensor[1]
     images = torch.randn(8, 1, 10, 10, generator=generator(4), dtype=torch.float64)
-    space = ep.SearchSpace.from_model(model, images[:1])
+    space = ep.search_space(model, images[:1])
     genome = space.full()
     genome[3] = 0
     new = after_compensation(model, space, genome, images)
@@ -369,7 +362,7 @@ def test_rows_that_go_keep_their_weights_and_have_no_shift() -> None:
 def test_inputs_without_variance_stay_finite(inputs: Tensor) -> None:
     """Every Gram matrix is singular (all zero but for rounding)."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
-    space = ep.SearchSpace.from_model(model, torch.randn(1, 1, 8, 8, generator=generator()))
+    space = ep.search_space(model, torch.randn(1, 1, 8, 8, generator=generator()))
     new = after_compensation(model, space, np.array([1, 0, 1, 0], np.uint8), inputs)
     assert all(tensor.isfinite().all() for tensor in new.values())
 
@@ -383,7 +376,7 @@ def test_statistics_that_are_not_finite_cut_and_nothing_else() -> None:
 def test_a_batch_norm_takes_the_mean_so_that_statistics_are_centred() -> None:
     model = redrawn(nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1, bias=False), nn.BatchNorm2d(2)))
     images = torch.randn(4, 1, 5, 5, generator=generator(5), dtype=torch.float64)
-    space = ep.SearchSpace.from_model(model, images[:1])
+    space = ep.search_space(model, images[:1])
     statistics = gram_statistics(model, space, images)["2.weight"]
     with torch.no_grad():
         maps = model[:2](images).transpose(0, 1).reshape(3, -1).numpy()
@@ -396,7 +389,7 @@ def test_a_batch_norm_takes_the_mean_so_that_statistics_are_centred() -> None:
 def test_statistics_leave_no_trace_on_the_network() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     images = torch.randn(40, 1, 8, 8, generator=generator())
-    space = ep.SearchSpace.from_model(model.eval(), images[:1])
+    space = ep.search_space(model.eval(), images[:1])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     gram_statistics(model, space, images)
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -406,7 +399,7 @@ def test_statistics_leave_no_trace_on_the_network() -> None:
 def test_statistics_are_the_same_however_images_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     model = redrawn(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)))
     images = torch.randn(10, 1, 8, 8, generator=generator(), dtype=torch.float64)
-    space = ep.SearchSpace.from_model(model, images[:1])
+    space = ep.search_space(model, images[:1])
     at_once = gram_statistics(model, space, images)["3.weight"]
     monkeypatch.setattr(compensation, "BATCH_SIZE", 3)
     in_four = gram_statistics(model, space, images)["3.weight"]
@@ -419,7 +412,7 @@ def test_statistics_are_the_same_however_images_are_batched(monkeypatch: pytest.
 def test_layers_that_cannot_be_compensated_are_named() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 2, 2), nn.Conv2d(2, 2, 3)).eval()
     images = torch.randn(2, 1, 8, 8, generator=generator())
-    space = ep.SearchSpace.from_model(model, images[:1])
+    space = ep.search_space(model, images[:1])
     assert uncompensated(space, gram_statistics(model, space, images)) == ("2",)
 
 
@@ -449,7 +442,7 @@ def test_statistics_stay_within_their_bound_and_the_largest_are_left_out() -> No
         nn.Linear(6 * 64, 2),
     ).eval()  # fmt: skip
     images = torch.randn(10, 1, 8, 8, generator=generator())
-    space = ep.SearchSpace.from_model(model, images[:1])
+    space = ep.search_space(model, images[:1])
     sizes = {"1.weight": 36 * 36 * 4, "2.weight": 54 * 54 * 4, "4.weight": 10 * 384 * 4}
     everything = gram_statistics(model, space, images)
     assert {name: layer.bytes - layer.mean.nbytes for name, layer in everything.items()} == sizes

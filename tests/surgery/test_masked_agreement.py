@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.space.plan import SearchSpace
-from evoprune.space.proof import relative_difference
+from evoprune.discovery.proof import relative_difference
+from evoprune.space.search_space import SearchSpace
 from tests.space.masked import KINDS, MASKED, SHARINGS, masked_space, network_of, whole_genomes
 
 few = settings(max_examples=5, deadline=None, derandomize=True, database=None)
@@ -67,7 +67,7 @@ def test_mask_and_compact_agree_and_cost_what_is_left(name: str, kinds: tuple[in
 def test_two_layers_counted_by_hand() -> None:
     """3 maps of 3x3 over 2 inputs on 6x6 places, then 2 maps of 1x5 on 6x2 places."""
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, (1, 5))).eval()
-    space = ep.SearchSpace.from_model(model, torch.randn(1, 2, 8, 8), True, True, True)
+    space = ep.search_space(model, torch.randn(1, 2, 8, 8), kernels=True, strides=True)
     full = ep.cost(space, space.full())
     assert full.macs == 36 * 3 * 2 * 9 + 12 * 2 * 3 * 5
     assert full.params == 3 * 2 * 9 + 3 + 2 * 3 * 5 + 2
@@ -90,7 +90,7 @@ def test_two_layers_counted_by_hand() -> None:
 def test_what_was_not_finite_is_gone_too() -> None:
     """Zeros are written, not multiplied: a weight that is NaN contributes nothing once it is masked."""
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1)).eval()
-    space = ep.SearchSpace.from_model(model, torch.randn(1, 2, 8, 8), False, True, False)
+    space = ep.search_space(model, torch.randn(1, 2, 8, 8), feature_maps=False, kernels=True)
     genome = space.full()
     genome[0] = 0
     with torch.no_grad():

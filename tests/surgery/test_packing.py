@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import evoprune as ep
+from evoprune.discovery.discover import search_space
 from evoprune.errors import SearchSpaceError
 from evoprune.record import files
-from evoprune.record.survivors import SavedSurvivor, read_survivor, write_survivor
-from evoprune.space.plan import Genome, SearchSpace
+from evoprune.record.survivor_files import SavedSurvivor, read_survivor, write_survivor
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.packing import pack, unpack
 from tests.space.masked import KINDS, MASKED, SHARINGS, masked_space, network_of, whole_genomes
 
@@ -66,7 +68,7 @@ def test_every_combination_of_masks_is_read_back(kinds: tuple[int, int, int]) ->
 def small() -> tuple[SearchSpace, Genome, dict[str, Tensor]]:
     """One convolution of 2 maps over 2 that loses kernel (0, 1); what leaves map 0 keeps its middle column."""
     model = nn.Sequential(nn.Conv2d(2, 2, 3, bias=False)).eval()
-    space = SearchSpace.from_model(model, torch.randn(1, 2, 5, 5), False, True, True)
+    space = search_space(model, torch.randn(1, 2, 5, 5), feature_maps=False, kernels=True, strides=True)
     genome = np.array([1, 0, 1, 1, 4, 0], np.uint8)
     with torch.no_grad():
         model.get_parameter("0.weight").copy_(torch.arange(36.0).reshape(2, 2, 3, 3))
@@ -88,7 +90,7 @@ def test_the_stored_form_by_hand() -> None:
 def test_where_lists_would_take_more_than_zeros_the_zeros_are_stored() -> None:
     """1x1 kernels of 4 bytes, with 2 bytes of place each: it pays once more than a third of them is gone."""
     model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False)).eval()
-    space = SearchSpace.from_model(model, torch.randn(1, 3, 5, 5), False, True)
+    space = search_space(model, torch.randn(1, 3, 5, 5), feature_maps=False, kernels=True)
     sizes = []
     for gone in range(1, 6):
         genome = space.full()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import evoprune as ep
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.sequential import compensate_sequentially
-from tests.fitness.problems import NETWORKS, PIXELS
+from tests.scoring.problems import NETWORKS, PIXELS
 
 
 def images(count: int, *shape: int, seed: int = 0) -> Tensor:
@@ -25,7 +25,7 @@ def test_two_linear_layers_by_hand() -> None:
     first, model = nn.Linear(4, 3), nn.Sequential()
     model.extend([first, nn.ReLU(), nn.Linear(3, 2)]).double().eval()
     inputs = torch.randn(50, 4, dtype=torch.float64)
-    space = ep.SearchSpace.from_model(model, inputs[:1])
+    space = ep.search_space(model, inputs[:1])
     genome = np.array([1, 0, 1], np.uint8)
     small = ep.compact(model, space, genome)
     compensate_sequentially(small, model, space, space.check(genome), inputs)
@@ -47,7 +47,7 @@ def test_closer_to_the_unpruned_network_than_by_gram_matrices(name: str) -> None
         model = NETWORKS[name]().double().eval()
     calibration = images(48, 1, PIXELS, PIXELS)
     recalibrate(model, calibration)
-    space = ep.SearchSpace.from_model(model, calibration[:1])
+    space = ep.search_space(model, calibration[:1])
     genome = space.random(np.random.default_rng(0), 0.5)
     small = ep.compact(model, space, genome, ep.gram_statistics(model, space, calibration))
     recalibrate(small, calibration)
@@ -64,7 +64,7 @@ def test_closer_to_the_unpruned_network_than_by_gram_matrices(name: str) -> None
 def test_weights_that_are_masked_stay_zero() -> None:
     model = NETWORKS["plain"]().double().eval()
     calibration = images(32, 1, PIXELS, PIXELS)
-    space = ep.SearchSpace.from_model(model, calibration[:1], kernels=True, strides=True)
+    space = ep.search_space(model, calibration[:1], kernels=True, strides=True)
     genome = space.random(np.random.default_rng(0), 0.7)
     small = ep.compact(model, space, genome)
     zeros = {name: weight == 0 for name, weight in small.named_parameters() if name in space.check(genome).kernels}
@@ -80,7 +80,7 @@ def test_weights_that_are_masked_stay_zero() -> None:
 def test_masked_and_compacted_agree_with_compensated_weights(option: str) -> None:
     model = NETWORKS["concatenating"]().double().eval()
     calibration = images(32, 1, PIXELS, PIXELS)
-    space = ep.SearchSpace.from_model(model, calibration[:1])
+    space = ep.search_space(model, calibration[:1])
     genome = space.random(np.random.default_rng(0), 0.6)
     statistics = ep.gram_statistics(model, space, calibration)
     with torch.no_grad():

@@ -1,0 +1,1 @@
+"""Studies: pruning methods compared on trained networks, over seeds and cost targets."""

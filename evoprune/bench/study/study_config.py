@@ -1,0 +1,68 @@
+"""What a study compares: its YAML, validated."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evoprune.config.loading import config_from_dict, read_mapping, validated
+from evoprune.config.schema import Config
+from evoprune.errors import ConfigError
+
+ALIKE = {"compensation", "cost", "target_cost", "tolerance"}
+"""Keys of the section search that no variant may have: what is compared is measured and sought in the same way."""
+
+
+class StudyConfig(BaseModel):
+    """Every method on every network at every target with every seed.
+
+    base: sections of an experiment that all networks share. networks: by name, the sections that are theirs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(..., description="name of the study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    base: dict[str, Any] = Field(..., description="an experiment's sections: data, train, search, retrain")
+    networks: dict[str, dict[str, Any]] = Field(
+        ..., description="name: an experiment's sections, as model", min_length=1
+    )
+    targets: tuple[float, ...] = Field(..., description="shares of the whole network's cost", min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), description="of searches and retraining", min_length=1)
+    variants: dict[str, dict[str, Any]] = Field(
+        {}, description="by name, keys of the section search: methods of one's own"
+    )
+    steps: int = Field(2, description="rounds of methods with a schedule, which share retrain.epochs", ge=2)
+    methods: tuple[str, ...] = Field(..., description="what is compared", min_length=1)
+    uncompensated_seeds: tuple[int, ...] = Field(
+        (), description="seeds with which all is done without compensation, too"
+    )
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Reads and validates a study's YAML. Raises ConfigError: one line with the first complaint."""
+    study = validated(StudyConfig, read_mapping(path, "a study's YAML"), source=str(path))
+    for own, keys in study.variants.items():
+        if alike := sorted(ALIKE & keys.keys()):
+            raise ConfigError(
+                f"{path}: variants.{own} must not have {', '.join(alike)}, for all methods of a study are judged "
+                "alike; write it under base.search, or leave it out"
+            )
+    for name in study.networks:
+        if network_config(study, name, str(path)).model.weights is None:
+            raise ConfigError(f"{path}: networks.{name} must have model.weights, of a trained network")
+        for variant in (None, *study.variants):
+            if network_config(study, name, str(path), variant).search.in_rounds:
+                place = f"networks.{name}" if variant is None else f"variants.{variant}"
+                raise ConfigError(f"{path}: {place} must have no search.rounds or steps; name a method with a schedule")
+    return study
+
+
+def network_config(study: StudyConfig, name: str, source: str = "study", variant: str | None = None) -> Config:
+    """The experiment of one of the study's networks, searched as a variant says. Raises ConfigError."""
+    sections: dict[str, Any] = {"name": name, "search": {}} | {key: dict(value) for key, value in study.base.items()}
+    for section, values in study.networks[name].items():
+        sections[section] = sections.get(section, {}) | values
+    searched = study.variants[variant] if variant is not None else {}
+    sections["search"] = sections["search"] | {"target_cost": list(study.targets)} | searched
+    place = f"networks.{name}" if variant is None else f"variants.{variant}"
+    return config_from_dict(sections, source=f"{source}: {place}")

@@ -1,0 +1,130 @@
+"""Two displays of progress: redrawn bars on a terminal, one line an event elsewhere."""
+
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
+
+from evoprune.progress import GenerationSummary, SilentProgress, describe
+
+
+class PlainProgress:
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.flush()
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self._line(f"{name}: {detail}" if detail else name)
+
+    def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        self._line(f"  {what}: {_epoch_text(epoch, epochs, loss)}")
+
+    def scored(self, generation: int, generations: int, done: int, total: int) -> None:
+        pass  # A line a candidate would bury the others.
+
+    def generation(self, summary: GenerationSummary) -> None:
+        counts = f"{summary.evaluated} scored, {summary.cached} known"
+        title = f"generation {summary.generation}/{summary.generations}"
+        self._line(f"  {title}: {counts}, {describe(summary)}")
+
+    def note(self, text: str) -> None:
+        self._line(f"  {text}")
+
+    def _line(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class LiveProgress:
+    """A display that is redrawn in place: one bar a stage, and below it one for each network in training."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=20)),
+            BarColumn(bar_width=12, table_column=Column(min_width=12)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.fields[state]}", table_column=Column(ratio=1)),  # what is long folds here alone
+            console=console,
+            expand=True,
+        )
+        self._stage: TaskID | None = None
+        self._stage_name = ""
+        self._training: dict[str, TaskID] = {}
+        self._last_summary = ""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._finish_stage()
+        self._bars.stop()
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self._finish_stage()
+        self._stage_name = name
+        if name != "done":
+            self._stage = self._bars.add_task(name, total=None, state=escape(detail))
+
+    def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        task = self._stage if what == self._stage_name else self._training.get(what)
+        if task is None:
+            task = self._training[what] = self._bars.add_task(f"  {escape(what)}", total=epochs, state="")
+        self._bars.update(task, total=epochs, completed=epoch, state=_epoch_text(epoch, epochs, loss))
+
+    def scored(self, generation: int, generations: int, done: int, total: int) -> None:
+        self._search(generation, generations, done / max(total, 1))
+
+    def generation(self, summary: GenerationSummary) -> None:
+        self._last_summary = describe(summary)
+        self._search(summary.generation, summary.generations, 1.0)
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def _search(self, generation: int, generations: int, share_done: float) -> None:
+        if self._stage is not None:
+            state = f"generation {generation}/{generations}"
+            self._bars.update(
+                self._stage,
+                total=generations + 1,
+                completed=generation + share_done,
+                state=f"{state}, {self._last_summary}" if self._last_summary else state,
+            )
+
+    def _finish_stage(self) -> None:
+        """Fills the bar of the stage that ends and drops the bars below it."""
+        for task in self._training.values():
+            self._bars.remove_task(task)
+        self._training = {}
+        if self._stage is not None:
+            self._bars.update(self._stage, total=1, completed=1)
+        self._stage = None
+
+
+def make_progress(quiet: bool, stream: TextIO) -> LiveProgress | PlainProgress | SilentProgress:
+    """The live display on a terminal, plain lines elsewhere, nothing when quiet."""
+    if quiet:
+        return SilentProgress()
+    console = Console(file=stream)
+    return LiveProgress(console) if console.is_terminal else PlainProgress(stream)
+
+
+def _epoch_text(epoch: int, epochs: int, loss: float) -> str:
+    return f"epoch {epoch}/{epochs}, loss {loss:.4f}"

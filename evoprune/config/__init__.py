@@ -1,0 +1,1 @@
+"""The experiment's schema: read, checked and explained."""

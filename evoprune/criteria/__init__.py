@@ -1,0 +1,1 @@
+"""How important each part of a network is."""

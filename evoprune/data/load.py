@@ -1,0 +1,157 @@
+"""The data of an experiment: a data set by name, cut into its splits."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from evoprune.config.schema import DataConfig
+from evoprune.data.datasets import READERS, LabelledImages, RawData
+from evoprune.data.image_folder import image_folder
+from evoprune.data.images import Images, channel_statistics
+from evoprune.data.splits import Indices, Split, stratified_split
+from evoprune.data.user_data import user_data
+from evoprune.errors import DataError
+
+__all__ = ["Data", "Split", "load_data"]
+
+IMAGE_FOLDER = "imagefolder"
+MNIST5K_TEST_IMAGES = 1000
+
+KNOWN_SHAPES: Mapping[str, tuple[tuple[int, int, int], int]] = MappingProxyType(
+    {
+        "mnist5k": ((1, 28, 28), 10),
+        "mnist": ((1, 28, 28), 10),
+        "fashion-mnist": ((1, 28, 28), 10),
+        "cifar10": ((3, 32, 32), 10),
+        "cifar100": ((3, 32, 32), 100),
+        "svhn": ((3, 32, 32), 10),
+    }
+)
+"""Image shape (c, h, w) and classes of the data sets that are the same everywhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in its splits. image_shape: (c, h, w).
+
+    train, validation and test are disjoint; calibration is drawn from train.
+    """
+
+    train: Split
+    calibration: Split
+    validation: Split
+    test: Split
+    classes: int
+    image_shape: tuple[int, int, int]
+
+
+def load_data(config: DataConfig, seed: int) -> Data:
+    """Reads the data set and cuts it into splits that depend on `seed` and the sizes alone.
+
+    Validation is held out of the training images, balanced over the classes; calibration is drawn from what
+    is left, in the same way. All splits are normalised with mean and deviation of the training split.
+    A data set without an official test set (mnist5k) gives 1,000 images for one.
+    Raises DataError where the data set is unknown, missing or damaged, or too small for its splits.
+    """
+    raw = _read(config)
+    rng = np.random.default_rng(seed)
+    test = raw.test
+    left = np.arange(len(raw.train.labels))
+    _check(config.dataset, raw)
+    if test is None:
+        chosen, left = stratified_split(raw.train.labels, MNIST5K_TEST_IMAGES, rng)
+        test = _select(raw.train, chosen)
+    _check_sizes(config, len(left))
+    labels = raw.train.labels
+    drawn, rest = stratified_split(labels[left], config.validation, rng)
+    validation, train = _select(raw.train, left[drawn]), _select(raw.train, left[rest])
+    drawn, _ = stratified_split(train.labels, config.calibration, rng)
+    calibration = _select(train, drawn)
+    mean, std = channel_statistics(train.images)
+    train_split, calibration_split, validation_split, test_split = (
+        Split(part.images, torch.from_numpy(part.labels), mean, std) for part in (train, calibration, validation, test)
+    )
+    return Data(train_split, calibration_split, validation_split, test_split, raw.classes, train.images.shape)
+
+
+def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], int]:
+    """What a network for this data set reads and tells apart; the usual data sets need not be there for it.
+
+    Returns (c, h, w) and the number of classes. Raises DataError where other data cannot be read.
+    """
+    if config.dataset in KNOWN_SHAPES:
+        return KNOWN_SHAPES[config.dataset]
+    raw = _read(config)
+    _check(config.dataset, raw)
+    return raw.train.images.shape, raw.classes
+
+
+def _read(config: DataConfig) -> RawData:
+    root = Path(config.root).expanduser() if config.root is not None else None
+    if config.dataset in READERS:
+        return READERS[config.dataset](root)
+    if config.dataset == IMAGE_FOLDER:
+        return image_folder(root, config.image_size)
+    if ":" in config.dataset:
+        return user_data(config.dataset)
+    known = [*READERS, IMAGE_FOLDER]
+    nearest = difflib.get_close_matches(config.dataset, known, n=1, cutoff=0.4)
+    raise DataError(
+        f"data.dataset: there is no data set {config.dataset!r}; "
+        + (f"the nearest is {nearest[0]}" if nearest else f"take one of {', '.join(known)} or module:callable")
+    )
+
+
+def _select(part: LabelledImages, indices: Indices) -> LabelledImages:
+    return LabelledImages(part.images.select(torch.from_numpy(indices)), part.labels[indices])
+
+
+def _check(name: str, raw: RawData) -> None:
+    """Images and labels must fit each other, and test images must be like training images."""
+    parts = {"training": raw.train} | ({"test": raw.test} if raw.test is not None else {})
+    for part_name, part in parts.items():
+        if not len(part.labels):
+            raise DataError(f"data.dataset: {name} has no {part_name} images; there must be some")
+        if len(part.images) != len(part.labels):
+            raise DataError(
+                f"data.dataset: {name} has {len(part.images)} {part_name} images but "
+                f"{len(part.labels)} labels; there must be one label an image"
+            )
+        _check_labels(name, part_name, part.labels, raw.classes)
+    if raw.test is not None and raw.test.images.shape != raw.train.images.shape:
+        raise DataError(
+            f"data.dataset: {name} has test images of {_shape(raw.test.images)} but training images of "
+            f"{_shape(raw.train.images)}; they must be alike"
+        )
+
+
+def _check_labels(name: str, part_name: str, labels: Indices, classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise DataError(
+            f"data.dataset: {name} has a {part_name} image with label {wrong[0]}; "
+            f"labels must be from 0 to {classes - 1}"
+        )
+
+
+def _shape(images: Images) -> str:
+    return "x".join(map(str, images.shape))
+
+
+def _check_sizes(config: DataConfig, available: int) -> None:
+    if config.validation >= available:
+        raise DataError(
+            f"data.validation: {config.validation} images cannot be held out of the {available} training "
+            f"images of {config.dataset}, for some must be left to train on; take {available - 1} at most"
+        )
+    left = available - config.validation
+    if config.calibration > left:
+        raise DataError(
+            f"data.calibration: {config.calibration} images cannot be drawn from the {left} that are left "
+            f"to train on after data.validation took {config.validation}; take {left} at most"
+        )

@@ -1,0 +1,65 @@
+"""The splits of a data set: disjoint, seeded, and balanced over the classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evoprune.data.images import Images, as_float
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images and labels of one split; what is read from it is normalised channel by channel.
+
+    labels: int64 (n,). mean, std: float32 (c,), of the training images.
+    """
+
+    images: Images
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor | Indices) -> tuple[Tensor, Tensor]:
+        """The images and labels at `indices` (b,): float32 (b, c, h, w), int64 (b,)."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        pixels = as_float(self.images.read(chosen))
+        return (pixels - self.mean[:, None, None]) / self.std[:, None, None], self.labels[chosen]
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All images and labels, as of `batch`."""
+        return self.batch(torch.arange(len(self)))
+
+
+def stratified_split(labels: Indices, size: int, rng: np.random.Generator) -> tuple[Indices, Indices]:
+    """Draws `size` of the positions 0..n-1 so that every class has its share of them, within one.
+
+    labels: int64 (n,), >= 0. Shares are rounded by largest remainder.
+    Returns the drawn positions in random order and the others in rising order.
+    Raises ValueError where size is not in 0..n.
+    """
+    if not 0 <= size <= len(labels):
+        raise ValueError(f"size must be in 0..{len(labels)} (the number of labels), not {size}")
+    drawn = [np.empty(0, np.int64)]
+    for label, count in enumerate(_class_counts(labels, size)):
+        drawn.append(rng.permutation(np.flatnonzero(labels == label))[:count])
+    chosen = rng.permutation(np.concatenate(drawn))
+    return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
+
+
+def _class_counts(labels: Indices, size: int) -> Indices:
+    """How many of `size` fall to each class: (classes,), every one within one of size * n_class / n."""
+    if size == 0:
+        return np.zeros(0, np.int64)
+    # Whole numbers throughout: a share rounded as a float could pass the images that a class has.
+    counts, remainders = np.divmod(size * np.bincount(labels), len(labels))
+    largest = np.argsort(-remainders, kind="stable")[: size - counts.sum()]
+    counts[largest] += 1
+    return counts

@@ -1,0 +1,197 @@
+"""What operations that move data do to the labels of feature maps: views, slices, shuffles, copies."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from evoprune.discovery.labels import CONSTANT, is_constant, line, varying_dims
+from evoprune.discovery.tracing import Call, Tracer
+
+Shadow = Tensor | list[Tensor] | None
+"""Labels of an operation's first output, or of all of them; None: nothing in them belongs to a feature map."""
+
+
+def unknown(tracer: Tracer, call: Call) -> Shadow:
+    """An operation that this module does not know: what it reads stays whole."""
+    tracer.freeze_all(call, f"it is read by {call.name}")
+    return None
+
+
+def move(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
+    """Data that only moves: the shadow moves by the same operation."""
+    tensors = call.tensors
+    if call.name in ("t", "transpose", "permute") and len(tensors) == 1:
+        tracer.note_transposed(call.output, tensors[0])
+    if all(is_constant(tracer.shadow(tensor)) for tensor in tensors):
+        return None
+
+    def shadow_of(value: Any) -> Any:
+        return tracer.shadow(value) if isinstance(value, Tensor) else value
+
+    if call.name in ("view", "_unsafe_view", "_reshape_alias"):  # a shadow's memory layout is its own
+        moved = tracer.shadow(tensors[0]).reshape(call.output.shape)
+    else:
+        moved = call.overload(*tree_map(shadow_of, args), **tree_map(shadow_of, kwargs))
+    return [_line_up(tracer, shadow) for shadow in ([moved] if isinstance(moved, Tensor) else moved)]
+
+
+def _line_up(tracer: Tracer, shadow: Tensor) -> Tensor:
+    """Maps lie along one dimension; those that a view has spread over two go together along the shorter one.
+
+    That is what keeps a view of C maps as (groups, C / groups) a view of fewer maps: every group loses the same.
+    """
+    dims = varying_dims(tracer.labels.resolve(shadow))
+    if len(dims) > 1:
+        longest = max(dims, key=lambda dim: (shadow.shape[dim], dim))
+        for dim in dims:
+            if dim != longest:
+                tracer.labels.merge(shadow, shadow.narrow(dim, 0, 1), "a view mixes it with something constant")
+    return shadow
+
+
+def padding(tracer: Tracer, call: Call) -> Shadow:
+    """Constants around pixels belong to the map that they surround; constants among maps are no map."""
+    shadow, pads = tracer.shadow(call.inputs["self"]), call.inputs["pad"]
+    maps = varying_dims(shadow)
+    for place, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
+        dim = shadow.ndim - 1 - place
+        size = shadow.shape[dim]
+        index = torch.arange(-before, size + after)
+        outside = (index < 0) | (index >= size)
+        shadow = shadow.index_select(dim, index.clamp(0, size - 1))
+        if dim in maps:
+            shadow = shadow.index_fill(dim, outside.nonzero().flatten(), CONSTANT)
+    return shadow
+
+
+def selection(tracer: Tracer, call: Call) -> Shadow:
+    """Chosen positions: over pixels the maps stay, among maps they can not go, since positions would shift."""
+    shadow = tracer.shadow(call.inputs["self"])
+    indices = call.inputs.get("indices")
+    if indices is not None:
+        dims = {dim for dim, index in enumerate(indices) if index is not None}
+    else:
+        dims = {call.inputs["dim"] % max(shadow.ndim, 1)}
+    if dims & set(varying_dims(shadow)):
+        tracer.freeze(shadow, f"{call.name} picks single maps of it")
+        return None
+    if indices is None:
+        return call.overload(shadow, *list(call.inputs.values())[1:])
+    return call.overload(shadow, indices)
+
+
+def shifting(tracer: Tracer, call: Call) -> Shadow:
+    """Rolled or cut into windows by so many places: pixels may be, maps may not, since positions would shift."""
+    shadow = tracer.shadow(call.inputs["self"])
+    dims = call.inputs.get("dims") or [call.inputs.get("dimension")]
+    if dims == [None] or {dim % shadow.ndim for dim in dims} & set(varying_dims(shadow)):
+        tracer.freeze(shadow, f"{call.name} moves its maps by a fixed number of places")
+        return None
+    return call.overload(shadow, *list(call.inputs.values())[1:])
+
+
+def gated(tracer: Tracer, call: Call) -> Shadow:
+    """One half of the maps gates the other: map i of both go together."""
+    shadow, dim = tracer.shadow(call.inputs["self"]), call.inputs.get("dim", -1) % call.output.ndim
+    if dim in varying_dims(shadow):
+        _tie_pieces(tracer, shadow, dim, call.output.shape[dim], call.name)
+    return tracer.labels.resolve(shadow).narrow(dim, 0, call.output.shape[dim])
+
+
+def split(tracer: Tracer, call: Call) -> Shadow:
+    """Pieces of maps keep equal widths, so that a network which halves its maps goes on halving them."""
+    values = call.inputs["self"]
+    shadow, dim = tracer.shadow(values), call.inputs.get("dim", 0) % values.ndim
+    sizes = call.inputs.get("split_size", call.inputs.get("split_sizes"))
+    sizes = sizes if isinstance(sizes, list) else [output.shape[dim] for output in call.outputs]
+    if dim in varying_dims(shadow):
+        _tie_pieces(tracer, shadow, dim, sizes[0] if len(set(sizes)) == 1 else 0, call.name)
+        shadow = tracer.labels.resolve(shadow)
+    return list(torch.split(shadow, sizes, dim))
+
+
+def slicing(tracer: Tracer, call: Call) -> Shadow:
+    """x[:, :n] and x[:, ::n]: among maps, as equal pieces of all maps, or not at all."""
+    values, dim = call.inputs["self"], call.inputs.get("dim", 0) % call.inputs["self"].ndim
+    shadow, size, step = tracer.shadow(values), values.shape[dim], call.inputs.get("step", 1)
+    taken = call.output.shape[dim]
+    if taken != size and dim in varying_dims(shadow):
+        start = call.inputs.get("start") or 0
+        piece = step if step > 1 else taken if start % taken == 0 else 0
+        _tie_pieces(tracer, shadow, dim, piece, call.name)
+        shadow = tracer.labels.resolve(shadow)
+    return call.overload(shadow, *list(call.inputs.values())[1:])
+
+
+def _tie_pieces(tracer: Tracer, shadow: Tensor, dim: int, piece: int, operation: str) -> None:
+    """Maps at the same place of every `piece` go together; 0, or pieces that do not fit: all stay."""
+    size = shadow.shape[dim]
+    if not piece or size % piece:
+        tracer.freeze(shadow, f"{operation} takes an uneven part of its maps")
+        return
+    pieces = line(shadow, dim).reshape(size // piece, piece)
+    tracer.labels.merge(pieces, pieces[:1], f"{operation} takes a part of its maps")
+
+
+def copy_into(tracer: Tracer, call: Call) -> Shadow:
+    """Writes into another tensor or a part of it: what lies around what was written belongs to the same maps."""
+    target = call.inputs["self"]
+    source = tracer.shadow(call.inputs["src"]).expand(target.shape)
+    base, maps = target._base, varying_dims(source)
+    if base is None or not maps:
+        return [source]
+    if not base.is_contiguous() or base.ndim != target.ndim:
+        tracer.freeze_all(call, "it is written into a part of another tensor")
+        return [tracer.shadow(target)]
+    labels = tracer.shadow(base).clone(memory_format=torch.contiguous_format)
+    offset = target.storage_offset() - base.storage_offset()
+    labels.as_strided(target.shape, target.stride(), offset).copy_(source)
+    others = [dim for dim in range(base.ndim) if dim != maps[0]]
+    written = labels.amax(others, keepdim=True)  # one label a map, CONSTANT where none was written
+    tracer.labels.merge(torch.where(labels == CONSTANT, written, labels), written, "")
+    tracer.set_shadow(base, tracer.labels.resolve(written).expand(base.shape))
+    return [tracer.labels.resolve(source)]
+
+
+def pixel_shuffle(tracer: Tracer, call: Call) -> Shadow:
+    """Every r * r maps become one map of r times r as many pixels, and go together."""
+    values = call.inputs["self"]
+    blocks = tracer.along(values, -3).reshape(-1, call.inputs["upscale_factor"] ** 2)
+    tracer.labels.merge(blocks, blocks[:, :1], "pixel_shuffle mixes it with something constant")
+    return tracer.labels.resolve(blocks[:, 0]).reshape(-1, 1, 1).expand(call.output.shape)
+
+
+def channel_shuffle(tracer: Tracer, call: Call) -> Shadow:
+    """A view as (groups, maps a group), transposed: every group loses the same maps."""
+    maps = tracer.along(call.inputs["self"], 1).reshape(call.inputs["groups"], -1)
+    tracer.labels.merge(maps, maps[:1], "channel_shuffle mixes it with something constant")
+    maps = tracer.labels.resolve(maps).T.reshape(1, -1, *[1] * (call.output.ndim - 2))
+    return maps.expand(call.output.shape)
+
+
+def unfolding(tracer: Tracer, call: Call) -> Shadow:
+    """Every map becomes as many rows as a window has pixels."""
+    window = int(np.prod(call.inputs["kernel_size"]))
+    rows = tracer.along(call.inputs["self"], 1).repeat_interleave(window)
+    return rows.reshape(1, -1, 1).expand(call.output.shape)
+
+
+def fresh(tracer: Tracer, call: Call) -> Shadow:
+    """A tensor that takes nothing but its type or shape from another."""
+    return None
+
+
+def duplicate(tracer: Tracer, call: Call) -> Shadow:
+    """A copy in another type, device or layout."""
+    return tracer.shadow(call.inputs["self"]).clone()
+
+
+def restride(tracer: Tracer, call: Call) -> Shadow:
+    """Another memory layout of the same elements, or a view that nobody can follow."""
+    shadow = tracer.shadow(call.inputs["self"])
+    if call.output.shape != shadow.shape or call.name != "as_strided_":
+        return unknown(tracer, call)
+    return shadow

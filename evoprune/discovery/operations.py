@@ -1,0 +1,310 @@
+"""What each operation does to the labels of feature maps: one short function a kind, and a table of names."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from evoprune.discovery.data_moves import (
+    Shadow,
+    channel_shuffle,
+    copy_into,
+    duplicate,
+    fresh,
+    gated,
+    move,
+    padding,
+    pixel_shuffle,
+    restride,
+    selection,
+    shifting,
+    slicing,
+    split,
+    unfolding,
+    unknown,
+)
+from evoprune.discovery.labels import CONSTANT, is_constant, line, varying_dims
+from evoprune.discovery.tracing import Call, Tracer
+
+
+def follow(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> None:
+    """Gives the outputs of a call their shadows, and merges or freezes what the call binds together."""
+    try:
+        shadows = _shadows(tracer, call, args, kwargs)
+    except Exception:  # a form of an operation that nobody has thought of
+        shadows = unknown(tracer, call)
+    if shadows is None:
+        return
+    if isinstance(shadows, Tensor):
+        shadows = [shadows for output in call.outputs if output.shape == call.output.shape]
+    for output, shadow in zip(call.outputs, shadows, strict=False):
+        if shadow.shape == output.shape:
+            tracer.set_shadow(output, shadow)
+
+
+def _shadows(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
+    name = call.name.rstrip("_")
+    if name in DATA_MOVES:
+        return move(tracer, call, args, kwargs)
+    if name in OPERATIONS:
+        return OPERATIONS[name](tracer, call)
+    if torch.Tag.pointwise in call.overload.tags or name in POINTWISE:
+        return elementwise(tracer, call)
+    return unknown(tracer, call)
+
+
+def convolution(tracer: Tracer, call: Call) -> Shadow:
+    """Reads maps along dimension 1, writes fresh ones.
+
+    A grouped convolution's groups go whole, or keep equal widths, whichever leaves more genes to choose.
+    """
+    images, weight, groups = call.inputs["input"], call.inputs["weight"], call.inputs["groups"]
+    transposed = call.inputs["transposed"]
+    columns = tracer.along(images, 1)
+    name = tracer.name(weight)
+    if name is None:
+        tracer.freeze(columns, "it is read by a convolution whose weights are computed")
+        tracer.keep_whole("its weights are computed")
+        return None
+    outputs = call.output.shape[1]
+    owned = isinstance(tracer.owner(name), nn.modules.conv._ConvNd)
+    widths = columns.numel() // groups, outputs // groups
+    whole_groups = owned and groups > 1 and groups >= sum(width for width in widths if width > 1)
+    rows = _grouped_labels(tracer, name, weight, columns, groups, outputs, transposed, whole_groups)
+    tracer.attach(call.inputs.get("bias"), rows)
+    pixels = images if transposed else call.output
+    layout = {
+        "groups": groups,
+        "out_dim": 1 if transposed else 0,
+        "in_dim": 0 if transposed else 1,
+        "channels_per_group": weight.shape[0] // groups if whole_groups else 0,
+    }
+    kind = "transposed convolution" if transposed else "convolution"
+    tracer.count(name, kind, pixels.numel() // pixels.shape[1], weight.shape, layout)
+    return rows.reshape(1, -1, *[1] * (call.output.ndim - 2)).expand(call.output.shape)
+
+
+def _grouped_labels(
+    tracer: Tracer,
+    name: str,
+    weight: Tensor,
+    columns: Tensor,
+    groups: int,
+    outputs: int,
+    transposed: bool,
+    whole_groups: bool,
+) -> Tensor:
+    """Binds a convolution's weight to what it reads and writes. Returns the labels of its output maps."""
+    out_dim, in_dim = (1, 0) if transposed else (0, 1)
+    if groups == 1:
+        tracer.read(name, in_dim, columns)
+        return tracer.write(name, out_dim, outputs)
+    blocks = columns.reshape(groups, -1)  # (groups, inputs a group)
+    constant = "it shares a convolution's group with something constant"
+    if whole_groups:
+        tracer.labels.merge(blocks, blocks[:, :1], constant)
+        rows = tracer.labels.resolve(blocks[:, :1]).expand(groups, outputs // groups).reshape(-1)
+        tracer.read(name, 0, columns if transposed else rows)
+        return rows
+    tracer.labels.merge(blocks, blocks[:1], constant)
+    if transposed:
+        tracer.read(name, 0, columns)
+        return tracer.write(name, 1, outputs // groups).repeat(groups)
+    tracer.read(name, 1, blocks[0])
+    if (name, 0) not in tracer.labels.axes:
+        tracer.read(name, 0, tracer.labels.new(outputs // groups).repeat(groups))
+    return tracer.labels.resolve(tracer.labels.axes[name, 0])
+
+
+def matrix_product(tracer: Tracer, call: Call) -> Shadow:
+    """A linear layer, where the second factor is a parameter: reads columns, writes rows."""
+    left: Tensor = call.inputs["mat1" if call.name == "addmm" else "self"]
+    right: Tensor = call.inputs["mat2"]
+    parameter = tracer.matrix(right)
+    if parameter is None:
+        return unknown(tracer, call)
+    name, out_dim, in_dim = parameter
+    tracer.read(name, in_dim, tracer.along(left, 1))
+    rows = tracer.write(name, out_dim, right.shape[1])
+    if call.name == "addmm":
+        tracer.attach(call.inputs["self"], rows)
+    shape = right.shape if out_dim == 1 else right.shape[::-1]
+    tracer.count(name, "linear", left.shape[0], shape, {"out_dim": out_dim, "in_dim": in_dim})
+    return rows.expand(call.output.shape)
+
+
+def batch_norm(tracer: Tracer, call: Call) -> Shadow:
+    """Every map has its own statistics, scale and shift."""
+    maps = tracer.along(call.inputs["input"], 1)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        tracer.attach(call.inputs.get(name), maps)
+    return [tracer.shadow(call.inputs["input"])]
+
+
+def layer_norm(tracer: Tracer, call: Call) -> Shadow:
+    """Statistics over the maps that lie along the last dimension; they may go where a module owns the norm."""
+    values, weight = call.inputs["input"], call.inputs["weight"]
+    shadow = tracer.shadow(values)
+    count = len(call.inputs["normalized_shape"])
+    dims = varying_dims(shadow)
+    if all(dim < shadow.ndim - count for dim in dims):
+        return [shadow]
+    name = tracer.name(weight)
+    if count != 1 or not isinstance(tracer.owner(name), nn.LayerNorm) or name is None:
+        tracer.freeze(shadow, "a layer norm without a module of its own takes all maps together")
+        return [shadow]
+    tracer.norm(name)
+    tracer.attach(weight, tracer.along(values, -1))
+    tracer.attach(call.inputs["bias"], tracer.along(values, -1))
+    return [shadow]
+
+
+def group_norm(tracer: Tracer, call: Call) -> Shadow:
+    """Statistics over groups of maps: groups go whole, or keep equal widths, whichever leaves more to choose."""
+    values, weight, groups = call.inputs["input"], call.inputs["weight"], call.inputs["group"]
+    shadow, name = tracer.shadow(values), tracer.name(weight)
+    if not isinstance(tracer.owner(name), nn.GroupNorm) or name is None:
+        tracer.freeze(shadow, "a group norm without a module of its own takes maps together")
+        return [shadow]
+    blocks = tracer.along(values, 1).reshape(groups, -1)
+    whole_groups = groups > 1 and groups >= blocks.shape[1]
+    constant = "it shares a normalisation's group with something constant"
+    tracer.labels.merge(blocks, blocks[:, :1] if whole_groups else blocks[:1], constant)
+    maps = tracer.along(values, 1)
+    tracer.norm(name, blocks.shape[1] if whole_groups else 0)
+    tracer.attach(weight, maps)
+    tracer.attach(call.inputs["bias"], maps)
+    return [tracer.shadow(values)]
+
+
+def elementwise(tracer: Tracer, call: Call) -> Shadow:
+    """Elements at one place go together; a single map that gates many stays, and a constant keeps what it meets."""
+    shape = call.output.shape
+    operands = [(tensor, tracer.shadow(tensor)) for tensor in call.tensors if tensor.ndim]
+    named = [(tensor, tracer.name(tensor)) for tensor, _ in operands]
+    parameters = {id(tensor) for tensor, name in named if name is not None}
+    dims = {
+        dim + len(shape) - shadow.ndim
+        for tensor, shadow in operands
+        if id(tensor) not in parameters
+        for dim in varying_dims(shadow)
+    }
+    if len(dims) > 1:
+        tracer.freeze_all(call, f"{call.name} meets maps along two dimensions")
+        return None
+    if not dims:
+        return _merge_elements(tracer, [shadow for _, shadow in operands], shape)
+    dim = dims.pop()
+    spanning, bound = [], []
+    for tensor, shadow in operands:
+        own = dim - len(shape) + tensor.ndim
+        if own < 0 or tensor.shape[own] == 1:
+            tracer.freeze(shadow, f"it is one map that {call.name} spreads over many")
+        elif id(tensor) in parameters:
+            bound.append((tracer.name(tensor), own))
+        else:
+            spanning.append(shadow)
+    result = _merge_elements(tracer, spanning, shape, f"it meets something constant in {call.name}")
+    along = line(result, dim)
+    for name, own in bound:
+        tracer.read(name or "", own, along)
+    return tracer.labels.resolve(result)
+
+
+def _merge_elements(tracer: Tracer, shadows: list[Tensor], shape: torch.Size, constant: str = "") -> Tensor:
+    """Merges labels element by element; with a `constant` reason, elements without a label freeze the others."""
+    result = torch.tensor(CONSTANT).expand(shape)
+    labelled = [shadow.expand(shape) for shadow in shadows if not is_constant(shadow)]
+    if labelled:
+        result = labelled[0]
+        for other in labelled[1:]:
+            tracer.labels.merge(result, other, constant or "it meets something constant")
+        if constant and len(labelled) < len(shadows):
+            tracer.freeze(result, constant)
+    return tracer.labels.resolve(result)
+
+
+def pooling(tracer: Tracer, call: Call) -> Shadow:
+    """Works on pixels alone (pooling, resizing, padding by reflection): maps stay where they are."""
+    maps = tracer.along(call.tensors[0], 1)
+    return maps.reshape(1, -1, *[1] * (call.output.ndim - 2)).expand(call.output.shape)
+
+
+def reduction(tracer: Tracer, call: Call) -> Shadow:
+    """A sum, mean or maximum: over pixels the maps stay, over maps they can not go."""
+    values = call.inputs["self"]
+    shadow = tracer.shadow(values)
+    dims = call.inputs.get("dim")
+    dims = list(range(shadow.ndim)) if dims is None or dims == [] else dims if isinstance(dims, list) else [dims]
+    dims = sorted({dim % max(shadow.ndim, 1) for dim in dims}, reverse=True)
+    if set(dims) & set(varying_dims(shadow)):
+        tracer.freeze(shadow, f"{call.name} takes all its maps together")
+        return None
+    kept_dims = call.output.ndim == shadow.ndim
+    for dim in dims:
+        shadow = shadow.narrow(dim, 0, 1) if kept_dims else shadow.select(dim, 0)
+    return shadow
+
+
+def along_dim(tracer: Tracer, call: Call) -> Shadow:
+    """Softmax, sums so far, sorting: pixels may be mixed, maps may not."""
+    shadow = tracer.shadow(call.inputs["self"])
+    if call.inputs["dim"] % max(shadow.ndim, 1) in varying_dims(shadow):
+        tracer.freeze(shadow, f"{call.name} takes all its maps together")
+    return shadow
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+POINTWISE = _words("hardswish hardsigmoid hardtanh silu mish relu6 native_dropout bernoulli _prelu_kernel")
+"""Operations on single elements that torch does not tag as such (in place forms included)."""
+
+DATA_MOVES = _words(
+    "view _unsafe_view reshape _reshape_alias alias detach permute transpose t expand squeeze unsqueeze cat stack "
+    "repeat tile flip movedim pixel_unshuffle unbind squeeze_copy lift_fresh"
+)
+
+
+def _table(
+    *rows: tuple[Callable[[Tracer, Call], Shadow], str],
+) -> dict[str, Callable[[Tracer, Call], Shadow]]:
+    return {name: function for function, names in rows for name in names.split()}
+
+
+OPERATIONS = _table(
+    (convolution, "convolution"),
+    (matrix_product, "mm addmm"),
+    (
+        batch_norm,
+        "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit cudnn_batch_norm "
+        "miopen_batch_norm batch_norm _batch_norm_no_update _batch_norm_with_update",
+    ),
+    (layer_norm, "native_layer_norm"),
+    (group_norm, "native_group_norm"),
+    (
+        pooling,
+        "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d "
+        "avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool2d "
+        "adaptive_max_pool3d reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+        "replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
+        "upsample_bicubic2d upsample_linear1d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_nearest_exact2d",
+    ),
+    (reduction, "mean sum amax amin max min var std var_mean prod any all argmax argmin logsumexp norm "
+        "linalg_vector_norm"),
+    (along_dim, "_softmax _log_softmax softmax log_softmax cumsum sort"),
+    (padding, "constant_pad_nd"),
+    (selection, "select index index_select"),
+    (shifting, "roll unfold"),
+    (gated, "glu"),
+    (split, "split split_with_sizes"),
+    (slicing, "slice"),
+    (restride, "as_strided"),
+    (pixel_shuffle, "pixel_shuffle"),
+    (channel_shuffle, "channel_shuffle native_channel_shuffle"),
+    (unfolding, "im2col"),
+    (fresh, "new_empty new_zeros new_ones new_full empty_like zeros_like ones_like full_like"),
+    (copy_into, "copy"),
+    (duplicate, "clone _to_copy contiguous"),
+)  # fmt: skip

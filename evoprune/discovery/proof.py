@@ -1,0 +1,146 @@
+"""The proof of a plan: for probe genomes, the masked and the cut network compute the same."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from evoprune.discovery.tracing import tensors_of
+from evoprune.space.plan import Genome, Group
+from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import copied, cut, first_line, zero
+
+TOLERANCE = 1e-8
+"""Largest difference relative to the output's scale that rounding explains where everything is float64."""
+
+TOLERANCE_SINGLE = 1e-4
+"""The same where a network computes anything in float32 or less."""
+
+Forward = Callable[[nn.Module], Any]
+"""Runs a network on the example input, in one of the ways it is proved for."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The proved space, and the largest relative difference that was met in proving it."""
+
+    space: SearchSpace
+    max_difference: float
+
+
+def prove(
+    model: nn.Module,
+    space: SearchSpace,
+    forwards: Sequence[Forward],
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Proof:
+    """Takes out the groups for which masked and cut outputs differ, or a cut network does not run.
+
+    Three probes: random widths of every group; the least widths, where a single map could be taken for a scalar
+    (a group that fails only there is left two); and other random widths, of all groups that are left together.
+    model: in eval mode; left as it is. forwards: every way to run it that must agree.
+    """
+    rng = np.random.default_rng(seed)
+    probes = _Probes(model, tuple(forwards), tolerance, rng)
+    space = _without(space, probes.failing(space, anything))
+    if failed := probes.failing(space, least):
+        space = space.with_minimum(frozenset(failed), 2)
+        space = _without(space, probes.failing(space, least))
+    while failed := probes.failing(space, anything):
+        space = _without(space, failed)
+    return Proof(space, probes.worst)
+
+
+def _without(space: SearchSpace, failed: Mapping[str, str]) -> SearchSpace:
+    for name, reason in failed.items():
+        space = space.without(frozenset({name}), reason)
+    return space
+
+
+Width = Callable[[Group, np.random.Generator], int]
+"""How many maps of a group a probe keeps."""
+
+
+def least(group: Group, rng: np.random.Generator) -> int:
+    return group.minimum
+
+
+def anything(group: Group, rng: np.random.Generator) -> int:
+    """Between a quarter and three quarters of them: few and many maps would show a wrong order less often."""
+    return int(np.clip(rng.integers(group.size // 4, 3 * group.size // 4, endpoint=True), 1, group.size - 1))
+
+
+def probe(space: SearchSpace, groups: Sequence[Group], width: Width, rng: np.random.Generator) -> Genome:
+    """A genome that keeps so many of these groups' maps, and all of the others."""
+    genome = space.full()
+    for group in groups:
+        goes = rng.permutation(group.size)[width(group, rng) :]
+        genome[group.start + goes] = 0
+    return space.repair(genome, rng.random(space.genes))
+
+
+Change = Callable[[nn.Module, SearchSpace, Genome], None]
+"""Masks or cuts a network in place."""
+
+
+@dataclass
+class _Probes:
+    """Compares masked and cut copies of one network. worst: the largest difference met that was no failure."""
+
+    model: nn.Module
+    forwards: tuple[Forward, ...]
+    tolerance: float
+    rng: np.random.Generator
+    worst: float = 0.0
+
+    def failing(self, space: SearchSpace, width: Width, groups: Sequence[Group] | None = None) -> dict[str, str]:
+        """The groups (all, if None) that fail, found by halving, with the reason of each."""
+        groups = space.groups if groups is None else groups
+        if not groups:
+            return {}
+        difference, reason = self.difference(space, probe(space, groups, width, self.rng))
+        if reason is None:
+            self.worst = max(self.worst, difference)
+            return {}
+        if len(groups) == 1:
+            return {groups[0].name: reason}
+        middle = len(groups) // 2
+        failed = self.failing(space, width, groups[:middle]) | self.failing(space, width, groups[middle:])
+        # Where each half holds alone and both together do not, the second stays whole.
+        return failed or {group.name: reason for group in groups[middle:]}
+
+    def difference(self, space: SearchSpace, genome: Genome) -> tuple[float, str | None]:
+        """The largest relative difference between masked and cut outputs, and what is wrong, if anything is."""
+        try:
+            outputs = self._outputs(cut, space, genome)  # first, since a plan that does not run ends here
+            expected = self._outputs(zero, space, genome)
+        except Exception as error:  # whatever the user's forward raises
+            return 0.0, f"the network does not run without some of its maps: {first_line(error)}"
+        difference = relative_difference(expected, outputs)
+        if not difference <= self.tolerance:
+            return difference, f"masked and cut outputs differ by {difference:.1e} of their scale"
+        return difference, None
+
+    def _outputs(self, change: Change, space: SearchSpace, genome: Genome) -> list[Any]:
+        network = copied(self.model, share_tensors=True)
+        change(network, space, genome)
+        return [forward(network) for forward in self.forwards]
+
+
+def relative_difference(expected: Any, outputs: Any) -> float:
+    """The largest |difference| of any output, as a share of that output's largest expected absolute value."""
+    before, after = tensors_of(expected), tensors_of(outputs)
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return float("inf")
+    pairs = [(a.double(), b.double()) for a, b in zip(before, after, strict=True) if a.numel()]
+    return max((_relative(float((a - b).abs().max()), float(a.abs().max())) for a, b in pairs), default=0.0)
+
+
+def _relative(difference: float, scale: float) -> float:
+    if not math.isfinite(scale) or not math.isfinite(difference):
+        return float("inf")
+    return difference / scale if scale else float(difference > 0)

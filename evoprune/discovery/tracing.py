@@ -1,0 +1,243 @@
+"""A forward pass followed operation by operation, with the feature map that every element belongs to.
+
+Beside each tensor runs a shadow of the same shape that holds labels instead of numbers. What moves data
+(views, concatenation, splits, shuffles) moves the shadow by the very same operation; what combines elements
+merges their labels; convolutions and linear layers read labels along one dimension and write fresh ones.
+An operation that is not known freezes what it reads, so ignorance makes a search space smaller, never wrong.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from evoprune.discovery.labels import CONSTANT, Labels, condensed, line, varying_dims
+from evoprune.space.plan import Layer, Norm
+
+
+def tensors_of(values: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists, dicts and data classes."""
+    leaves = tree_leaves(values)
+    nested = (tensors_of(vars(leaf)) for leaf in leaves if is_dataclass(leaf) and not isinstance(leaf, type))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)] + [tensor for part in nested for tensor in part]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation as it was called: its arguments by name, and the tensors that came out."""
+
+    name: str
+    overload: Any
+    inputs: dict[str, Any]
+    outputs: list[Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [value for value in tree_leaves(self.inputs) if isinstance(value, Tensor)]
+
+    @property
+    def output(self) -> Tensor:
+        return self.outputs[0]
+
+
+class Tracer(TorchDispatchMode):
+    """Follows every operation while it is active, and collects labels, layers and normalisations.
+
+    model: its parameters and buffers are known by name. batch: images in the example input.
+    follow: what one operation does to labels (`evoprune.discovery.operations.follow`).
+    """
+
+    def __init__(self, model: nn.Module, labels: Labels, batch: int, follow: "Follow"):
+        super().__init__()
+        self.labels = labels
+        self._follow = follow
+        self._uses = 0
+        self.layers: dict[str, Layer] = {}
+        self.norms: dict[str, Norm] = {}
+        self.fixed_macs = 0
+        self.operations = 0
+        self.exact = True  # nothing was computed in less than float64
+        self.whole: dict[str, str] = {}  # modules that no layer stands for -> why they stay whole
+        self.modules = dict(model.named_modules())
+        self._batch = batch
+        self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
+        self._transposed = WeakTensorKeyDictionary()  # transposed view of a weight -> its name
+        self._shadows = WeakTensorKeyDictionary()  # tensor -> labels of its elements
+        self._where: list[str] = []
+        self._module_inputs: dict[str, Tensor] = {}
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self._names[tensor] = name
+
+    @contextmanager
+    def following(self, model: nn.Module) -> Iterator[None]:
+        """Follows operations, and knows which module they are in."""
+
+        def enter(name: str):
+            def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+                self._where.append(name)
+                if isinstance(module, nn.LayerNorm | nn.GroupNorm) and args and isinstance(args[0], Tensor):
+                    self._module_inputs[name] = args[0]
+
+            return hook
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self._where.pop()
+
+        handles = []
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(enter(name)))
+            handles.append(module.register_forward_hook(leave))
+        try:
+            with self, torch.no_grad():
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._where.clear()
+            self._module_inputs.clear()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        names = (argument.name for argument in func._schema.arguments)
+        inputs = dict(zip(names, args, strict=False)) | kwargs
+        call = Call(func._schema.name.partition("::")[2], func, inputs, outputs)
+        if not outputs:
+            self.freeze_all(call, "its values are read outside of tensors")
+        else:
+            self.operations += 1
+            self.exact &= all(leaf.dtype in _EXACT for leaf in outputs)
+            uses = self._uses
+            self._follow(self, call, args, kwargs)
+            if self._uses == uses and (formula := flop_registry.get(func.overloadpacket)):
+                self.fixed_macs += formula(*args, **kwargs, out_val=outputs[0]) // 2 // self._batch
+        return result
+
+    def freeze_outputs(self, outputs: Any) -> None:
+        """What the network returns stays whole."""
+        for tensor in tensors_of(outputs):
+            self.labels.freeze(self.shadow(tensor), "it is an output of the network")
+
+    def shadow(self, tensor: Tensor) -> Tensor:
+        """The classes of a tensor's elements. Returns int64 of its shape."""
+        if tensor not in self._shadows:
+            self._shadows[tensor] = torch.tensor(CONSTANT).expand(tensor.shape)
+            name = self._names.get(tensor)
+            if name is not None and (dim := _only_dim(tensor)) is not None:
+                if (name, dim) not in self.labels.axes:
+                    self.labels.bind(name, dim, self.labels.new(tensor.shape[dim]), "")
+                self._shadows[tensor] = _along(self.labels.axes[name, dim], tensor.shape, dim)
+        self._shadows[tensor] = shadow = self.labels.resolve(self._shadows[tensor])
+        return shadow
+
+    def set_shadow(self, tensor: Tensor, labels: Tensor) -> None:
+        self._shadows[tensor] = condensed(labels)
+
+    def along(self, tensor: Tensor, dim: int) -> Tensor:
+        """The classes of a tensor's positions along `dim`; frozen where its maps lie along another one."""
+        shadow = self.shadow(tensor)
+        dim %= max(shadow.ndim, 1)
+        if any(other != dim for other in varying_dims(shadow)):
+            self.freeze(shadow, "its maps lie along a dimension that is read as pixels")
+            shadow = torch.tensor(CONSTANT).expand(shadow.shape)
+        return line(shadow, dim)
+
+    def freeze(self, labels: Tensor, reason: str) -> None:
+        where = self._where[-1] if self._where else ""
+        self.labels.freeze(labels, f"{reason} (in {where})" if where else reason)
+
+    def keep_whole(self, reason: str) -> None:
+        """Names the module that runs now as one that stays whole."""
+        if self._where:
+            self.whole.setdefault(self._where[-1] or type(self.modules[""]).__name__, reason)
+
+    def freeze_all(self, call: Call, reason: str) -> None:
+        for tensor in call.tensors:
+            self.freeze(self.shadow(tensor), reason)
+
+    def name(self, tensor: Tensor | None) -> str | None:
+        return None if tensor is None else self._names.get(tensor)
+
+    def owner(self, name: str | None) -> nn.Module | None:
+        """The module that a parameter belongs to."""
+        return None if name is None else self.modules.get(name.rpartition(".")[0])
+
+    def attach(self, tensor: Tensor | None, labels: Tensor) -> None:
+        """A vector parameter (bias, scale, running mean) that goes along with these labels. labels: (size,)."""
+        if tensor is None:
+            return
+        name, dim = self.name(tensor), _only_dim(tensor)
+        if name is not None and dim is not None:
+            self.labels.bind(name, dim, labels, "a parameter is shared with something constant")
+        else:
+            self.labels.merge(self.shadow(tensor).reshape(-1), labels, "it meets something constant")
+
+    def matrix(self, tensor: Tensor) -> tuple[str, int, int] | None:
+        """A matrix factor that is a parameter: its name, output and input dimension."""
+        if tensor in self._transposed:
+            return self._transposed[tensor], 0, 1
+        name = self.name(tensor)
+        return None if name is None or tensor.ndim != 2 else (name, 1, 0)
+
+    def read(self, weight: str, dim: int, labels: Tensor) -> None:
+        self.labels.bind(weight, dim, labels, "it is read together with something constant")
+
+    def write(self, weight: str, dim: int, count: int) -> Tensor:
+        """The labels of a weight's output maps, fresh at its first use."""
+        if (weight, dim) not in self.labels.axes:
+            self.labels.bind(weight, dim, self.labels.new(count), "")
+        return self.labels.resolve(self.labels.axes[weight, dim])
+
+    def count(self, weight: str, kind: str, positions: int, shape: torch.Size, layout: dict[str, int]) -> None:
+        """Adds `positions` uses (over the whole batch) of a weight to its layer."""
+        self._uses += 1
+        known = self.layers.get(weight)
+        name = weight.removesuffix(".weight")
+        before = known.positions if known else 0
+        self.layers[weight] = Layer(
+            name=name,
+            weight=weight,
+            kind=kind,
+            shape=tuple(shape),
+            positions=before + positions // self._batch,
+            **layout,
+        )
+
+    def norm(self, weight: str, channels_per_group: int = 0) -> None:
+        """A normalisation module over maps; the maps lie along the dimension of its input that varies."""
+        module = weight.rpartition(".")[0]
+        dims = varying_dims(self.shadow(self._module_inputs[module])) if module in self._module_inputs else []
+        if dims:
+            self.norms[module] = Norm(module, weight, dims[0], channels_per_group)
+
+    def note_transposed(self, view: Tensor, tensor: Tensor) -> None:
+        name = self.name(tensor)
+        if name is not None and tensor.ndim == 2:
+            self._transposed[view] = name
+
+
+_EXACT = frozenset(
+    dtype
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype) and (dtype == torch.float64 or not dtype.is_floating_point)
+)
+
+Follow = Callable[[Tracer, Call, tuple, dict], None]
+
+
+def _only_dim(tensor: Tensor) -> int | None:
+    """The one dimension that a vector of any shape ((C,), (C, 1, 1), ...) lies along."""
+    dims = [dim for dim, size in enumerate(tensor.shape) if size > 1]
+    return dims[0] if len(dims) == 1 else None
+
+
+def _along(labels: Tensor, shape: torch.Size, dim: int) -> Tensor:
+    return labels.reshape([-1 if other == dim else 1 for other in range(len(shape))]).expand(shape)

@@ -1,1 +1,0 @@
-"""A candidate's score, on this process or on many."""

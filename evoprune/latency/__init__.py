@@ -1,0 +1,1 @@
+"""How long a layer or a whole network takes."""

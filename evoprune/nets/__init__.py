@@ -1,1 +1,0 @@
-"""Networks, data sets and training."""

@@ -1,0 +1,164 @@
+"""Networks by layer string, by the zoo's name, from torchvision, or from the user's own module."""
+
+import difflib
+import inspect
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evoprune.errors import NetworkError
+from evoprune.networks.layer_string import build_layers, parse_layer_string
+from evoprune.networks.mobilenet import mobilenetv2_small
+from evoprune.networks.modes import eval_mode
+from evoprune.networks.plugin import describe, import_callable, working_directory_importable
+from evoprune.networks.resnet import small_resnet
+from evoprune.networks.seeding import global_seed
+
+TORCHVISION = "torchvision:"
+_LAYER_STRING = re.compile(r"\d|MP\d")
+
+ZOO: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
+    {
+        "resnet20": lambda channels, classes: small_resnet(20, channels, classes),
+        "resnet32": lambda channels, classes: small_resnet(32, channels, classes),
+        "resnet56": lambda channels, classes: small_resnet(56, channels, classes),
+        "resnet110": lambda channels, classes: small_resnet(110, channels, classes),
+        "mobilenetv2_small": mobilenetv2_small,
+    }
+)
+"""Name -> function of (channels, classes)."""
+
+
+class GreyToColour(nn.Module):
+    """Repeats the one channel of grey images three times, for networks that read colours."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.repeat(1, 3, 1, 1)  # (batch, 1, h, w) -> (batch, 3, h, w)
+
+
+def build_network(
+    network: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator
+) -> nn.Module:
+    """The network that `model.network` names, freshly initialised from `generator` alone.
+
+    network: a layer string (`16C5-MP2-10`); a name of `ZOO`: the ResNets of He et al. for small images,
+    with 1x1 convolutions as shortcuts (option B: of a zero-padded shortcut, the padded maps stay whole), and
+    mobilenetv2_small; `torchvision:NAME`, where grey images are repeated to three channels by a
+    `GreyToColour` put in front; or `module:callable`, called with those of the keyword arguments `classes`
+    and `image_shape` that its signature names.
+    image_shape: (c, h, w). The network maps float (batch, c, h, w) to logits (batch, classes).
+    Raises NetworkError where there is no such network or it does not fit the images and classes.
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with global_seed(seed):
+        model = _construct(network, image_shape, classes)
+        _check_fits(model, network, image_shape, classes)
+    return model
+
+
+def pretrained_weights(name: str) -> dict[str, Tensor]:
+    """The state dict of torchvision's default weights of `name`, downloaded if not in PyTorch's cache.
+
+    The names are the network's own: of a network behind a `GreyToColour` they lack the prefix `network.`;
+    the classifier has ImageNet's 1,000 classes. Raises NetworkError where there are no such weights or
+    they cannot be downloaded.
+    """
+    from torchvision import models
+
+    check_torchvision_name(name)
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except Exception as error:
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise NetworkError(
+            f"model.weights: the pretrained weights of {TORCHVISION}{name} cannot be downloaded "
+            f"({describe(error)}); get {weights.url} and put it into {folder}"
+        ) from error
+
+
+def _construct(network: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    if network.startswith(TORCHVISION):
+        return _from_torchvision(network.removeprefix(TORCHVISION), image_shape, classes)
+    if ":" in network:
+        return _from_callable(network, image_shape, classes)
+    if network in ZOO:
+        return ZOO[network](image_shape[0], classes)
+    if _LAYER_STRING.match(network):
+        return build_layers(parse_layer_string(network), image_shape, classes)
+    raise NetworkError(
+        f"model.network: there is no network {network!r}; {_nearest(network, ZOO)}or write a layer string "
+        "such as 16C5-MP2-64FC-10, torchvision:NAME or module:callable"
+    )
+
+
+def _nearest(name: str, known: Any) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"the nearest is {matches[0]}; " if matches else ""
+
+
+def check_torchvision_name(name: str) -> None:
+    """Raises NetworkError, with the nearest name, where torchvision has no such classification network."""
+    import torchvision.models
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise NetworkError(
+            f"model.network: torchvision has no classification network {name!r}; "
+            f"{_nearest(name, known)}torchvision.models.list_models() lists them"
+        )
+
+
+def _from_torchvision(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    from torchvision import models
+
+    check_torchvision_name(name)
+    # Two networks have second classifiers, for training only, which would change what their outputs are.
+    auxiliary = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **auxiliary)
+    if image_shape[0] == 1:
+        return nn.Sequential(OrderedDict(colour=GreyToColour(), network=model))
+    return model
+
+
+def _from_callable(reference: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    make = import_callable(reference, "model.network", NetworkError)
+    offered = {"classes": classes, "image_shape": image_shape}
+    try:
+        with working_directory_importable():
+            named = inspect.signature(make).parameters
+            model = make(**{name: value for name, value in offered.items() if name in named})
+    except Exception as error:
+        raise NetworkError(
+            f"model.network: {reference!r} failed when called ({describe(error)}); it is called with no "
+            "arguments but `classes` and `image_shape`, where its signature names them"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise NetworkError(
+            f"model.network: {reference!r} returned a {type(model).__name__}; it must return a torch Module"
+        )
+    return model
+
+
+def _check_fits(model: nn.Module, network: str, image_shape: tuple[int, int, int], classes: int) -> None:
+    """Runs the network once on an empty image: it must read the images and give one logit a class."""
+    shape = "x".join(map(str, image_shape))
+    try:
+        with torch.no_grad(), eval_mode(model):
+            logits = model(torch.zeros(1, *image_shape))
+    except Exception as error:
+        raise NetworkError(
+            f"model.network: {network!r} cannot read images of {shape} ({describe(error)}); "
+            "take another network or images of another size"
+        ) from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (1, classes):
+        raise NetworkError(
+            f"model.network: {network!r} gives {found} for one image; it must give one logit for each of "
+            f"the {classes} classes: (1, {classes})"
+        )

@@ -1,0 +1,106 @@
+"""Every combination of some keys' values, each a run of its own, all on the same workers."""
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evoprune.config.loading import load_config, parse_override
+from evoprune.config.schema import Config
+from evoprune.errors import ConfigError, DataError, NetworkError, SearchSpaceError, TrainingError
+from evoprune.pipeline.run import run_or_resume
+from evoprune.progress import Progress
+from evoprune.record.csv_tables import write_csv
+from evoprune.record.folder import RunFolder
+from evoprune.record.places import is_remote, local_path
+from evoprune.record.runs import Run
+from evoprune.training.fit import resolve_device
+from evoprune.workers.workers import open_crew
+
+TABLE = "sweep.csv"
+ALIKE = ("workers", "device")
+"""Sections and keys that are the same in all runs of a sweep: they have the workers in common."""
+
+MOST_RUNS = 10_000
+_MEASURED = ("key", "mcr_retrained", "mcr_test", "baseline_mcr_test", "macs_ratio", "params_ratio", "latency_ms")
+
+Row = dict[str, Any]
+
+
+def parse_choices(texts: Sequence[str]) -> dict[str, list[object]]:
+    """`["seed=0,1,2"]` -> {"seed": [0, 1, 2]}; values are YAML, as in a list. Raises ConfigError."""
+    choices: dict[str, list[object]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not values.strip():
+            raise ConfigError(f"--set must be KEY=VALUE,VALUE,... in a sweep, as seed=0,1,2, not {text}")
+        key, listed = parse_override(f"{key}=[{values}]")
+        if key in choices:
+            raise ConfigError(f"--set: {key} is there twice; write all its values in one, as {key}=0,1,2")
+        choices[key] = listed if isinstance(listed, list) else [listed]
+    return choices
+
+
+def configs_of(config: Path, choices: Mapping[str, Sequence[object]]) -> dict[str, tuple[Row, Config]]:
+    """Every combination by the name of its folder: the values of the keys that vary, and the validated config.
+
+    Raises ConfigError where one of them is no valid config, or they cannot have their workers in common.
+    """
+    for key, values in choices.items():
+        if len(values) > 1 and key.partition(".")[0] in ALIKE:
+            raise ConfigError(f"--set: {key} must have one value in a sweep, for all runs have the same workers")
+    if math.prod(len(values) for values in choices.values()) > MOST_RUNS:
+        raise ConfigError(f"--set: a sweep has {MOST_RUNS} runs at most; take fewer values")
+    varying = [key for key, values in choices.items() if len(values) > 1]
+    found: dict[str, tuple[Row, Config]] = {}
+    for values in itertools.product(*choices.values()):
+        changes = dict(zip(choices, values, strict=True))
+        varied = {key: changes[key] for key in varying}
+        name = folder_name(varied)
+        if name in found:
+            raise ConfigError(f"--set: two combinations are both {name}; write each value once")
+        found[name] = varied, load_config(config, changes)
+    return found
+
+
+def folder_name(varied: Mapping[str, object]) -> str:
+    """`seed=0,search.tolerance=0.01`; what a folder's name cannot have becomes a dash."""
+    words = ",".join(f"{key}={value}" for key, value in varied.items()) or "run"
+    return re.sub(r"[^\w.,=+-]+", "-", words)[:200]
+
+
+def sweep(
+    config: Path, choices: Mapping[str, Sequence[object]], out: str | Path | None, progress: Progress
+) -> tuple[list[Row], Path]:
+    """Runs every combination, or goes on with it where it was begun. Returns a row each, and the sweep's folder.
+
+    out: that folder, which holds a run folder a combination, and the rows as a table; results/<name>-sweep by default.
+    A combination that cannot be trained or searched leaves the others be: its row has the `error`.
+    Raises UserError for mistakes of the user's, before anything is written.
+    """
+    if is_remote(out):
+        raise ConfigError(f"--out: a sweep's folder must be on this machine's disk, not {out}")
+    wanted = configs_of(config, choices)
+    first = next(iter(wanted.values()))[1]
+    top = local_path(out) if out is not None else Path("results") / f"{first.name}-sweep"
+    rows: list[Row] = []
+    with open_crew(first.workers, resolve_device(first.device), progress.note) as crew:
+        for number, (name, (varied, settings)) in enumerate(wanted.items(), 1):
+            progress.stage("run", f"{number} of {len(wanted)}: {name}")
+            try:
+                run = run_or_resume(settings, RunFolder(top / name), progress, crew)
+                rows.append(_row(name, varied, run))
+            except (DataError, NetworkError, SearchSpaceError, TrainingError) as error:
+                progress.note(str(error))
+                rows.append(_row(name, varied, None) | {"error": str(error)})
+            write_csv(top / TABLE, rows)
+    return rows, top
+
+
+def _row(name: str, varied: Mapping[str, object], run: Run | None) -> Row:
+    """A run by its cheapest survivor; nothing where it has none."""
+    row: Row = {"run": name, **varied, "survivors": 0 if run is None else len(run.survivors)}
+    best = None if run is None or run.survivors.empty else run.survivors.iloc[0]
+    return row | {column: None if best is None else best[column] for column in _MEASURED} | {"error": None}

@@ -1,0 +1,336 @@
+"""The report's interactive pictures: plain plotly figures (data and layout), drawn in the reader's browser.
+
+A trace with `meta` "ink" takes the page's text colour. What goes into a figure as text is escaped: plotly reads tags.
+"""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from evoprune.record.costs import cost_column
+from evoprune.record.fronts import front
+from evoprune.record.runs import Run
+from evoprune.report.plots import (
+    BLUE,
+    COST_LABELS,
+    GREEN,
+    GREY,
+    MOST_DRAWN,
+    MOST_FRONTS,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    drawn,
+    evaluations_a_second,
+    spread,
+)
+
+Trace = dict[str, Any]
+INK = "ink"
+DASHES = ("dash", "dashdot", "dot", "longdash", "longdashdot", "solid")
+SETTING_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "#56B4E9", GREY)
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star", "cross")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure with its words. name: within its page, and a fit HTML id. figure: plotly's data and layout."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Mapping[str, Any]
+    height: int = 380
+
+
+def search_pictures(run: Run) -> list[Picture]:
+    """What happened in a search; none before its first generation."""
+    if run.candidates.empty:
+        return []
+    return [_front(run), _moving_front(run), _hypervolume(run), *_generation_lines(run), _kept(run)]
+
+
+def survivor_pictures(key: str, layers: pd.DataFrame) -> list[Picture]:
+    """What one survivor keeps of each layer, and how long each layer takes. layers: its rows of `Run.layers`."""
+    pictures = [_kept_bars(key, layers)]
+    if layers["latency_ms"].notna().any():
+        pictures.append(_time_bars(key, layers))
+    return pictures
+
+
+def survivors_of_settings(points: pd.DataFrame) -> Picture:
+    """Survivors of several runs. points: setting, run, key, macs_ratio and mcr, a row a survivor."""
+    traces = [
+        _scatter(
+            str(setting), rows["macs_ratio"], rows["mcr"], colour, "markers", symbol=symbol, size=11,
+            customdata=rows[["run", "key"]].map(_text).to_numpy().tolist(),
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>MCR %{y:.2%}, %{x:.1%} of the MACs",
+        )
+        for (setting, rows), (colour, symbol) in _styled(points)
+    ]  # fmt: skip
+    layout = _layout(_percent("share of the unpruned MACs") | {"rangemode": "tozero"}, _percent("MCR after retraining"))
+    caption = "On the test set; on the validation set where a run has no test set."
+    return Picture("settings-survivors", "Survivors of all runs", caption, {"data": traces, "layout": layout}, 420)
+
+
+def hypervolume_of_settings(volumes: pd.DataFrame) -> Picture:
+    """Mean hypervolume by generation with its spread over seeds. volumes: setting, run, generation, hypervolume."""
+    traces: list[Trace] = []
+    for (setting, rows), (colour, _) in _styled(volumes):
+        by_generation = rows.groupby("generation")["hypervolume"].agg(["mean", "std"]).astype("float64").fillna(0.0)
+        low, high = (by_generation["mean"] + sign * by_generation["std"] for sign in (-1, 1))
+        there_and_back = [*by_generation.index.tolist(), *by_generation.index.tolist()[::-1]]
+        traces.append(
+            {
+                "type": "scatter",
+                "x": there_and_back,
+                "y": [*low.tolist(), *high.tolist()[::-1]],
+                "fill": "toself",
+                "fillcolor": colour,
+                "opacity": 0.2,
+                "mode": "none",
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
+        traces.append(_scatter(str(setting), by_generation.index, by_generation["mean"], colour, "lines+markers"))
+    layout = _layout(_axis("generation"), _axis("hypervolume, share of the box"))
+    caption = "Mean over seeds; the band is one standard deviation on either side."
+    return Picture("settings-hypervolume", "Hypervolume of the front", caption, {"data": traces, "layout": layout})
+
+
+def _front(run: Run) -> Picture:
+    cost = cost_column(run.config.search.cost)
+    unique = run.candidates.drop_duplicates("key")
+    scored = drawn(unique.dropna(subset="mcr"))
+    feasible = scored["feasible"].fillna(False).to_numpy(dtype=bool)
+    found = front(run.candidates, run.config.search.cost)
+    traces = [
+        _candidates("candidate beyond the tolerance", scored[~feasible], cost, GREY, "x-thin-open"),
+        _candidates("feasible candidate", scored[feasible], cost, BLUE, "circle"),
+        _scatter("front", found[cost], found["mcr"], INK, "lines", shape="hv") | {"hoverinfo": "skip"},
+    ]
+    if not run.survivors.empty:
+        traces += _survivors(run.survivors, cost)
+    if run.baseline_point:
+        point = pd.DataFrame([run.baseline_point], columns=["cost", "mcr"])
+        traces.append(_scatter("unpruned network", point["cost"], point["mcr"], ORANGE, "markers", "star", 15))
+    stopped = int(unique["mcr"].isna().sum())
+    caption = "MCR on the validation set. Arrows lead from a survivor as it was found to what it became by retraining."
+    if run.config.search.judged_by == "divergence":
+        caption += " Candidates were compared by the divergence of their outputs, so survivors may lie above the front."
+    if stopped:
+        caption += f" {stopped:,} candidates whose scoring stopped early have no MCR and are not drawn."
+    if len(unique) - stopped > MOST_DRAWN:
+        caption += f" Of {len(unique) - stopped:,} candidates, a sample of {MOST_DRAWN:,} is drawn."
+    layout = _layout(
+        _axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s", "rangemode": "tozero"}, _percent("MCR")
+    )
+    layout["annotations"] = [
+        {
+            **{"x": row[cost], "y": row["mcr_retrained"], "ax": row[cost], "ay": row["mcr_search"]},
+            **{"xref": "x", "yref": "y", "axref": "x", "ayref": "y", "text": ""},
+            **{"showarrow": True, "arrowhead": 2, "arrowcolor": VERMILION, "standoff": 6},
+        }
+        for row in run.survivors.to_dict("records")
+    ]
+    return Picture("front", "MCR against cost", caption, {"data": traces, "layout": layout}, 480)
+
+
+def _candidates(name: str, rows: pd.DataFrame, cost: str, colour: str, symbol: str) -> Trace:
+    known = rows[["key", "generation", "errors", "images", "macs", "params", "bytes"]]
+    return _scatter(
+        name, rows[cost], rows["mcr"], colour, "markers", symbol=symbol, size=6,
+        customdata=known.astype(object).to_numpy().tolist(),
+        hovertemplate=(
+            "%{customdata[0]}<br>generation %{customdata[1]}<br>MCR %{y:.2%}: %{customdata[2]} of %{customdata[3]}"
+            "<br>%{customdata[4]:.4s} MACs<br>%{customdata[5]:.4s} parameters<br>%{customdata[6]:.4s} bytes"
+        ),
+    )  # fmt: skip
+
+
+def _survivors(survivors: pd.DataFrame, cost: str) -> list[Trace]:
+    keys = survivors[["key"]].to_numpy().tolist()
+    hover = "survivor %{customdata[0]}<br>MCR %{y:.2%}<br>%{x:.4s}"
+    return [
+        _scatter(
+            name, survivors[cost], survivors[column], VERMILION, "markers", symbol, 11, keys, hover + f"<br>{state}"
+        )
+        for name, column, symbol, state in (
+            ("survivor as found", "mcr_search", "diamond-open", "before retraining"),
+            ("survivor, retrained", "mcr_retrained", "diamond", "after retraining"),
+        )
+    ]
+
+
+def _moving_front(run: Run) -> Picture:
+    cost = cost_column(run.config.search.cost)
+    generations = spread(sorted(set(run.candidates["generation"])), MOST_FRONTS)
+    colours = ("#8C6BB1", "#5778B8", "#3A93B5", "#35A779", "#7DB84B", "#C9A800")  # seen on white and on black
+    traces = []
+    styles = list(zip(colours, DASHES, strict=True))[-len(generations) :]
+    for generation, (colour, dash) in zip(generations, styles, strict=True):
+        found = front(run.candidates[run.candidates["generation"] <= generation], run.config.search.cost)
+        line = _scatter(f"generation {generation}", found[cost], found["mcr"], colour, "lines+markers", shape="hv")
+        line["line"]["dash"] = dash
+        traces.append(line | {"hovertemplate": "MCR %{y:.2%}<br>%{x:.4s}"})
+    layout = _layout(_axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s"}, _percent("MCR"))
+    caption = "The best of all candidates by the end of a generation."
+    return Picture("moving-front", "The front through the generations", caption, {"data": traces, "layout": layout})
+
+
+def _hypervolume(run: Run) -> Picture:
+    caption = (
+        "The share of the box between no cost and no errors at one corner, the unpruned network's cost and the highest "
+        "MCR allowed at the other, that lies behind the front."
+    )
+    return _line(run, "hypervolume", "Hypervolume of the front", run.generations["hypervolume"], BLUE, caption)
+
+
+def _generation_lines(run: Run) -> list[Picture]:
+    rate = evaluations_a_second(run.generations)
+    return [
+        _line(run, "feasible", "Feasible candidates", run.generations["feasible_share"], GREEN, "", percent=True),
+        _line(
+            run, "diversity", "Diversity", run.generations["diversity"], PURPLE,
+            "The share of genes in which two candidates of a generation differ.", percent=True,
+        ),
+        _line(run, "rate", "Evaluations a second", rate, BLUE, "Of one worker, while it was scoring."),
+    ]  # fmt: skip
+
+
+def _line(
+    run: Run, name: str, title: str, values: pd.Series, colour: str, caption: str, percent: bool = False
+) -> Picture:
+    trace = _scatter(title, run.generations["generation"], values, colour, "lines+markers") | {"showlegend": False}
+    axis = _percent("") | {"rangemode": "tozero"} if percent else _axis("") | {"rangemode": "tozero"}
+    return Picture(name, title, caption, {"data": [trace], "layout": _layout(_axis("generation"), axis)}, 280)
+
+
+def _kept(run: Run) -> Picture:
+    kept = run.kept_by_generation
+    table = kept.pivot(index="layer", columns="generation", values="kept_fraction").reindex(kept["layer"].unique())
+    trace = {
+        "type": "heatmap",
+        "x": table.columns.tolist(),
+        "y": [_text(name) for name in table.index],
+        "z": table.to_numpy().round(4).tolist(),
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": "Viridis",
+        "colorbar": {"tickformat": ".0%", "thickness": 12},
+        "hovertemplate": "%{y}, generation %{x}: %{z:.1%}<extra></extra>",
+    }
+    layout = _layout(_axis("generation"), _axis("") | {"autorange": "reversed", "type": "category"})
+    caption = "Share of each layer's weights, mean over the front by then."
+    height = _tall(len(table), 24)
+    return Picture("kept", "What the front keeps of each layer", caption, {"data": [trace], "layout": layout}, height)
+
+
+def _kept_bars(key: str, layers: pd.DataFrame) -> Picture:
+    traces = []
+    for what, label, colour, shape in (
+        ("maps", "maps", BLUE, ""),
+        ("kernels", "kernels", ORANGE, "/"),
+        ("taps", "weights", GREEN, "."),
+    ):
+        bar = _bars(label, layers, layers[f"{what}_kept"] / layers[what], colour, shape)
+        bar["customdata"] = layers[[f"{what}_kept", what]].to_numpy().tolist()
+        bar["hovertemplate"] = "%{y}: %{customdata[0]:,} of %{customdata[1]:,} " + label + " (%{x:.1%})<extra></extra>"
+        traces.append(bar)
+    layout = _layout(_percent("kept") | {"range": [0, 1.01]}, _axis("") | {"autorange": "reversed", "type": "category"})
+    figure = {"data": traces, "layout": layout}
+    return Picture(f"kept-{key}", "What it keeps of each layer", "", figure, _tall(len(layers), 44))
+
+
+def _time_bars(key: str, layers: pd.DataFrame) -> Picture:
+    traces = [
+        _bars("unpruned network", layers, layers["baseline_latency_ms"], GREY, ""),
+        _bars("survivor", layers, layers["latency_ms"], BLUE, "/"),
+    ]
+    for trace in traces:
+        trace["hovertemplate"] = "%{y}: %{x:.3f} ms"
+    layout = _layout(_axis("time of one image (ms)"), _axis("") | {"autorange": "reversed", "type": "category"})
+    caption = "Each layer alone, one image, one thread, in plain PyTorch, where weights that a mask took out are zeros."
+    figure = {"data": traces, "layout": layout}
+    return Picture(f"times-{key}", "Time by layer", caption, figure, _tall(len(layers), 34))
+
+
+def _bars(name: str, layers: pd.DataFrame, values: pd.Series, colour: str, shape: str) -> Trace:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "x": _numbers(values),
+        "y": [_text(layer) for layer in layers["layer"]],
+        "marker": {"color": colour, "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": "white", "size": 6}},
+    }
+
+
+def _scatter(
+    name: str,
+    x: Any,
+    y: Any,
+    colour: str,
+    mode: str,
+    symbol: str = "circle",
+    size: int = 6,
+    customdata: list[Any] | None = None,
+    hovertemplate: str | None = None,
+    shape: str = "linear",
+) -> Trace:
+    trace: Trace = {
+        "type": "scatter",
+        "name": _text(name),
+        "mode": mode,
+        "x": _numbers(x),
+        "y": _numbers(y),
+        "marker": {"symbol": symbol, "size": size},
+        "line": {"shape": shape, "width": 2},
+    }
+    if colour == INK:
+        trace["meta"] = INK
+    else:
+        trace["marker"]["color"] = trace["line"]["color"] = colour
+    if customdata is not None:
+        trace["customdata"] = customdata
+    if hovertemplate is not None:
+        trace["hovertemplate"] = hovertemplate + "<extra></extra>"
+    return trace
+
+
+def _layout(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
+    legend = {"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0}
+    return {"xaxis": dict(x), "yaxis": dict(y), "legend": legend, "margin": {"l": 60, "r": 10, "t": 10, "b": 50}}
+
+
+def _axis(title: str) -> dict[str, Any]:
+    return {"title": {"text": title}, "automargin": True}
+
+
+def _percent(title: str) -> dict[str, Any]:
+    return _axis(title) | {"tickformat": ".3~%"}
+
+
+def _styled(frame: pd.DataFrame) -> list[tuple[tuple[Any, pd.DataFrame], tuple[str, str]]]:
+    """Each setting's rows with a colour and a symbol; beyond seven, pairs that have not been yet."""
+    kinds = len(SETTING_COLOURS)
+    groups = list(frame.groupby("setting", sort=False))
+    styles = [(SETTING_COLOURS[i % kinds], SYMBOLS[(i + i // kinds) % kinds]) for i in range(len(groups))]
+    return list(zip(groups, styles, strict=True))
+
+
+def _numbers(values: Any) -> list[Any]:
+    """For JSON: what is missing is null."""
+    return [None if pd.isna(value) else value for value in pd.Series(values).tolist()]
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value), quote=False)
+
+
+def _tall(rows: int, pixels_a_row: int) -> int:
+    return min(120 + rows * pixels_a_row, 3000)

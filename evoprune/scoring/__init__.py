@@ -1,0 +1,1 @@
+"""One candidate and its score."""

@@ -1,0 +1,30 @@
+"""The loss of whole candidates, as some criteria ask for it."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evoprune.scoring.scorer import Problem
+from evoprune.space.plan import Genome
+from evoprune.surgery.apply import compact
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """images: float (n, c, h, w). labels: int64 (n,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def loss_of(problem: Problem, genome: Genome, examples: Examples, device: torch.device) -> float:
+    """The mean cross entropy of the genome's network, cut and nothing else: no compensation, batch norm as it was."""
+    network, size = compact(problem.model, problem.space, genome).to(device).eval(), problem.execution.batch_size
+    with torch.inference_mode():
+        total = sum(
+            F.cross_entropy(network(images.to(device)).double(), labels.to(device), reduction="sum").item()
+            for images, labels in zip(examples.images.split(size), examples.labels.split(size), strict=True)
+        )
+    return total / len(examples.labels)

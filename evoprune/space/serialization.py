@@ -1,0 +1,67 @@
+"""A search space as plain lists, strings and numbers, and the way back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evoprune.errors import SearchSpaceError
+from evoprune.space.kernel_genes import KernelGenes, StrideGenes
+from evoprune.space.masks import StrideMask
+from evoprune.space.plan import Axis, Frozen, Group, Layer, Norm, Plan, TensorInfo
+
+
+def plan_to_dict(space: Plan) -> dict[str, Any]:
+    """Plain lists, strings and numbers, for JSON."""
+    return {
+        "groups": [vars(group) | {"layers": list(group.layers)} for group in space.groups],
+        "axes": [{"tensor": axis.tensor, "dim": axis.dim, "gene": axis.gene.tolist()} for axis in space.axes],
+        "layers": [vars(layer) | {"shape": list(layer.shape)} for layer in space.layers],
+        "norms": [dict(vars(norm)) for norm in space.norms],
+        "tensors": [vars(tensor) | {"shape": list(tensor.shape)} for tensor in space.tensors],
+        "frozen": [dict(vars(frozen)) for frozen in space.frozen],
+        "fixed_macs": space.fixed_macs,
+        "kernels": [_fields(genes, "weight", "start", "shape", "block") for genes in space.kernels],
+        "strides": [
+            _fields(genes, "weight", "start", "shape", "kernel_size", "sharing", "groups")
+            | {"table": [[mask.start, mask.stride] for mask in genes.table]}
+            for genes in space.strides
+        ],
+    }
+
+
+def plan_from_dict(data: Mapping[str, Any]) -> Plan:
+    """The way back from `plan_to_dict`. Raises SearchSpaceError where something is missing or of the wrong kind."""
+    try:
+        space = Plan(
+            groups=tuple(Group(**row | {"layers": tuple(row["layers"])}) for row in data["groups"]),
+            axes=tuple(Axis(row["tensor"], row["dim"], np.array(row["gene"], np.int32)) for row in data["axes"]),
+            layers=tuple(Layer(**row | {"shape": tuple(row["shape"])}) for row in data["layers"]),
+            norms=tuple(Norm(**row) for row in data["norms"]),
+            tensors=tuple(TensorInfo(**row | {"shape": tuple(row["shape"])}) for row in data["tensors"]),
+            frozen=tuple(Frozen(**row) for row in data["frozen"]),
+            fixed_macs=int(data["fixed_macs"]),
+            kernels=tuple(KernelGenes(**row | {"shape": tuple(row["shape"])}) for row in data["kernels"]),
+            strides=tuple(
+                StrideGenes(
+                    **row
+                    | {name: tuple(row[name]) for name in ("shape", "kernel_size")}
+                    | {"table": tuple(StrideMask(*pair) for pair in row["table"])}
+                )
+                for row in data["strides"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SearchSpaceError(f"this is no search space of evoprune's: {error!r}") from None
+    for axis in space.axes:
+        if axis.gene.size and int(axis.gene.max()) >= space.genes:
+            raise SearchSpaceError(
+                f"this is no search space of evoprune's: {axis.tensor} has gene {axis.gene.max()} of {space.genes}"
+            )
+    return space
+
+
+def _fields(record: object, *names: str) -> dict[str, Any]:
+    """Those fields of a record, tuples as lists."""
+    values = {name: getattr(record, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

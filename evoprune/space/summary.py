@@ -1,0 +1,53 @@
+"""A search space in rows, for people."""
+
+from dataclasses import dataclass
+
+from evoprune.space.cost import cut_elements
+from evoprune.space.plan import Frozen
+from evoprune.space.search_space import SearchSpace
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer. maps: output maps. genes: how many genes its maps are (0: it stays whole)."""
+
+    name: str
+    kind: str
+    maps: int
+    genes: int
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class SpaceReport:
+    """What would be searched of a network, with totals over all of it."""
+
+    network: str
+    layers: tuple[LayerReport, ...]
+    genes: int
+    groups: int
+    macs: int
+    params: int
+    frozen: tuple[Frozen, ...]
+
+
+def space_report(network: str, space: SearchSpace) -> SpaceReport:
+    """The rows of a search space, layers in the order of the forward pass."""
+    elements = cut_elements(space, space.phenotype(space.full()))
+    genes = {name: group.size for group in space.groups for name in group.layers}
+    layers = tuple(
+        LayerReport(
+            name=layer.name,
+            kind=layer.kind,
+            maps=layer.shape[layer.out_dim]
+            * (layer.groups if layer.out_dim == 1 and "transposed" in layer.kind else 1),
+            genes=genes.get(layer.name, 0),
+            macs=elements[layer.weight] * layer.positions,
+            params=elements[layer.weight] + elements.get(f"{layer.name}.bias", 0),
+        )
+        for layer in space.layers
+    )
+    params = sum(elements[tensor.name] for tensor in space.tensors if tensor.parameter)
+    macs = sum(layer.macs for layer in layers) + space.fixed_macs
+    return SpaceReport(network, layers, space.genes, len(space.groups), macs, params, space.frozen)

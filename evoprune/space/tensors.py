@@ -1,0 +1,207 @@
+"""What a genome means for a module's tensors: positions zeroed (the meaning), or cut out (the speed)."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evoprune.errors import SearchSpaceError
+from evoprune.space.phenotype import Phenotype
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
+
+
+def copied(model: nn.Module, share_tensors: bool = False) -> nn.Module:
+    """A copy of a network, also of one that holds computed tensors, as weight_norm leaves them.
+
+    share_tensors: the copy holds the very same tensors. Raises SearchSpaceError where it cannot be copied.
+    """
+    computed = (value for module in model.modules() for value in vars(module).values())
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone() for value in computed if isinstance(value, Tensor) and not value.is_leaf
+    }
+    if share_tensors:
+        memo |= {id(tensor): tensor for _, tensor in named_tensors(model)}
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever the user's modules raise
+        raise SearchSpaceError(
+            f"the network cannot be copied (copy.deepcopy): {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
+    """Puts tensors in which everything that the genome removes is zero into the module; every shape stays.
+
+    Weights that would read a removed map are zero, so that it contributes nothing, its bias and batch-norm shift
+    included. Layer and group norms take their statistics over the maps that stay (by a forward hook).
+    """
+    check_tensors(model, space)
+    phenotype = space.check(genome)
+    replace_tensors(model, zeroed_tensors(dict(named_tensors(model)), space, phenotype))
+    for norm in space.norms:
+        if not norm.channels_per_group and (norm.weight, 0) in phenotype.kept:
+            hook = NormOverKept(torch.from_numpy(phenotype.kept[norm.weight, 0]), norm.dim)
+            model.get_submodule(norm.module).register_forward_hook(hook)
+
+
+def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """Those tensors that lose positions or weights, in their full shapes, with zeros for those; detached copies."""
+    result = _masked(tensors, space, phenotype)
+    for (name, dim), index in phenotype.kept.items():
+        gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), index)
+        tensor = result.get(name, tensors[name]).detach()
+        result[name] = tensor.index_fill(dim, torch.from_numpy(gone).to(tensor.device), 0)
+    return result
+
+
+def cut(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
+    """Cuts everything that the genome removes out of the module's tensors, in place, and mends its widths."""
+    check_tensors(model, space)
+    replace_tensors(model, cut_tensors(dict(named_tensors(model)), space, space.check(genome)))
+    mend(model, space)
+
+
+def cut_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """Those tensors that lose positions, without them, and those that lose weights, with zeros; detached copies.
+
+    tensors: the unpruned network's by name.
+    """
+    result = _masked(tensors, space, phenotype)
+    for (name, dim), index in phenotype.kept.items():
+        tensor = result.get(name, tensors[name]).detach()
+        result[name] = tensor.index_select(dim, torch.from_numpy(index).to(tensor.device))
+    return result
+
+
+def _masked(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """Copies of the weights that lose kernels or taps, with zeros for those (whatever they were, also NaN)."""
+    result = {}
+    for weight in phenotype.kernels:
+        goes = ~kernel_mask(space, phenotype, weight)
+        result[weight] = tensors[weight].detach().masked_fill(goes.to(tensors[weight].device), 0)
+    return result
+
+
+def kernel_mask(space: SearchSpace, phenotype: Phenotype, weight: str) -> Tensor:
+    """Which weights stay of a layer that loses kernels or taps. Returns bool of the unpruned weight's shape."""
+    layer = space.layer(weight)
+    mask = torch.from_numpy(phenotype.kernels[weight])
+    return mask.reshape(*mask.shape[:2], *layer.shape[2:]).movedim((0, 1), (layer.out_dim, layer.in_dim))
+
+
+def cut_masks(space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
+    """`kernel_mask` of every layer that loses kernels or taps, in the shapes of the cut weights."""
+    masks = {weight: kernel_mask(space, phenotype, weight) for weight in phenotype.kernels}
+    for (name, dim), index in phenotype.kept.items():
+        if name in masks:
+            masks[name] = masks[name].index_select(dim, torch.from_numpy(index))
+    return masks
+
+
+def replace_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts tensors in the place of parameters or buffers, under all their names; a parameter stays one."""
+    old = {id(tensor): (name, tensor) for name, tensor in named_tensors(model)}
+    new = {
+        name: nn.Parameter(tensors[name], requires_grad=tensor.requires_grad)
+        if isinstance(tensor, nn.Parameter)
+        else tensors[name]
+        for name, tensor in old.values()
+        if name in tensors
+    }
+    for module in model.modules():
+        for attribute, value in (*module._parameters.items(), *module._buffers.items()):
+            name, _ = old.get(id(value), ("", None))
+            if name in new:
+                setattr(module, attribute, new[name])
+
+
+def mend(model: nn.Module, space: SearchSpace) -> None:
+    """Makes modules' own numbers (channels, features, groups) agree with their tensors."""
+    for layer in space.layers:
+        if layer.channels_per_group:
+            module, attribute = _owner(model, layer.weight)
+            module.groups = getattr(module, attribute).shape[0] // layer.channels_per_group
+    for norm in space.norms:
+        if norm.channels_per_group:
+            module, attribute = _owner(model, norm.weight)
+            module.num_groups = getattr(module, attribute).shape[0] // norm.channels_per_group
+    for module in model.modules():
+        _mend_module(module)
+
+
+def _mend_module(module: nn.Module) -> None:
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        module.in_channels = module.weight.shape[0]
+        module.out_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        module.out_channels = module.weight.shape[0]
+        module.in_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        vector = module.weight if module.weight is not None else module.running_mean
+        if vector is not None:
+            module.num_features = vector.shape[0]
+    elif isinstance(module, nn.LayerNorm) and module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        module.num_channels = module.weight.shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]
+
+
+@dataclass(frozen=True)
+class NormOverKept:
+    """A forward hook: a layer or group norm computed over the maps that stay, zero elsewhere.
+
+    kept: int64 positions of maps that stay. dim: the dimension of the module's input that maps lie along.
+    """
+
+    kept: Tensor
+    dim: int
+
+    def __call__(self, module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        kept = self.kept.to(output.device)
+        values = args[0].index_select(self.dim, kept)
+        scale, shift = (None if v is None else v.index_select(0, kept) for v in (module.weight, module.bias))
+        if isinstance(module, nn.GroupNorm):
+            normed = F.group_norm(values, module.num_groups, scale, shift, module.eps)
+        else:
+            last = values.movedim(self.dim, -1)
+            normed = F.layer_norm(last, (len(kept),), scale, shift, module.eps).movedim(-1, self.dim)
+        return torch.zeros_like(output).index_copy(self.dim, kept, normed)
+
+
+def check_tensors(model: nn.Module, space: SearchSpace) -> None:
+    """Raises SearchSpaceError where the model is not the one that the search space was made from."""
+    tensors = dict(named_tensors(model))
+    for info in space.tensors:
+        if info.name not in tensors:
+            raise SearchSpaceError(f"the search space is of another network: this one has no tensor {info.name}")
+        shape = tuple(tensors[info.name].shape)
+        if shape != info.shape:
+            raise SearchSpaceError(
+                f"the search space is of another network: {info.name} has shape {shape} here, and {info.shape} there"
+            )
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer, tied ones once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _owner(model: nn.Module, name: str) -> tuple[Any, str]:
+    module, _, attribute = name.rpartition(".")
+    return model.get_submodule(module), attribute
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, shortened."""
+    return (str(error).splitlines() or [""])[0][:160]

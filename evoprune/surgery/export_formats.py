@@ -1,0 +1,183 @@
+"""Networks in formats that other programs read: ONNX, and PyTorch's own exported programs."""
+
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evoprune.errors import ExportError
+from evoprune.space.tensors import first_line
+from evoprune.surgery.recording import recorded
+
+INPUT, OUTPUT = "images", "logits"
+
+OLDEST_OPSET = 18
+"""The oldest ONNX operator set that torch writes by itself; older ones are converted to."""
+
+TOLERANCE = 1e-4
+"""Largest difference of an exported network's outputs, relative to their scale."""
+
+
+def onnx_model(network: nn.Module, example: Tensor, opset: int | None = None) -> bytes:
+    """The network as an ONNX model for any number of images. example: (batch, c, h, w), two images or more.
+
+    opset: of the ONNX operators; None: what torch writes best. Raises ExportError that names what cannot be written.
+    """
+    onnx = needed("onnx")
+    needed("onnxscript")
+    program = _program(network, example)
+    newest = onnx.defs.onnx_opset_version()
+    if opset is not None and not 1 <= opset <= newest:
+        raise ExportError(f"--opset must be from 1 to {newest}, the newest of the onnx package here, not {opset}")
+    with _quiet():
+        try:
+            written = torch.onnx.export(
+                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False,
+                opset_version=None if opset is None else max(opset, OLDEST_OPSET),
+            )  # fmt: skip
+        except Exception as error:
+            raise ExportError(f"ONNX has no operation for a part of the network ({first_line(error)})") from error
+        assert written is not None
+        model = written.model_proto
+    if opset is not None and opset != _opset(model):
+        try:
+            model = onnx.version_converter.convert_version(model, opset)
+            onnx.checker.check_model(model)
+        except Exception as error:  # the converter's own assertions
+            raise ExportError(
+                f"--opset {opset} cannot hold an operation of the network ({_reason(error)}); "
+                f"take {OLDEST_OPSET} or more"
+            ) from error
+    return model.SerializeToString()
+
+
+def exported_program(network: nn.Module, example: Tensor) -> bytes:
+    """The network as torch.export.save writes it, for any number of images. Raises ExportError as `onnx_model`."""
+    buffer = io.BytesIO()
+    program = _program(network, example)
+    with _quiet():
+        torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def onnx_session(model: bytes, threads: int = 1) -> Any:
+    """An ONNX model in onnxruntime on the CPU. Raises ExportError where it cannot be run."""
+    runtime = needed("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"onnxruntime cannot run the exported network ({first_line(error)})") from error
+
+
+def onnx_outputs(session: Any, images: Tensor, batch_size: int = 250) -> Tensor:
+    """The logits of images by an ONNX session. images: float (n, c, h, w). Returns (n, classes)."""
+    batches = (session.run(None, {INPUT: batch.numpy()})[0] for batch in images.split(batch_size))
+    return torch.from_numpy(np.concatenate(list(batches)))
+
+
+def quantized(model: bytes, calibration: Tensor, batch_size: int = 32) -> bytes:
+    """An ONNX model with weights and activations in bytes, by onnxruntime's static quantisation.
+
+    calibration: float (n, c, h, w), images out of the training set that the ranges of activations are taken from.
+    Of a weight's byte 7 bits are in use: processors without VNNI add two products of 8 bits in 16, which overflow.
+    """
+    needed("onnxruntime")
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._batches = iter(calibration.split(batch_size))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {INPUT: batch.numpy()}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        before, prepared, after = (Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
+        before.write_bytes(model)
+        quant_pre_process(before, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            after,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+        )
+        return after.read_bytes()
+
+
+def failing_part(network: nn.Module, example: Tensor) -> str:
+    """The name of the innermost module that torch.export cannot take; "" where it is the network as a whole."""
+    inputs = recorded(network, [name for name, _ in network.named_modules()], (example,))
+    return _failing_child(network, "", inputs)
+
+
+def _failing_child(module: nn.Module, prefix: str, inputs: dict[str, tuple[Any, ...]]) -> str:
+    for child_name, child in module.named_children():
+        name = f"{prefix}.{child_name}" if prefix else child_name
+        try:
+            with _quiet():
+                if name in inputs:
+                    torch.export.export(child, inputs[name])
+        except Exception:
+            return _failing_child(child, name, inputs)
+    return prefix
+
+
+def needed(package: str) -> ModuleType:
+    """A package of the extra `export`. Raises ExportError where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ExportError(f"export needs the package {package}; pip install 'evoprune[export]'") from error
+
+
+def _program(network: nn.Module, example: Tensor) -> Any:
+    batch = torch.export.Dim("batch", min=1)
+    with _quiet():
+        try:
+            return torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+        except Exception as error:  # whatever the user's forward raises
+            raise ExportError(f"torch.export cannot take it ({first_line(error)})") from error
+
+
+def _opset(model: Any) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _reason(error: Exception) -> str:
+    """What an assertion of the converter says, without the place in its sources."""
+    return first_line(error).rpartition("failed: ")[2]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' own remarks."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Kernel-stride and kernel masks turned into smaller dense convolutions."""

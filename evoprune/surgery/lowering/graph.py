@@ -1,0 +1,294 @@
+"""A network as a graph of calls: batch norms folded in, orders of maps pushed back, and at the end one flat forward."""
+
+import copy
+import operator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from evoprune.surgery.lowering.lowered_conv import BlockConv, LoweredConv, TermConv
+
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_FOLDS_NORM = (*_CONVS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
+    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus,
+)  # fmt: skip
+_POOLS = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+_MAP_BY_MAP = (*_ACTIVATIONS, *_POOLS, *_NOTHING)
+_MAP_BY_MAP_FUNCTIONS = frozenset({
+    F.relu, torch.relu, F.relu6, F.silu, F.gelu, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.leaky_relu,
+    torch.sigmoid, torch.tanh, F.hardswish, F.elu, F.adaptive_avg_pool2d,
+})  # fmt: skip
+_RELUS = (nn.ReLU,)
+_FRESH = frozenset({torch.conv1d, torch.conv2d, torch.conv3d, F.linear, torch.max_pool2d, torch.cat})
+_SUMS = frozenset({operator.add, operator.iadd, torch.add})
+
+
+@dataclass(frozen=True)
+class Producer:
+    """The convolution whose output maps alone another one reads, map by map, and the batch norms on the way."""
+
+    conv: str
+    norms: tuple[str, ...]
+
+
+class Graph:
+    """A network traced by torch.fx. network: the graph module, which methods change in place."""
+
+    def __init__(self, model: nn.Module):
+        """Raises whatever tracing raises, where the forward depends on values or shapes."""
+        self.network = fx.symbolic_trace(model)
+        self._fold_norms()
+        self._drop_nothings()
+        self._pool_first()
+        self.network.recompile()
+
+    def copy(self) -> "Graph":
+        """Another graph that shares nothing with this one."""
+        other = copy.copy(self)
+        other.network = copy.deepcopy(self.network)
+        return other
+
+    def convolutions(self) -> list[str]:
+        """Names of the convolutions that may be replaced, in the order in which they run."""
+        names = (str(node.target) for node in self._calls() if is_plain_conv(self._module(node)))
+        return list(dict.fromkeys(names))
+
+    def producer(self, conv: str) -> Producer | None:
+        """Who makes a convolution's input maps, where their order is nobody else's business."""
+        used = Counter(str(node.target) for node in self._calls())
+        (node, *others) = [node for node in self._calls() if node.target == conv]
+        if others or not isinstance(node.args[0], fx.Node):
+            return None
+        norms: list[str] = []
+        maker = node.args[0]
+        while len(maker.users) == 1:
+            module = self._module(maker)
+            if maker.op == "call_module" and used[str(maker.target)] > 1:
+                return None
+            if is_plain_conv(module) and module.groups == 1:
+                return Producer(str(maker.target), tuple(norms))
+            if isinstance(module, _BatchNorm):
+                norms.append(str(maker.target))
+            elif not (type(module) in _MAP_BY_MAP or maker.target in _MAP_BY_MAP_FUNCTIONS):
+                return None
+            if not maker.args or not isinstance(maker.args[0], fx.Node):
+                return None
+            maker = maker.args[0]
+        return None
+
+    def reorder(self, producer: Producer, order: Sequence[int]) -> None:
+        """Lets a producer make these maps, in this order, and no others."""
+        index = torch.tensor(order)
+        conv: Any = self.network.get_submodule(producer.conv)
+        _select_rows(conv, index, ("weight", "bias"))
+        conv.out_channels = len(order)
+        for name in producer.norms:
+            norm: Any = self.network.get_submodule(name)
+            _select_rows(norm, index, ("weight", "bias", "running_mean", "running_var"))
+            norm.num_features = len(order)
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Another module in a convolution's place."""
+        self.network.set_submodule(name, module)
+
+    def flat(self, inputs: Sequence[Any]) -> fx.GraphModule:
+        """The network as one forward without inner modules where that is possible, in place where that is safe.
+
+        inputs: an example, to know shapes.
+        """
+        self.network.graph.lint()
+        flat = fx.GraphModule(self.network, _FlatTracer().trace(self.network))
+        _plain_pools(flat)
+        _at_the_root(flat)
+        with torch.no_grad():
+            ShapeProp(flat).propagate(*inputs)
+        _in_place(flat)
+        for node in flat.graph.nodes:
+            node.meta.clear()
+        flat.graph.eliminate_dead_code()
+        flat.delete_all_unused_submodules()
+        flat.recompile()
+        return flat.eval()
+
+    def _calls(self) -> Iterator[fx.Node]:
+        return (node for node in self.network.graph.nodes if node.op == "call_module")
+
+    def _module(self, node: fx.Node) -> Any:
+        return self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def _fold_norms(self) -> None:
+        """Folds every batch norm that directly follows a layer into it."""
+        used = Counter(str(node.target) for node in self._calls())
+        for node in list(self._calls()):
+            norm, maker = self._module(node), node.args[0] if node.args else None
+            if not isinstance(norm, _BatchNorm) or not isinstance(maker, fx.Node) or len(maker.users) != 1:
+                continue
+            layer = self._module(maker)
+            if used[str(node.target)] == used[str(maker.target)] == 1 and can_fold(layer, norm):
+                self.network.set_submodule(str(maker.target), folded(layer, norm))
+                self._bypass(node)
+
+    def _drop_nothings(self) -> None:
+        for node in list(self._calls()):
+            if type(self._module(node)) in _NOTHING and len(node.args) == 1 and not has_hooks(self._module(node)):
+                self._bypass(node)
+
+    def _pool_first(self) -> None:
+        """ReLU after max pooling instead of before: the same, of fewer pixels."""
+        for pool in list(self._calls()):
+            relu = pool.args[0] if len(pool.args) == 1 else None
+            if type(self._module(pool)) is not nn.MaxPool2d or not isinstance(relu, fx.Node) or len(relu.users) > 1:
+                continue
+            module = self._module(pool)
+            if type(self._module(relu)) not in _RELUS or module.return_indices or has_hooks(module):
+                continue
+            before = relu.args[0]
+            assert isinstance(before, fx.Node)
+            pool.args = (before,)
+            pool.replace_all_uses_with(relu)
+            relu.args = (pool,)
+            pool.append(relu)  # moves it behind the pooling
+
+    def _bypass(self, node: fx.Node) -> None:
+        before: Any = node.args[0]
+        node.replace_all_uses_with(before)
+        self.network.graph.erase_node(node)
+
+
+def is_plain_conv(module: Any) -> bool:
+    """A convolution that is its own weight and bias and nothing else."""
+    return type(module) in _CONVS and "weight" in module._parameters and not has_hooks(module)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def can_fold(layer: Any, norm: nn.Module) -> bool:
+    """Whether a batch norm (in eval mode) can go into the layer before it."""
+    if type(layer) not in _FOLDS_NORM or has_hooks(layer) or has_hooks(norm) or norm.running_mean is None:
+        return False
+    if "weight" not in layer._parameters or (isinstance(layer, nn.Linear) and type(norm) is not nn.BatchNorm1d):
+        return False
+    return not (isinstance(layer, _ConvTransposeNd) and layer.groups > 1)
+
+
+def folded(layer: Any, norm: Any) -> nn.Module:
+    """A layer that computes what it and the batch norm behind it did."""
+    if isinstance(layer, nn.Linear):
+        return fuse_linear_bn_eval(layer, norm)
+    return fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, _ConvTransposeNd))
+
+
+class _FlatTracer(fx.Tracer):
+    """Traces into layers and their lowered forms; other modules stay modules."""
+
+    _INTO = (LoweredConv, BlockConv, TermConv, *_CONVS, nn.Linear, nn.ReLU, nn.Flatten, nn.Sequential, nn.ModuleList)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not isinstance(m, fx.GraphModule) and (type(m) not in self._INTO or has_hooks(m))
+
+
+def flattened(module: nn.Module) -> fx.GraphModule:
+    """A layer, or a lowered form of one, as one forward without inner modules, which take time to call."""
+    flat = fx.GraphModule(module, _FlatTracer().trace(module))
+    _at_the_root(flat)
+    flat.delete_all_unused_submodules()
+    flat.recompile()
+    return flat.eval()
+
+
+def _select_rows(module: nn.Module, index: Tensor, names: Sequence[str]) -> None:
+    for name in names:
+        value = getattr(module, name)
+        if value is None:
+            continue
+        rows = value.detach().index_select(0, index.to(value.device))
+        layout = torch.channels_last if _is_channels_last(value) else torch.contiguous_format
+        rows = rows.contiguous(memory_format=layout)
+        if isinstance(value, nn.Parameter):
+            rows = nn.Parameter(rows, requires_grad=value.requires_grad)
+        setattr(module, name, rows)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def _plain_pools(flat: fx.GraphModule) -> None:
+    """Pooling modules as calls of torch's own functions, which take less time to call."""
+    for node in list(flat.graph.nodes):
+        module = flat.get_submodule(node.target) if node.op == "call_module" else None
+        if module is None or has_hooks(module):
+            continue
+        with flat.graph.inserting_before(node):
+            if type(module) is nn.MaxPool2d and not module.return_indices:
+                options = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+                new = flat.graph.call_function(torch.max_pool2d, (*node.args, *options))
+            elif type(module) is nn.AdaptiveAvgPool2d and module.output_size in (1, (1, 1)):
+                new = flat.graph.call_function(torch.mean, (node.args[0], (-2, -1), True))
+            else:
+                continue
+        node.replace_all_uses_with(new)
+        flat.graph.erase_node(node)
+
+
+def _at_the_root(flat: fx.GraphModule) -> None:
+    """Moves parameters and buffers that the forward reads to the root: every level of names costs time to look up."""
+    for node in flat.graph.nodes:
+        if node.op != "get_attr" or "." not in str(node.target):
+            continue
+        owner, _, name = str(node.target).rpartition(".")
+        short = str(node.target).replace(".", "_")
+        module = flat.get_submodule(owner)
+        if hasattr(flat, short) and getattr(flat, short) is not getattr(module, name):
+            continue
+        if name in module._parameters:
+            flat.register_parameter(short, module._parameters[name])
+        elif name in module._buffers:
+            flat.register_buffer(short, module._buffers[name])
+        else:
+            continue
+        node.target = short
+
+
+def _in_place(flat: fx.GraphModule) -> None:
+    """ReLU and sums in the place of what nobody else reads: memory that is warm, and none to be had anew."""
+    for node in flat.graph.nodes:
+        if node.target in _SUMS and len(node.args) == 2 and not node.kwargs:
+            for one, other in (node.args, node.args[::-1]):
+                if _fresh(one) and _alike(one, other, node):
+                    node.target, node.args = torch.Tensor.add_, (one, other)
+                    break
+        elif node.target in (F.relu, torch.relu) and isinstance(node.args[0], fx.Node):
+            source = node.args[0]
+            node.target = torch.relu_ if _fresh(source) and _alike(source, source, node) else torch.relu
+            node.args, node.kwargs = (source,), {}
+
+
+def _fresh(node: Any) -> bool:
+    """A tensor that was made by the call before, and that is read once."""
+    made = isinstance(node, fx.Node) and (node.target in _FRESH or node.target is torch.Tensor.add_)
+    return made and len(node.users) == 1
+
+
+def _alike(one: Any, other: Any, result: fx.Node) -> bool:
+    metas: list[Any] = [getattr(node, "meta", {}).get("tensor_meta") for node in (one, other, result)]
+    return None not in metas and len({(meta.shape, meta.dtype) for meta in metas}) == 1

@@ -1,0 +1,1 @@
+"""Fitting, distillation and the settings that both need."""

@@ -1,0 +1,81 @@
+"""Distillation: a network is trained to say what another one says of the same images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evoprune.data.splits import Split
+from evoprune.training.layout import lay_out
+
+REMEMBERED_BYTES = 2**28
+"""Logits that take more than that are computed whenever they are asked for."""
+
+_BATCH = 250
+
+
+class Teacher:
+    """A network's logits for the images of a split.
+
+    Where images are the same in every epoch, each one's logits are computed once, for all that are taught: with small
+    networks that is up to two fifths of the whole time of training.
+    model: is put into eval mode, on the device. precision: what products are computed in, as in `TrainConfig`.
+    """
+
+    def __init__(self, model: nn.Module, split: Split, device: torch.device, precision: str):
+        self._model = model.to(device).eval()
+        self._split = split
+        self._device = device
+        self._precision = precision
+        self._layout: torch.memory_format | None = None
+        self._remembered: Tensor | None = None
+
+    def logits(self, indices: Tensor, images: Tensor, same_every_epoch: bool) -> Tensor:
+        """float (b, classes) for the split's images at `indices` (b,), which are `images` on the device.
+
+        same_every_epoch: they are as the split gives them, not augmented.
+        """
+        if not same_every_epoch:
+            return self._of(images)
+        if self._remembered is None:
+            logits = self._of(images)
+            if logits[0].nbytes * len(self._split) > REMEMBERED_BYTES:
+                return logits
+            self._remembered = self._of_all()
+        return self._remembered[indices].to(self._device)
+
+    def _of_all(self) -> Tensor:
+        """The logits of the whole split, on the CPU."""
+        batches = torch.arange(len(self._split)).split(_BATCH)
+        return torch.cat([self._of(self._split.batch(batch)[0].to(self._device)).cpu() for batch in batches])
+
+    def _of(self, images: Tensor) -> Tensor:
+        if self._layout is None:
+            self._layout = lay_out(self._model, images)
+        reduced = self._precision == "bfloat16"
+        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
+            return self._model(images.to(memory_format=self._layout)).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Distillation:
+    """Who teaches, how much of the loss it is (0..1), and how far outputs are softened."""
+
+    teacher: Teacher
+    weight: float
+    temperature: float
+
+    def loss(self, labels_loss: Tensor, logits: Tensor, taught: Tensor) -> Tensor:
+        """(1 - weight) * the labels' loss + weight * `distillation_loss`."""
+        return (1 - self.weight) * labels_loss + self.weight * distillation_loss(logits, taught, self.temperature)
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch. Logits: (b, classes).
+
+    Hinton, Vinyals and Dean 2015, section 2.
+    """
+    student = functional.log_softmax(logits / temperature, dim=1)
+    wanted = functional.log_softmax(teacher_logits / temperature, dim=1)
+    return functional.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2

@@ -1,0 +1,280 @@
+"""Training and evaluation."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from evoprune.config.schema import TrainConfig
+from evoprune.data.augmentation import augmented
+from evoprune.data.splits import Split
+from evoprune.errors import ConfigError, TrainingError
+from evoprune.networks.modes import eval_mode
+from evoprune.networks.seeding import global_seed, mixed_seed
+from evoprune.networks.weights import load_weights
+from evoprune.training.distillation import Distillation
+from evoprune.training.layout import lay_out, lay_out_to_train
+
+_WARM_UP = 0.1
+_MODEL = "model."
+_MOMENTUM = "momentum."
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch that was trained. epoch: from 1 to epochs. loss: mean over the epoch's images."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class FitState:
+    """Where training stands after `epoch` epochs; it goes on from here exactly as if never interrupted.
+
+    tensors: "model.<name>" for the state dict, "momentum.<name>" for the optimiser; contiguous, on the CPU.
+    """
+
+    epoch: int
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def before(cls, model: nn.Module) -> "FitState":
+        """Where training starts from the model's own weights."""
+        copies = {_MODEL + name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        return cls(0, {name: tensor.contiguous() for name, tensor in copies.items()})
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The model's state dict."""
+        return {name.removeprefix(_MODEL): tensor for name, tensor in self.tensors.items() if name.startswith(_MODEL)}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same from the first step of `fit` to the last."""
+
+    model: nn.Module
+    split: Split
+    train: TrainConfig
+    seed: int
+    device: torch.device
+    optimiser: torch.optim.SGD
+    augment: tuple[str, ...]
+    distillation: Distillation | None
+    layout: torch.memory_format
+
+
+def fit(
+    model: nn.Module,
+    split: Split,
+    train: TrainConfig,
+    seed: int,
+    device: torch.device,
+    *,
+    augment: Sequence[str] = (),
+    distillation: Distillation | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    state: FitState | None = None,
+    until: int | None = None,
+    on_epoch: Callable[[EpochReport, FitState], None] | None = None,
+) -> None:
+    """Trains the model in place, on `device`, and leaves it there in eval mode.
+
+    Stochastic gradient descent with Nesterov momentum at the learning rate of `learning_rate_at`, down the gradient of
+    the cross entropy, or of that and of the distillation from a teacher of the same split.
+    Epoch k draws from generators seeded by (seed, k), so it is the same whether resumed or not.
+    augment: names of `AUGMENTATIONS`. masks: bool, by the parameter's name: weights where it is False are zero and
+    stay so, their gradients and momentum too.
+    state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None.
+    on_epoch: called after every epoch with what can be resumed from.
+    Raises TrainingError where the loss or the weights are not finite; NetworkError where `state` is another network's.
+    """
+    model.to(device)
+    layout = lay_out_to_train(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
+    optimiser = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=train.learning_rate,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        nesterov=train.momentum > 0,
+    )
+    if state is not None:
+        _restore(model, optimiser, state)
+    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), distillation, layout)
+    held = hold_at_zero(model, masks or {})
+    first = state.epoch + 1 if state is not None else 1
+    last = train.epochs if until is None else min(until, train.epochs)
+    for epoch in range(first, last + 1):
+        started = time.perf_counter()
+        loss = _train_epoch(job, epoch)
+        if on_epoch is not None:
+            report = EpochReport(epoch, train.epochs, loss, time.perf_counter() - started)
+            on_epoch(report, _capture(model, optimiser, epoch))
+    for handle in held:
+        handle.remove()
+    model.to(memory_format=torch.contiguous_format)
+    model.eval()
+
+
+def hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> list[RemovableHandle]:
+    """Sets masked weights to zero and lets no gradient reach them: no step, momentum or decay can move them then.
+
+    masks: bool, False where a parameter of that name is pruned. Returns what ends it (`handle.remove()`).
+    """
+    handles = []
+    for name, mask in masks.items():
+        parameter = model.get_parameter(name)
+        goes = ~mask.to(parameter.device)
+        with torch.no_grad():
+            parameter.masked_fill_(goes, 0)
+        if parameter.requires_grad:
+            handles.append(parameter.register_hook(lambda gradient, goes=goes: gradient.masked_fill(goes, 0)))
+    return handles
+
+
+def learning_rate_at(step: int, steps: int, highest: float) -> float:
+    """Linear warm-up to `highest` over the first tenth of the steps, then a half cosine down towards zero.
+
+    step: 0..steps-1. It depends on the number of the step alone, which makes training resumable.
+    Goyal et al. 2017, section 2.2 (warm-up); Loshchilov and Hutter 2017, eq. 5 (cosine).
+    """
+    warm_up = max(1, round(_WARM_UP * steps))
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up + 1) / (steps - warm_up + 1)))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of a split.
+
+    errors: images whose highest logit is not their label's, or that have a logit that is not finite. cross_entropy: of
+    labels, the mean over images, in nats; not finite where a logit is not.
+    """
+
+    errors: int
+    images: int
+    cross_entropy: float
+
+    @property
+    def mcr(self) -> float:
+        """The share of images that are errors."""
+        return self.errors / self.images
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, device: torch.device, batch_size: int = 250) -> Evaluation:
+    """What the model makes of the split.
+
+    The model is moved to `device` and computes in eval mode; its mode afterwards is as before.
+    """
+    model.to(device)
+    errors, entropy, layout = 0, 0.0, torch.contiguous_format
+    with eval_mode(model):
+        for indices in torch.arange(len(split)).split(batch_size):
+            images, labels = split.batch(indices)
+            if not indices[0]:
+                layout = lay_out(model, images.to(device))
+            labels = labels.to(device)
+            logits = model(images.to(device, memory_format=layout))  # (b, classes)
+            right = (logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)
+            errors += len(indices) - int(right.sum())
+            entropy += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
+    model.to(memory_format=torch.contiguous_format)
+    return Evaluation(errors, len(split), entropy / len(split))
+
+
+def count_errors(model: nn.Module, split: Split, device: torch.device) -> int:
+    """The errors that the model makes on the split, as `evaluate` counts them."""
+    return evaluate(model, split, device).errors
+
+
+def resolve_device(text: str) -> torch.device:
+    """`auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:1`.
+
+    Raises ConfigError where there is no such device.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    kind, _, number = text.partition(":")
+    known = text in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
+    if not known:
+        raise ConfigError(f"device: {text!r} is no device; write auto, cpu, cuda or cuda:1")
+    if kind == "cuda" and int(number or 0) >= gpus:
+        raise ConfigError(f"device: {text!r} is not there, for PyTorch finds {gpus} CUDA devices; write auto or cpu")
+    return torch.device(text)
+
+
+def _train_epoch(job: _Job, epoch: int) -> float:
+    """One pass over the split. Returns the mean loss of its images."""
+    generator = torch.Generator().manual_seed(mixed_seed(job.seed, epoch, 0))
+    images_in_all = len(job.split)
+    steps_an_epoch = math.ceil(images_in_all / job.train.batch_size)
+    # Batches of even sizes: a last batch of a single image would have no batch-norm statistics.
+    batches = torch.randperm(images_in_all, generator=generator).tensor_split(steps_an_epoch)
+    total = 0.0
+    job.model.train()
+    with global_seed(mixed_seed(job.seed, epoch, 1), job.device):  # dropout draws from the global generator
+        for step, indices in enumerate(batches, start=(epoch - 1) * steps_an_epoch):
+            rate = learning_rate_at(step, job.train.epochs * steps_an_epoch, job.train.learning_rate)
+            images, labels = job.split.batch(indices)
+            images = augmented(images, job.augment, generator)
+            total += len(indices) * _train_step(job, indices, images, labels, rate, step)
+    if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
+        raise TrainingError(  # the loss would say so at the next step, which there may not be
+            f"training: the weights are not finite after step {step + 1} with learning rate {rate:.3g}; "
+            f"take a learning_rate below {job.train.learning_rate:g}"
+        )
+    return total / images_in_all
+
+
+def _train_step(job: _Job, indices: Tensor, images: Tensor, labels: Tensor, rate: float, step: int) -> float:
+    """One step down the gradient. Returns the mean loss of the batch before it."""
+    for group in job.optimiser.param_groups:
+        group["lr"] = rate
+    job.optimiser.zero_grad()
+    images = images.to(job.device, memory_format=job.layout)
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.train.precision == "bfloat16"):
+        logits = job.model(images).float()  # (b, classes)
+        loss = functional.cross_entropy(logits, labels.to(job.device))
+        if job.distillation is not None:
+            taught = job.distillation.teacher.logits(indices, images, same_every_epoch=not job.augment)
+            loss = job.distillation.loss(loss, logits, taught)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"training: the loss is {value} at step {step + 1} with learning rate {rate:.3g}; "
+            f"take a learning_rate below {job.train.learning_rate:g}"
+        )
+    loss.backward()
+    job.optimiser.step()
+    return value
+
+
+def _capture(model: nn.Module, optimiser: torch.optim.SGD, epoch: int) -> FitState:
+    tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        momentum = optimiser.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[_MOMENTUM + name] = momentum
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    return FitState(epoch, copies)
+
+
+def _restore(model: nn.Module, optimiser: torch.optim.SGD, state: FitState) -> None:
+    load_weights(model, state.weights, "training state")
+    for name, parameter in model.named_parameters():
+        momentum = state.tensors.get(_MOMENTUM + name)
+        if momentum is not None:
+            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)

@@ -1,0 +1,1 @@
+"""Who scores and trains: this process, or Ray actors."""

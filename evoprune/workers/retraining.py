@@ -1,0 +1,154 @@
+"""A survivor trained on, one epoch a call, so that what trains it can stop and go on anywhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from evoprune.config.schema import RetrainConfig, TrainConfig
+from evoprune.data.splits import Split
+from evoprune.networks.initialisation import initialise
+from evoprune.networks.seeding import mixed_seed
+from evoprune.networks.weights import load_weights
+from evoprune.scoring.scorer import Problem, Scorer, wrong
+from evoprune.space.plan import Genome
+from evoprune.space.tensors import copied, cut_masks
+from evoprune.surgery.apply import compact
+from evoprune.surgery.sequential import compensate_sequentially
+from evoprune.training.distillation import Distillation, Teacher
+from evoprune.training.fit import EpochReport, FitState, fit, hold_at_zero
+
+
+@dataclass(frozen=True, eq=False)
+class Retraining:
+    """What retraining depends on besides the genome.
+
+    split: what is trained on. seed: of every draw in it. train: how the baseline was trained. rewound: the whole
+    network's weights at the epoch of its training that survivors are rewound to, for `rewind_weights`. zeros_stay:
+    weights of layers that are 0 where training goes on stay so, as single weights do that were pruned. teacher: whose
+    outputs survivors are taught, where there is distillation; None: the problem's network.
+    """
+
+    config: RetrainConfig
+    split: Split
+    augment: tuple[str, ...]
+    seed: int
+    train: TrainConfig = field(default_factory=TrainConfig)
+    rewound: Mapping[str, Tensor] | None = None
+    zeros_stay: bool = False
+    teacher: nn.Module | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch of the schedule after whose end a survivor is retrained."""
+        return self.train.epochs if self.config.start.startswith("rewind") else self.config.epochs
+
+    @property
+    def schedule(self) -> TrainConfig:
+        """Where survivors are rewound, the baseline's own, of which they go through the last `config.epochs` epochs."""
+        config = self.config
+        if config.start.startswith("rewind"):
+            return self.train
+        return TrainConfig(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            precision=config.precision,
+        )
+
+
+class Retrainer:
+    """Trains survivors of one problem, an epoch a call."""
+
+    def __init__(self, problem: Problem, retraining: Retraining, device: torch.device):
+        self._problem = problem
+        self._retraining = retraining
+        self._device = device
+        self._distillation = self._taught() if retraining.config.distillation else None
+
+    def start(self, genome: Genome) -> FitState:
+        """The genome's network before any training, as `retrain.start` says.
+
+        keep: as the search scored it (compensated, recalibrated), or compensated sequentially, where that is asked for
+        and makes fewer errors on the validation set. Han et al. 2015 (retraining the remaining connections).
+        rewind_weights: the parts that stay as the baseline had them at an early epoch. Frankle et al. 2020.
+        rewind_learning_rate: as the trained baseline has them. Renda, Frankle and Carbin 2020, section 2, for both.
+        anew: fresh weights. Liu et al. 2019 (rethinking the value of network pruning), scratch-E.
+        """
+        retraining, problem = self._retraining, self._problem
+        begun = retraining.last_epoch - retraining.config.epochs
+        match retraining.config.start:
+            case "keep":
+                return FitState.before(self._kept(genome))
+            case "rewind_weights":
+                whole = copied(problem.model)
+                assert retraining.rewound is not None
+                load_weights(whole, retraining.rewound, "rewound weights")
+                network = compact(whole, problem.space, genome)
+            case "rewind_learning_rate":
+                network = compact(problem.model, problem.space, genome)
+            case "anew":
+                network = compact(problem.model, problem.space, genome)
+                initialise(network, mixed_seed(retraining.seed, 0, 0))
+                for handle in hold_at_zero(network, cut_masks(problem.space, problem.space.check(genome))):
+                    handle.remove()
+        return FitState(begun, FitState.before(network).tensors)
+
+    def _kept(self, genome: Genome) -> nn.Module:
+        as_scored = Scorer(self._problem, self._device).prepare(genome)
+        if self._retraining.config.compensation != "sequential":
+            return as_scored
+        return self._better(as_scored, genome)
+
+    def _better(self, as_scored: nn.Module, genome: Genome) -> nn.Module:
+        """This network, or its sequentially compensated copy."""
+        problem, device = self._problem, self._device
+        solved = copied(as_scored).to(memory_format=torch.contiguous_format)
+        calibration, whole = problem.calibration.to(device), copied(problem.model).to(device).eval()
+        compensate_sequentially(solved, whole, problem.space, problem.space.check(genome), calibration)
+        return solved if self._errors(solved) < self._errors(as_scored) else as_scored
+
+    def _errors(self, network: nn.Module) -> int:
+        size, problem = self._problem.execution.batch_size, self._problem
+        with torch.inference_mode():
+            return sum(
+                wrong(network(images.to(self._device)), labels.to(self._device))
+                for images, labels in zip(problem.images.split(size), problem.labels.split(size), strict=True)
+            )
+
+    def epoch(self, genome: Genome, state: FitState) -> tuple[EpochReport, FitState]:
+        """One more epoch. Returns what it was like, and the state after it. Raises TrainingError."""
+        retraining = self._retraining
+        after: list[tuple[EpochReport, FitState]] = []
+        fit(
+            compact(self._problem.model, self._problem.space, genome),
+            retraining.split,
+            retraining.schedule,
+            retraining.seed,
+            self._device,
+            augment=retraining.augment,
+            distillation=self._distillation,
+            masks=self._masks(genome, state),
+            state=state,
+            until=state.epoch + 1,
+            on_epoch=lambda report, reached: after.append((report, reached)),
+        )
+        return after[0]
+
+    def _taught(self) -> Distillation:
+        """By the teacher of all survivors."""
+        retraining, config = self._retraining, self._retraining.config
+        model = self._problem.model if retraining.teacher is None else retraining.teacher
+        teacher = Teacher(copied(model), retraining.split, self._device, config.precision)
+        return Distillation(teacher, config.distillation, config.temperature)
+
+    def _masks(self, genome: Genome, state: FitState) -> Mapping[str, Tensor]:
+        """Which weights may change, of the layers of which some may not."""
+        space = self._problem.space
+        if not self._retraining.zeros_stay:
+            return cut_masks(space, space.check(genome))
+        weights = state.weights
+        return {layer.weight: weights[layer.weight] != 0 for layer in space.layers}

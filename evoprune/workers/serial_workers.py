@@ -1,0 +1,81 @@
+"""This process alone scores and retrains."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+from evoprune.errors import UserError
+from evoprune.scoring.candidate import Outcome
+from evoprune.scoring.conditions import Conditions
+from evoprune.scoring.losses import Examples, loss_of
+from evoprune.scoring.scorer import Problem
+from evoprune.space.plan import Genome
+from evoprune.training.fit import FitState
+from evoprune.training.threads import torch_threads
+from evoprune.workers.actor_pool import first_line
+from evoprune.workers.failures import TRIES, Note, OnEpoch, OnScore, SetAside
+from evoprune.workers.retraining import Retrainer, Retraining
+
+
+class SerialWorkers:
+    """This process alone."""
+
+    count = 1
+
+    def __init__(self, problem: Problem, device: torch.device, threads: int, note: Note):
+        self._problem = problem
+        self._device = device
+        self._threads = threads
+        self._set_aside = SetAside(problem, note)
+        self._scorer = problem.scorer(device)
+        self._waiting: deque[tuple[list[Genome], Conditions]] = deque()
+
+    def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        self._waiting.append((list(genomes), conditions))
+        return len(self._waiting)
+
+    def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        genomes, conditions = self._waiting.popleft()
+        outcomes = []
+        with torch_threads(self._threads):
+            self._scorer.under(conditions)
+            for genome in genomes:
+                outcomes.append(self._outcome(genome, conditions))
+                on_score(len(outcomes))
+        return outcomes
+
+    def _outcome(self, genome: Genome, conditions: Conditions) -> Outcome:
+        """Its score, tried several times; no worker but this process can be lost."""
+        for left in reversed(range(TRIES)):
+            try:
+                outcome = self._scorer.score(genome)
+            except UserError:
+                raise
+            except Exception as error:
+                self._scorer = self._problem.scorer(self._device)  # one that was left half-way is not to go on with
+                self._scorer.under(conditions)
+                if not left:
+                    return self._set_aside.outcome(genome, first_line(error))
+            else:
+                break
+        self._set_aside.scored()
+        return outcome
+
+    def retrain(
+        self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
+    ) -> list[FitState]:
+        retrainer = Retrainer(self._problem, retraining, self._device)
+        reached = []
+        with torch_threads(self._threads):
+            for index, (genome, known) in enumerate(zip(genomes, states, strict=True)):
+                state = known or retrainer.start(genome)
+                while state.epoch < retraining.last_epoch:
+                    report, state = retrainer.epoch(genome, state)
+                    on_epoch(index, report, state)
+                reached.append(state)
+        return reached
+
+    def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        with torch_threads(self._threads):
+            return [loss_of(self._problem, genome, examples, self._device) for genome in genomes]

@@ -1,0 +1,47 @@
+"""The table of torchvision's search spaces: written a network at a time, taken up where it ends."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from evoprune.bench.spaces import prunable_macs_share, torchvision_spaces
+from evoprune.discovery.discover import search_space
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_network_is_a_row_and_is_not_done_twice(tmp_path: Path) -> None:
+    out = tmp_path / "spaces.csv"
+    told: list[str] = []
+    torchvision_spaces(out, ["squeezenet1_1"], told.append)
+    (row,) = rows(out)
+    # 64 maps in front, and 8 fire modules of three groups each: squeeze, 1x1 and 3x3.
+    assert (row["name"], row["groups"], row["proved"], row["stays_whole"]) == ("squeezenet1_1", "25", "True", "")
+    assert int(row["genes"]) == 64 + 2 * (16 + 128) + 2 * (32 + 256) + 2 * (48 + 384) + 2 * (64 + 512)
+    assert float(row["prunable_macs_share"]) == 1
+    assert 0 <= float(row["max_difference"]) < 1e-8
+    first = out.read_bytes()
+    torchvision_spaces(out, ["squeezenet1_1"], told.append)
+    assert out.read_bytes() == first
+    assert len(told) == 1
+
+
+def test_the_share_of_macs_that_may_go() -> None:
+    """Of 4x4 pixels: 8 x 3 x 9 a pixel write maps that may go, 2 x 8 read them, and a branch of 2 x 3 does neither."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow, self.side = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.narrow(torch.relu(self.wide(x))) + self.side(x)
+
+    space = search_space(Two(), torch.randn(1, 3, 4, 4))
+    assert prunable_macs_share(space) == pytest.approx((216 + 16) / (216 + 16 + 6))

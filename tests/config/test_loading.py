@@ -1,0 +1,315 @@
+"""Config files in; frozen objects or one-line complaints out."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evoprune.config.complaints import known_keys
+from evoprune.config.loading import config_from_dict, dump_config, load_config, parse_override
+from evoprune.config.schema import Config
+from evoprune.config.strict_yaml import read_yaml
+from evoprune.errors import ConfigError
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+CONFIGS = sorted(path for path in EXPERIMENTS.glob("*.yaml") if not path.stem.startswith(("study_", "curve_")))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "x.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def complaint(path: Path, overrides: dict[str, object] | None = None) -> str:
+    """The complaint about a config, with the file's folder taken off."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(f"{path.parent}/")
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    config = config_from_dict({"name": "a"})
+    assert (config.seed, config.device) == (0, "auto")
+    assert (config.data.dataset, config.data.validation, config.data.calibration) == ("mnist5k", 1000, 256)
+    assert (config.train.epochs, config.train.batch_size, config.train.learning_rate) == (5, 64, 0.05)
+    assert (config.search.population, config.search.generations, config.search.tolerance) == (24, 8, 0.02)
+    assert (config.search.algorithm, config.search.cost, config.search.compensation) == (
+        "widths",
+        "macs",
+        "gram",
+    )
+    assert (config.space.feature_maps, config.space.kernels, config.space.strides) == (True, False, False)
+    assert (config.workers.backend, config.workers.count, config.workers.address) == ("ray", "auto", None)
+    assert (config.retrain.survivors, config.retrain.epochs, config.retrain.learning_rate) == (3, 2, 0.02)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_experiment_loads_and_is_named_as_its_file(path: Path) -> None:
+    assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_dumped_config_reads_back_equal(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+@given(rate=st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False))
+def test_every_learning_rate_survives_the_dump(rate: float) -> None:
+    key, value = parse_override(f"train.learning_rate={rate!r}")
+    config = config_from_dict({"name": "a"}, {key: value})
+    assert config.train.learning_rate == rate
+    assert config_from_dict(read_yaml(dump_config(config))) == config  # type: ignore[arg-type]
+
+
+BAD = {
+    "misspelt": (
+        "name: a\nsearch: {tolerence: 0.1}",
+        "x.yaml: search.tolerence is no key; the nearest is search.tolerance",
+    ),
+    "misspelt section": (
+        "name: a\nserch: {tolerance: 0.1}",
+        "x.yaml: serch is no key; the nearest is search",
+    ),
+    "in no section": (
+        "name: a\npopulation: 8",
+        "x.yaml: population is no key; the nearest is search.population",
+    ),
+    "in another section": (
+        "name: a\nsearch: {survivors: 8}",
+        "x.yaml: search.survivors is no key; the nearest is retrain.survivors",
+    ),
+    "key is no text": ("name: a\ntrue: 8", "x.yaml: true is no key; the nearest is train"),
+    "percent": (
+        "name: a\nsearch: {tolerance: 4}",
+        "x.yaml: search.tolerance must be between 0 and 1 (a fraction: 0.02 is two percentage points), not 4",
+    ),
+    "quoted number": (
+        'name: a\ntrain: {epochs: "5"}',
+        'x.yaml: train.epochs must be a whole number, 1 or more, not "5"',
+    ),
+    "bool for a number": (
+        "name: a\ntrain: {epochs: true}",
+        "x.yaml: train.epochs must be a whole number, 1 or more, not true",
+    ),
+    "number for a bool": (
+        "name: a\nspace: {kernels: 1}",
+        "x.yaml: space.kernels must be true or false, not 1",
+    ),
+    "float for a whole number": (
+        "name: a\ntrain: {epochs: 5.0}",
+        "x.yaml: train.epochs must be a whole number, 1 or more, not 5.0",
+    ),
+    "not a number": (
+        "name: a\ntrain: {learning_rate: .nan}",
+        "x.yaml: train.learning_rate must be a number above 0, not NaN",
+    ),
+    "zero learning rate": (
+        "name: a\nretrain: {learning_rate: 0}",
+        "x.yaml: retrain.learning_rate must be a number above 0, not 0",
+    ),
+    "no choice": (
+        "name: a\nsearch: {cost: flops}",
+        'x.yaml: search.cost must be one of macs, params, bytes, latency_ms, not "flops"',
+    ),
+    "no worker": (
+        "name: a\nworkers: {count: 0}",
+        "x.yaml: workers.count must be a whole number, 1 or more, or auto, not 0",
+    ),
+    "worker count in words": (
+        "name: a\nworkers: {count: many}",
+        'x.yaml: workers.count must be a whole number, 1 or more, or auto, not "many"',
+    ),
+    "augmentation": (
+        "name: a\ndata: {augment: [crop, flop]}",
+        'x.yaml: data.augment must be a list out of crop, flip, not ["crop", "flop"]',
+    ),
+    "device": (
+        "name: a\ndevice: gpu",
+        'x.yaml: device must be auto, cpu, cuda or cuda:N, not "gpu"',
+    ),
+    "section without keys": (
+        "name: a\nretrain:",
+        "x.yaml: retrain must be a section with keys of its own (survivors, epochs, learning_rate, "
+        "batch_size, momentum, weight_decay, precision, distillation, temperature, start, compensation), not null",
+    ),
+    "nothing to search": (
+        "name: a\nspace: {feature_maps: false}",
+        "x.yaml: space must have feature_maps, kernels or strides true, not all three false: nothing to search",
+    ),
+    "name of another folder": (
+        "name: ../a",
+        "x.yaml: name must be a folder's name (letters, digits, '.', '_' and '-', first a letter or digit), "
+        'not "../a"',
+    ),
+    "no name": (
+        "seed: 1",
+        "x.yaml: name is missing; write `name: ...` (name of the run: its folder below results/)",
+    ),
+    "three mistakes, the unknown key first": (
+        "name: a\nsearch: {tolerance: 4, generation: 3}\ntrain: {epochs: no}",
+        "x.yaml: search.generation is no key; the nearest is search.generations (and 2 more)",
+    ),
+    "long value": (
+        f"name: a\ndevice: {'gpu' * 40}",
+        f'x.yaml: device must be auto, cpu, cuda or cuda:N, not "{("gpu" * 40)[:56]}...',
+    ),
+    "key twice": (
+        "name: a\nseed: 1\nseed: 2",
+        "x.yaml: is no valid YAML: line 3, column 1: the key seed stands here a second time",
+    ),
+    "broken YAML": (
+        "name: a\ntrain: {epochs: 5",
+        "x.yaml: is no valid YAML: line 2, column 18: expected ',' or '}', but got '<stream end>'",
+    ),
+    "code in YAML": (
+        "name: !!python/object/apply:os.getcwd []",
+        "x.yaml: is no valid YAML: line 1, column 7: could not determine a constructor for the tag "
+        "'tag:yaml.org,2002:python/object/apply:os.getcwd'",
+    ),
+    "empty": ("", "x.yaml: is empty; write `name: ...` and what differs from the defaults"),
+    "a list": (
+        "- name: a",
+        "x.yaml: is no mapping of keys but a list; write `name: ...` and what differs from the defaults",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD.values(), ids=BAD.keys())
+def test_a_bad_file_is_named_with_place_value_and_remedy(text: str, expected: str, tmp_path: Path) -> None:
+    assert complaint(write(tmp_path, text)) == expected
+
+
+BAD_OVERRIDES = {
+    "misspelt": (
+        {"search.populaton": 8},
+        "--set: search.populaton is no key; the nearest is search.population",
+    ),
+    "misspelt section": (
+        {"serch.population": 8},
+        "--set: serch.population is no key; the nearest is search.population",
+    ),
+    "too deep": (
+        {"search.population.size": 8},
+        "--set: search.population.size is no key; the nearest is search.population",
+    ),
+    "wrong type": (
+        {"search.population": "many"},
+        '--set: search.population must be a whole number, 4 or more, not "many"',
+    ),
+    "unknown inside a section": (
+        {"search": {"tolerence": 0.1}},
+        "--set: search.tolerence is no key; the nearest is search.tolerance",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BAD_OVERRIDES.values(), ids=BAD_OVERRIDES.keys())
+def test_a_bad_override_is_blamed_on_set(overrides: dict[str, object], expected: str, tmp_path: Path) -> None:
+    assert complaint(write(tmp_path, "name: a"), overrides) == expected
+
+
+def test_overrides_win_and_leave_their_neighbours(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: a\nsearch: {population: 8, generations: 2}")
+    config = load_config(path, {"search.population": 16, "train": {"epochs": 1}, "data.root": tmp_path})
+    assert (config.search.population, config.search.generations) == (16, 2)
+    assert (config.train.epochs, config.train.batch_size) == (1, 64)
+    assert config.data.root == str(tmp_path)
+
+
+def test_what_is_overridden_is_not_changed() -> None:
+    data = {"name": "a", "search": {"population": 8}}
+    config_from_dict(data, {"search.population": 16})
+    assert data == {"name": "a", "search": {"population": 8}}
+
+
+def test_a_missing_folder_or_binary_file_is_named(tmp_path: Path) -> None:
+    assert complaint(tmp_path / "no.yaml") == (
+        "no.yaml: there is no such config file; give the path of an experiment's YAML"
+    )
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    assert complaint(tmp_path / "x.yaml") == ("x.yaml: is no text in UTF-8; give the path of an experiment's YAML")
+    (tmp_path / "folder").mkdir()
+    assert complaint(tmp_path / "folder") == ("folder: cannot be read (Is a directory); give an experiment's YAML")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("search.population=16", ("search.population", 16)),
+        ("train.learning_rate=1e-3", ("train.learning_rate", 0.001)),
+        ("train.learning_rate=2E4", ("train.learning_rate", 20000.0)),
+        ("model.network=16C5-MP2-10", ("model.network", "16C5-MP2-10")),
+        ("data.augment=[crop, flip]", ("data.augment", ["crop", "flip"])),
+        ("data.root=null", ("data.root", None)),
+        ("data.root=/a=b", ("data.root", "/a=b")),
+    ],
+)
+def test_an_override_is_read_as_yaml(text: str, expected: tuple[str, object]) -> None:
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("population", "--set must be KEY=VALUE, as search.population=16, not population"),
+        ("=16", "--set must be KEY=VALUE, as search.population=16, not =16"),
+        (
+            "data.augment=[crop",
+            "--set: data.augment has a value that is no valid YAML: "
+            "line 1, column 6: expected ',' or ']', but got '<stream end>'",
+        ),
+    ],
+)
+def test_a_bad_override_text_is_named(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_override(text)
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("search", "judged_by"),
+    [
+        ({}, "errors"),
+        ({"target_cost": 0.5}, "divergence"),
+        ({"target_cost": 0.5, "fitness": "errors"}, "errors"),
+        ({"target_cost": 0.5, "algorithm": "genetic"}, "divergence"),
+        ({"algorithm": "genetic"}, "errors"),
+        ({"fitness": "divergence", "algorithm": "nsga2"}, "divergence"),
+    ],
+)
+def test_what_candidates_are_compared_by(search: dict[str, object], judged_by: str) -> None:
+    assert config_from_dict({"name": "a", "search": search}).search.judged_by == judged_by
+
+
+def test_a_config_is_frozen() -> None:
+    config = config_from_dict({"name": "a"})
+    with pytest.raises(ValueError, match="frozen"):
+        config.search.population = 3
+    assert hash(config) == hash(config_from_dict({"name": "a"}))
+
+
+def test_every_key_says_what_it_is() -> None:
+    for key, field in known_keys(Config).items():
+        assert field.description, key
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    ),
+    st.sampled_from(sorted(known_keys(Config))),
+)
+def test_any_value_anywhere_is_accepted_or_one_complaint(value: object, key: str) -> None:
+    complaint = ""
+    try:
+        config_from_dict({"name": "a"}, {key: value})
+    except ConfigError as error:
+        complaint = str(error)
+    assert len(complaint.splitlines()) <= 1

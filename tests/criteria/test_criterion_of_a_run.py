@@ -1,0 +1,48 @@
+"""The criterion that a config names is what its first candidates are ranked by."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import evoprune as ep
+from evoprune.config.schema import CriterionName
+from evoprune.criteria.registry import map_importance
+from evoprune.networks.weights import load_weights
+from evoprune.networks.zoo import build_network
+from evoprune.pipeline import stages
+from evoprune.progress import SilentProgress
+from evoprune.record import files
+from evoprune.record.folder import RunFolder
+from evoprune.workers.workers import SerialCrew
+from tests import tiny_runs
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("criterion", ["oracle", "taylor"])
+def test_first_candidates_keep_what_it_finds_important(
+    criterion: CriterionName, tiny_run: ep.Run, tmp_path: Path
+) -> None:
+    settings: dict[str, object] = {"search.criterion": criterion, "search.generations": 1, "retrain.epochs": 0}
+    weights = {"model.weights": str(RunFolder(tiny_run.root).baseline)}
+    run = tiny_runs.run(tmp_path / "run", settings | weights)
+    space = ep.SearchSpace.from_dict(files.read_json(RunFolder(run.root).space))
+    model = build_network(tiny_runs.NETWORK, (1, 28, 28), 10, torch.Generator())
+    load_weights(model, files.read_tensors(RunFolder(run.root).baseline)[0], "baseline")
+    folder = RunFolder(tmp_path / "none")
+    setting = stages.Setting(run.config, folder, tiny_runs.data(run), model.eval(), space, CPU, SilentProgress())
+    problem = stages.unmeasured_problem(setting, model)
+    workers = SerialCrew(CPU, 1).workers(problem)
+    subject = stages.subject_of(problem, workers, setting.data.calibration, run.config.seed, CPU, 2**30)
+    importance = map_importance(criterion, subject)
+    key = run.candidates[run.candidates.generation == 0].key.iloc[1]  # the first one by rank alone
+    stays = run.genome(key)[: space.maps] != 0
+    assert not stays.all()
+    for group in space.groups:
+        kept = stays[group.genes]
+        if not kept.all():
+            assert importance[group.genes][kept].min() >= importance[group.genes][~kept].max()
+    by_norm = map_importance("l1", subject)
+    assert (np.argsort(by_norm) != np.argsort(importance)).any()

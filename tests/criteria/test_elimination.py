@@ -1,0 +1,98 @@
+"""Backward elimination against least squares done plainly, and by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evoprune.criteria.elimination import Elimination, eliminations
+from evoprune.discovery.discover import search_space
+from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import named_tensors
+from evoprune.surgery.compensation import RIDGE, gram_statistics
+from tests.criteria.subjects import linear
+
+
+def of(model: nn.Module, images: Tensor, **options: Any) -> tuple[SearchSpace, tuple[Elimination | None, ...]]:
+    space = search_space(model, images[:1])
+    statistics = gram_statistics(model, space, images, **options)
+    return space, eliminations(space, {name: tensor.detach() for name, tensor in named_tensors(model)}, statistics)
+
+
+def test_a_copy_of_another_map_goes_first_and_costs_nothing() -> None:
+    """Map 2 is twice map 0: either can stand for both; which of them goes first does not matter."""
+    torch.manual_seed(0)
+    first = nn.Linear(3, 4)
+    with torch.no_grad():
+        first.weight[2] = 2 * first.weight[0]
+        first.bias[2] = 2 * first.bias[0]
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(4, 5)).double().eval()
+    _, [found] = of(model, torch.randn(200, 3, dtype=torch.float64))
+    assert found is not None
+    assert found.order[0] in (0, 2)
+    assert found.error[1] == pytest.approx(0, abs=1e-3)  # the ridge keeps it from being nothing at all
+    assert found.error[2] > 0.05
+
+
+def test_uncorrelated_inputs_go_by_their_own_share() -> None:
+    """Columns of unit variance and without correlation: a map carries the square of its weight, 1, 4, 16 of 21."""
+    model = nn.Sequential(linear(np.eye(3).tolist()), linear([[2, 4, 1]])).eval()
+    signs = torch.tensor([[a, b, c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)], dtype=torch.float64)
+    _, [found] = of(model, signs)
+    assert found is not None
+    assert found.order.tolist() == [2, 0, 1]
+    assert found.error.tolist() == pytest.approx([0, 1 / 21, 5 / 21, 1], abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_step_takes_what_plain_least_squares_takes(seed: int) -> None:
+    """At each step the map without which refitting the convolution that reads it leaves the least error."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    model = model.double().eval()
+    images = torch.randn(60, 2, 6, 6, dtype=torch.float64)
+    space, found = of(model, images)
+    elimination = found[0]
+    assert elimination is not None
+    gram = gram_statistics(model, space, images)["2.weight"].gram
+    assert gram is not None
+    square = gram[0].numpy() + RIDGE * gram[0].diagonal().mean().item() * np.eye(45)
+    weight = model.get_parameter("2.weight").detach().flatten(1).numpy()
+    variance = (weight @ gram[0].numpy() * weight).sum()
+
+    def error(gone: list[int]) -> float:
+        """tr(W_g (H_gg - H_gs H_ss^-1 H_sg) W_g^T): what is left when the others are solved for."""
+        out = np.concatenate([np.arange(9 * place, 9 * place + 9) for place in gone])
+        stays = np.setdiff1d(np.arange(45), out)
+        schur = square[np.ix_(out, out)]
+        if len(stays):
+            schur = schur - square[np.ix_(out, stays)] @ np.linalg.solve(
+                square[np.ix_(stays, stays)], square[np.ix_(stays, out)]
+            )
+        return float((weight[:, out] @ schur * weight[:, out]).sum() / variance)
+
+    gone: list[int] = []
+    for step, place in enumerate(elimination.order.tolist()[:4], 1):
+        losses = {other: error([*gone, other]) for other in range(5) if other not in gone}
+        assert place == min(losses, key=lambda other: losses[other])
+        gone.append(place)
+        assert elimination.error[step] == pytest.approx(error(gone), rel=1e-6)
+
+
+def test_samples_in_the_place_of_their_gram_matrix() -> None:
+    """A linear layer with more columns than examples is solved through its samples."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 4)).eval()
+    _, [found] = of(model, torch.randn(20, 1, 8, 8))
+    assert found is not None
+    assert sorted(found.order.tolist()) == [0, 1, 2]
+    assert (np.diff(found.error) >= 0).all()
+
+
+def test_without_readers_there_is_none() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
+    images = torch.randn(8, 3)
+    space = search_space(model, images[:1])
+    assert eliminations(space, dict(named_tensors(model)), {}) == (None,)
