@@ -43,3 +43,14 @@ class TrainingError(UserError):
 
 class Interrupted(Exception):
     """The user interrupted a run, and what was in flight has been written: it can be resumed."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, shortened to 160 characters."""
+    return (str(error).splitlines() or [""])[0][:160]
+
+
+def type_and_first_line(error: BaseException) -> str:
+    """An error's type and the first line of its message, shortened to 200 characters."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -9,17 +9,17 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from evoprune.config.schema import Config, CriterionName
-from evoprune.criteria.importance import Subject, normalised, of_genes
+from evoprune.criteria.importance import CriterionContext, normalised, of_genes
 from evoprune.criteria.registry import CRITERIA
 from evoprune.data.load import load_data
 from evoprune.errors import ConfigError
 from evoprune.pipeline.run import pose
-from evoprune.pipeline.stages import subject_of
+from evoprune.pipeline.stages import criterion_context
 from evoprune.record.csv_tables import write_csv
 from evoprune.scoring.batching import gram_bytes
 from evoprune.space.search_space import SearchSpace
 from evoprune.training.fit import resolve_device
-from evoprune.workers.workers import open_crew
+from evoprune.workers.workers import open_worker_pool
 
 ORACLE: CriterionName = "oracle"
 ALL, MEAN = "all", "mean"
@@ -57,18 +57,18 @@ def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> 
         raise ConfigError("space.feature_maps must be true for this benchmark, not false: the oracle removes maps")
     problem = pose(config)
     data, device = load_data(config.data, config.seed), resolve_device(config.device)
-    with open_crew(config.workers, device) as crew:
-        workers = crew.workers(problem)
-        subject = subject_of(problem, workers, data.calibration, config.seed, device, gram_bytes(config.workers))
-        report(f"oracle: {problem.space.maps} maps, {len(subject.labels)} images, {workers.count} workers")
-        oracle = _raw(ORACLE, subject)
+    with open_worker_pool(config.workers, device) as pool:
+        workers = pool.workers(problem)
+        context = criterion_context(problem, workers, data.calibration, config.seed, device, gram_bytes(config.workers))
+        report(f"oracle: {problem.space.maps} maps, {len(context.labels)} images, {workers.count} workers")
+        oracle = _raw(ORACLE, context)
     rows: list[CorrelationRow] = []
     for name in get_args(CriterionName):
         if name == ORACLE:
             continue
-        found = correlations(problem.space, _raw(name, subject), oracle)
+        found = correlations(problem.space, _raw(name, context), oracle)
         rows += [
-            CorrelationRow(config.model.network, name, layer, maps, len(subject.labels), _rounded(raw), _rounded(even))
+            CorrelationRow(config.model.network, name, layer, maps, len(context.labels), _rounded(raw), _rounded(even))
             for layer, maps, raw, even in found
         ]
         report(f"{name}: over all layers {rows[-2].spearman}, normalised {rows[-2].spearman_normalised}")
@@ -100,13 +100,13 @@ def correlations(
     return [*rows, together, (MEAN, maps, mean, mean)]
 
 
-def _raw(name: CriterionName, subject: Subject) -> np.ndarray:
+def _raw(name: CriterionName, context: CriterionContext) -> np.ndarray:
     """What a criterion says of every map, not normalised; NaN where nothing."""
     criterion = CRITERIA[name]
     try:
-        return of_genes(subject.space, criterion.maps(subject), "none", criterion.additive)
+        return of_genes(context.space, criterion.maps(context), "none", criterion.additive)
     except ConfigError:  # a network without what it looks at
-        return np.full(subject.space.maps, np.nan)
+        return np.full(context.space.maps, np.nan)
 
 
 def _spearman(importance: np.ndarray, oracle: np.ndarray) -> float | None:

@@ -30,7 +30,7 @@ from evoprune.search.loop import LoopState, evolve
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
-from evoprune.workers.workers import Crew, open_crew, score
+from evoprune.workers.workers import WorkerPool, open_worker_pool, score
 
 NETWORK = "2x64C3-MP2-2x64C3-MP2-2x128C3-256FC-10"
 IMAGES, TOLERATED = 2000, 200
@@ -77,16 +77,19 @@ def bench_overhead(population: int, generations: int, workers: WorkersConfig) ->
     config = SearchConfig(population=population, generations=generations)
     preferences, rng = magnitude_preferences(network, space), np.random.default_rng(0)
     algorithm = make_algorithm(space, config, preferences, lambda genome: float(cost(space, genome).macs), rng)
-    with open_crew(workers, torch.device("cpu")) as crew, tempfile.TemporaryDirectory(prefix="evoprune-") as folder:
-        candidates, seconds, count = _timed(algorithm, space, config, crew, RunFolder(Path(folder)))
+    with (
+        open_worker_pool(workers, torch.device("cpu")) as pool,
+        tempfile.TemporaryDirectory(prefix="evoprune-") as folder,
+    ):
+        candidates, seconds, count = _timed(algorithm, space, config, pool, RunFolder(Path(folder)))
     return OverheadRow(workers.backend, count, population, generations, candidates, round(candidates / seconds, 1))
 
 
 def _timed(
-    algorithm: Algorithm, space: SearchSpace, config: SearchConfig, crew: Crew, folder: RunFolder
+    algorithm: Algorithm, space: SearchSpace, config: SearchConfig, pool: WorkerPool, folder: RunFolder
 ) -> tuple[int, float, int]:
     """Candidates, seconds, workers."""
-    workers = crew.workers(cast(Problem, Nothing()))
+    workers = pool.workers(cast(Problem, Nothing()))
     score(workers, [space.full()] * 64, Conditions(np.arange(IMAGES)))  # everybody is there
     seen = 0
 

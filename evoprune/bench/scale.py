@@ -39,8 +39,8 @@ from evoprune.search.algorithms import make_algorithm
 from evoprune.search.loop import LoopState, evolve
 from evoprune.space.cost import cost
 from evoprune.space.search_space import SearchSpace
-from evoprune.workers.actor_pool import Team
-from evoprune.workers.workers import RayCrew, RayWorkers, open_crew, score
+from evoprune.workers.actor_pool import ActorPool
+from evoprune.workers.workers import RayPool, RayWorkers, open_worker_pool, score
 
 SIMULATED = (8, 64, 256, 1000)
 A_WORKER = 4
@@ -119,9 +119,9 @@ def bench_scale(simulated: Sequence[int], seconds: float | None, report: Callabl
     """
     rows = []
     for count in range(1, (os.cpu_count() or 1) + 1):
-        with open_crew(WorkersConfig(count=count), torch.device("cpu")) as crew:
-            assert isinstance(crew, RayCrew)
-            row, took = _row(crew.workers(_problem()), None)
+        with open_worker_pool(WorkersConfig(count=count), torch.device("cpu")) as pool:
+            assert isinstance(pool, RayPool)
+            row, took = _row(pool.workers(_problem()), None)
         seconds = seconds or took
         rows.append(row)
         report(_line(row))
@@ -136,9 +136,9 @@ def bench_scale(simulated: Sequence[int], seconds: float | None, report: Callabl
 
 @contextmanager
 def _simulated(count: int, seconds: float) -> Iterator[RayWorkers]:
-    with open_crew(WorkersConfig(count=1), torch.device("cpu")) as crew:
-        assert isinstance(crew, RayCrew)
-        ray = crew.team.ray
+    with open_worker_pool(WorkersConfig(count=1), torch.device("cpu")) as pool:
+        assert isinstance(pool, RayPool)
+        ray = pool.actors.ray
         remote = ray.remote(Host).options(num_cpus=0, max_concurrency=4 * WORKERS_A_PROCESS)
         hosts = [remote.remote(seconds) for _ in range(-(-count // WORKERS_A_PROCESS))]
         numbers = iter(range(count))
@@ -147,8 +147,8 @@ def _simulated(count: int, seconds: float) -> Iterator[RayWorkers]:
             number = next(numbers)
             return _Simulated(hosts[number % len(hosts)], number)
 
-        team = Team(ray, enlist, lambda: count, crew.note)
-        yield RayWorkers(team, cast(Problem, Waiting(seconds)), crew.config)
+        actors = ActorPool(ray, enlist, lambda: count, pool.note)
+        yield RayWorkers(actors, cast(Problem, Waiting(seconds)), pool.config)
 
 
 def _space() -> tuple[Any, SearchSpace]:

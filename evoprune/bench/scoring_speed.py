@@ -32,7 +32,7 @@ from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.compensation import gram_statistics
 from evoprune.training.fit import resolve_device
 from evoprune.training.threads import torch_threads
-from evoprune.workers.workers import RayCrew, RayWorkers, open_crew
+from evoprune.workers.workers import RayPool, RayWorkers, open_worker_pool
 from evoprune.workers.workers import score as score_all
 
 OURS, ONE_WORKER = "ours", "ours_one_worker"
@@ -110,16 +110,16 @@ def bench_fitness(
         f"batches of {problem.execution.batch_size}"
     )
     report(f"shared first layers would save {shared_prefix_share(problem.space, genomes):.1%} of the MACs at most")
-    with open_crew(config.workers, resolve_device(config.device)) as crew:
-        assert isinstance(crew, RayCrew)
-        return timed(problem, population, crew, rounds, report)
+    with open_worker_pool(config.workers, resolve_device(config.device)) as pool:
+        assert isinstance(pool, RayPool)
+        return timed(problem, population, pool, rounds, report)
 
 
 def timed(
-    problem: Problem, population: Population, crew: RayCrew, rounds: int, report: Callable[[str], None]
+    problem: Problem, population: Population, pool: RayPool, rounds: int, report: Callable[[str], None]
 ) -> list[FitnessRow]:
     """Every way to score, timed on the population."""
-    genomes, methods = list(population.genomes), _methods(problem, population.conditions(), crew)
+    genomes, methods = list(population.genomes), _methods(problem, population.conditions(), pool)
     seconds: dict[str, list[float]] = {method.name: [] for method in methods}
     found: dict[str, list[Tally]] = {}
     convolution = 0.0
@@ -153,7 +153,7 @@ def timed(
     ]
 
 
-def _methods(problem: Problem, conditions: Conditions, crew: RayCrew) -> list[_Method]:
+def _methods(problem: Problem, conditions: Conditions, pool: RayPool) -> list[_Method]:
     """The references, ours, ours without each saving, and ours with compensation; the last ones are compensated."""
     statistics = gram_statistics(problem.model, problem.space, problem.calibration)
     space, whole = problem.space, cost(problem.space, problem.space.full()).macs
@@ -169,7 +169,7 @@ def _methods(problem: Problem, conditions: Conditions, crew: RayCrew) -> list[_M
     ) -> _Method:
         execution = replace(problem.execution, **changed or {})
         posed = replace(problem, execution=execution, statistics=statistics if compensated else None)
-        workers = RayWorkers(crew.team, posed, crew.config, at_most=1 if name == ONE_WORKER else None)
+        workers = RayWorkers(pool.actors, posed, pool.config, at_most=1 if name == ONE_WORKER else None)
         return _Method(
             name, workers.count, posed, under, _by_workers(workers, under), cut if execution.compacted else dense
         )

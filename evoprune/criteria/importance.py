@@ -24,7 +24,7 @@ Losses = Callable[[Sequence[Genome]], list[float]]
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class CriterionContext:
     """What criteria may look at.
 
     model: trained, in eval mode. images: float (n, c, h, w), labels: int64 (n,): examples out of the training split.

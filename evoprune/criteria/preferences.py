@@ -7,7 +7,7 @@ from torch import nn
 
 from evoprune.config.schema import CriterionChoice, CriterionName
 from evoprune.criteria import weight_criteria as weights
-from evoprune.criteria.importance import Subject, of_genes, of_kernels, of_strides
+from evoprune.criteria.importance import CriterionContext, of_genes, of_kernels, of_strides
 from evoprune.criteria.registry import kernel_importance, map_importance, stride_importance
 from evoprune.errors import ConfigError
 from evoprune.space.search_space import SearchSpace
@@ -33,7 +33,7 @@ class Preferences:
         return np.concatenate((self.maps, *self.kernels, *(np.zeros(len(values)) for values in self.strides)))
 
 
-def preferences_of(choice: CriterionChoice, subject: Subject) -> Preferences:
+def preferences_of(choice: CriterionChoice, context: CriterionContext) -> Preferences:
     """Preferences by a criterion, and by the weights' magnitude where it says nothing of kernels or taps.
 
     auto: elimination, which ranks best whether scores are compensated or not; by the magnitude where it says nothing.
@@ -41,19 +41,19 @@ def preferences_of(choice: CriterionChoice, subject: Subject) -> Preferences:
     """
     if choice == "auto":
         try:
-            return _preferences_by("elimination", subject)
+            return _preferences_by("elimination", context)
         except ConfigError:
-            return _preferences_by("l1", subject)
-    return _preferences_by(choice, subject)
+            return _preferences_by("l1", context)
+    return _preferences_by(choice, context)
 
 
-def _preferences_by(name: CriterionName, subject: Subject) -> Preferences:
-    space = subject.space
-    importance = map_importance(name, subject) if space.maps else np.zeros(0)
+def _preferences_by(name: CriterionName, context: CriterionContext) -> Preferences:
+    space = context.space
+    importance = map_importance(name, context) if space.maps else np.zeros(0)
     return Preferences(
         maps=group_ranks(space, importance),
-        kernels=tuple(_ranks(values) for values in kernel_importance(name, subject)),
-        strides=tuple(stride_importance(name, subject)),
+        kernels=tuple(_ranks(values) for values in kernel_importance(name, context)),
+        strides=tuple(stride_importance(name, context)),
         importance=importance,
     )
 

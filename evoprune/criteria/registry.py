@@ -11,9 +11,9 @@ from evoprune.criteria import data_criteria as data
 from evoprune.criteria import synflow
 from evoprune.criteria import weight_criteria as weights
 from evoprune.criteria.importance import (
+    CriterionContext,
     LayerValues,
     Normalisation,
-    Subject,
     WeightScores,
     of_genes,
     of_kernels,
@@ -32,18 +32,18 @@ class Criterion:
     averaged. labels: it looks at the images' labels.
     """
 
-    maps: Callable[[Subject], list[LayerValues]]
+    maps: Callable[[CriterionContext], list[LayerValues]]
     normalisation: Normalisation
-    kernels: Callable[[Subject], list[np.ndarray]] | None = None
-    weights: Callable[[Subject], WeightScores] | None = None
+    kernels: Callable[[CriterionContext], list[np.ndarray]] | None = None
+    weights: Callable[[CriterionContext], WeightScores] | None = None
     additive: bool = False
     labels: bool = False
 
 
-def _order_of_maps(subject: Subject) -> list[LayerValues]:
+def _order_of_maps(context: CriterionContext) -> list[LayerValues]:
     """SynFlow's order as values; maps that go together have one place in it."""
     return [
-        LayerValues(np.arange(subject.space.maps), synflow.synflow_maps(subject.model, subject.space, _shape(subject)))
+        LayerValues(np.arange(context.space.maps), synflow.synflow_maps(context.model, context.space, _shape(context)))
     ]
 
 
@@ -81,7 +81,9 @@ CRITERIA: Mapping[CriterionName, Criterion] = MappingProxyType(
 )
 
 
-def map_importance(name: CriterionName, subject: Subject, normalisation: Normalisation | None = None) -> np.ndarray:
+def map_importance(
+    name: CriterionName, context: CriterionContext, normalisation: Normalisation | None = None
+) -> np.ndarray:
     """The importance of every feature map: float64 (maps,).
 
     normalisation: another than the criterion's own. Maps of which it says nothing (without batch norm, or behind
@@ -90,46 +92,46 @@ def map_importance(name: CriterionName, subject: Subject, normalisation: Normali
     """
     criterion = CRITERIA[name]
     said = of_genes(
-        subject.space, criterion.maps(subject), normalisation or criterion.normalisation, criterion.additive
+        context.space, criterion.maps(context), normalisation or criterion.normalisation, criterion.additive
     )
     unknown = np.isnan(said)
     if unknown.any():
         if unknown.all():
             raise ConfigError(f"the criterion {name} says nothing of this network's feature maps; take l1")
-        norms = of_genes(subject.space, weights.filter_l1(subject.model, subject.space), "largest")[unknown]
+        norms = of_genes(context.space, weights.filter_l1(context.model, context.space), "largest")[unknown]
         said[unknown] = said[~unknown].mean() * norms / max(norms.mean(), np.finfo(float).tiny)
     return said
 
 
-def weight_importance(name: CriterionName, subject: Subject) -> WeightScores:
+def weight_importance(name: CriterionName, context: CriterionContext) -> WeightScores:
     """The importance of every single weight of every layer. Raises ConfigError where it is not defined."""
     criterion = CRITERIA[name]
     if criterion.weights is None:
         known = ", ".join(name for name, criterion in CRITERIA.items() if criterion.weights)
         raise ConfigError(f"the criterion {name} is not defined for single weights; take one of {known}")
-    return criterion.weights(subject)
+    return criterion.weights(context)
 
 
-def kernel_importance(name: CriterionName, subject: Subject) -> list[np.ndarray]:
+def kernel_importance(name: CriterionName, context: CriterionContext) -> list[np.ndarray]:
     """The importance of the genes of every entry of `space.kernels`: float64 (genes,) each; by L1 where undefined."""
-    if not subject.space.kernels:
+    if not context.space.kernels:
         return []
     if (kernels := CRITERIA[name].kernels) is not None:
-        return kernels(subject)
-    return of_kernels(subject.space, (CRITERIA[name].weights or _magnitude)(subject))
+        return kernels(context)
+    return of_kernels(context.space, (CRITERIA[name].weights or _magnitude)(context))
 
 
-def stride_importance(name: CriterionName, subject: Subject) -> list[np.ndarray]:
+def stride_importance(name: CriterionName, context: CriterionContext) -> list[np.ndarray]:
     """What share each stride mask would keep of the weights' importance, as `of_strides`; by L1 where undefined."""
-    if not subject.space.strides:
+    if not context.space.strides:
         return []
-    return of_strides(subject.space, (CRITERIA[name].weights or _magnitude)(subject))
+    return of_strides(context.space, (CRITERIA[name].weights or _magnitude)(context))
 
 
-def _magnitude(subject: Subject) -> WeightScores:
-    return weights.magnitude(subject.model, subject.space)
+def _magnitude(context: CriterionContext) -> WeightScores:
+    return weights.magnitude(context.model, context.space)
 
 
-def _shape(subject: Subject) -> tuple[int, ...]:
+def _shape(context: CriterionContext) -> tuple[int, ...]:
     """(c, h, w) of the subject's images."""
-    return tuple(subject.images.shape[1:])
+    return tuple(context.images.shape[1:])

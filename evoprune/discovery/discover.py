@@ -20,11 +20,11 @@ from evoprune.discovery.labels import CONSTANT, Labels
 from evoprune.discovery.operations import follow
 from evoprune.discovery.proof import TOLERANCE, TOLERANCE_SINGLE, Proof, prove, relative_difference
 from evoprune.discovery.tracing import Tracer, tensors_of
-from evoprune.errors import SearchSpaceError
+from evoprune.errors import SearchSpaceError, first_line
 from evoprune.space.kernel_genes import KernelLayer, kernel_genes, stride_genes
 from evoprune.space.plan import Axis, Frozen, Group, Layer, TensorInfo
 from evoprune.space.search_space import SearchSpace
-from evoprune.space.tensors import copied, first_line, named_tensors
+from evoprune.space.tensors import copied, named_tensors
 
 
 def search_space(

@@ -9,9 +9,10 @@ import numpy as np
 from torch import nn
 
 from evoprune.discovery.tracing import tensors_of
+from evoprune.errors import first_line
 from evoprune.space.plan import Genome, Group
 from evoprune.space.search_space import SearchSpace
-from evoprune.space.tensors import copied, cut, first_line, zero
+from evoprune.space.tensors import copied, cut, zero
 
 TOLERANCE = 1e-8
 """Largest difference relative to the output's scale that rounding explains where everything is float64."""

@@ -30,7 +30,7 @@ from evoprune.discovery.discover import discover
 from evoprune.errors import DataError, RunFolderError
 from evoprune.networks.modes import eval_mode
 from evoprune.pipeline.run import carry_out, go_on_in, report
-from evoprune.pipeline.stages import Setting
+from evoprune.pipeline.stages import RoundContext
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
@@ -38,7 +38,7 @@ from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
 from evoprune.training.fit import FitState, resolve_device
-from evoprune.workers.workers import open_crew
+from evoprune.workers.workers import open_worker_pool
 
 GIVEN = "given"
 """What a run's config says for a network and for data that were given as objects."""
@@ -116,11 +116,11 @@ def evolve(
     check_tensorboard(config)
     computing = resolve_device(device)
     shown = progress or SilentProgress()
-    with open_crew(config.workers, computing, shown.note) as crew, locked(folder, shown.note):
+    with open_worker_pool(config.workers, computing, shown.note) as pool, locked(folder, shown.note):
         go_on_in(folder, config)
         with with_scalars(shown, config, folder) as told:
-            setting = Setting(config, folder, data, network, plan, computing, told)
-            carry_out(setting, FitState.before(model).weights, crew)
+            context = RoundContext(config, folder, data, network, plan, computing, told)
+            carry_out(context, FitState.before(model).weights, pool)
     run = Run(folder.root, network=copy.deepcopy(model))
     report(run, shown)
     return run

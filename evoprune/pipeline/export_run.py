@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from evoprune.config.loading import refuse_untrusted
 from evoprune.data.load import Data, load_data
 from evoprune.discovery.proof import relative_difference
-from evoprune.errors import ExportError, RunFolderError
+from evoprune.errors import ExportError, RunFolderError, first_line
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.files import write_bytes, write_tensors
 from evoprune.record.runs import Run, load_run
 from evoprune.scoring.scorer import wrong
-from evoprune.space.tensors import first_line
 from evoprune.surgery import export_formats as export
 from evoprune.surgery.lowering.lower import Lowered, lower_compacted
 from evoprune.surgery.lowering.stopwatch import seconds_a_call

@@ -32,7 +32,7 @@ from evoprune.scoring.scorer import Problem
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.summary import SpaceReport, space_report
 from evoprune.training.fit import FitState, resolve_device
-from evoprune.workers.workers import Crew, open_crew
+from evoprune.workers.workers import WorkerPool, open_worker_pool
 
 NETWORK_SEED = 0
 """What is mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
@@ -102,17 +102,17 @@ def resume(
     return _proceed(config, folder, progress or SilentProgress(), fresh=False)
 
 
-def run_or_resume(config: Config, folder: RunFolder, progress: Progress, crew: Crew | None = None) -> Run:
-    """The config's run in this folder: begun, gone on with, or as it is where it is finished. crew: used if given.
+def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: WorkerPool | None = None) -> Run:
+    """The config's run in this folder: begun, gone on with, or as it is where it is finished. pool: used if given.
 
     Raises UserError as `run` and `resume`.
     """
     if not folder.holds_run():
-        return _proceed(config, folder, progress, fresh=True, crew=crew)
+        return _proceed(config, folder, progress, fresh=True, pool=pool)
     _check_changes(folder, config)
     if folder.survivors_table.is_file() and _results_of(load_config(folder.config)) == _results_of(config):
         return load_run(folder.root)
-    return _proceed(config, folder, progress, fresh=False, crew=crew)
+    return _proceed(config, folder, progress, fresh=False, pool=pool)
 
 
 def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> SpaceReport:
@@ -147,8 +147,8 @@ def pose(config: Config) -> Problem:
     load_weights(network, _given_weights(config, network) or {}, config.model.weights)
     space = discover(network, _probe_image(data.image_shape), config.space)
     nowhere = RunFolder(Path())  # posing a problem writes nothing
-    setting = stages.Setting(config, nowhere, data, network.eval(), space, device, SilentProgress())
-    problem = stages.unmeasured_problem(setting, setting.network)
+    context = stages.RoundContext(config, nowhere, data, network.eval(), space, device, SilentProgress())
+    problem = stages.unmeasured_problem(context, context.network)
     return replace(problem, execution=measured_execution(problem, device, config.workers))
 
 
@@ -158,10 +158,10 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
     return load_config(config, overrides)
 
 
-def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool, crew: Crew | None = None) -> Run:
+def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool, pool: WorkerPool | None = None) -> Run:
     """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced.
 
-    crew: who works; None: whom the config asks for.
+    pool: who works; None: whom the config asks for.
     """
     check_tensorboard(config)
     if folder.holds_run():  # whoever works on it is told of at once, not after the cluster has been started
@@ -178,13 +178,13 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool,
     progress.stage("space", config.model.network)
     # later rounds search smaller networks, but what their sections ask for is checked before anything is written
     space, *_ = [discover(network, _probe_image(data.image_shape), settings.space) for settings in rounds]
-    opened = open_crew(config.workers, device, progress.note) if crew is None else nullcontext(crew)
-    with opened as crew, locked(folder, progress.note):
+    opened = open_worker_pool(config.workers, device, progress.note) if pool is None else nullcontext(pool)
+    with opened as pool, locked(folder, progress.note):
         if fresh and folder.holds_run():
             folder.clear()
         go_on_in(folder, config)
         with with_scalars(progress, config, folder) as told:
-            carry_out(stages.Setting(config, folder, data, network, space, device, told), weights, crew)
+            carry_out(stages.RoundContext(config, folder, data, network, space, device, told), weights, pool)
     finished = load_run(folder.root)
     report(finished, progress)
     progress.stage("done", str(folder.root))
@@ -200,18 +200,18 @@ def report(run: Run, progress: Progress) -> None:
         write_report(run)
 
 
-def carry_out(setting: stages.Setting, weights: Mapping[str, Tensor] | None, crew: Crew) -> None:
+def carry_out(context: stages.RoundContext, weights: Mapping[str, Tensor] | None, pool: WorkerPool) -> None:
     """The whole way of one run, in its folder: every round from the network that the one before handed on.
 
-    setting: of the run, with the search space of the first round. weights: of the trained network; None: it is trained.
+    context: of the run, with the search space of the first round. weights: of the trained network; None: it is trained.
     A finished round is not done again, and stays as it was configured then.
     """
-    rounds = round_configs(setting.config)
-    here = setting
+    rounds = round_configs(context.config)
+    here = context
     for number, config in enumerate(rounds, 1):
-        here = replace(here, config=config, folder=_round_folder(setting.folder, number, len(rounds)))
+        here = replace(here, config=config, folder=_round_folder(context.folder, number, len(rounds)))
         if len(rounds) > 1:
-            setting.progress.stage("round", f"{number} of {len(rounds)}")
+            context.progress.stage("round", f"{number} of {len(rounds)}")
         finished = here.folder.survivors_table.is_file()
         if finished:
             _check_same_search(load_config(here.folder.config), config)
@@ -222,30 +222,30 @@ def carry_out(setting: stages.Setting, weights: Mapping[str, Tensor] | None, cre
             here, weights = replace(here, space=space), FitState.before(here.network).weights
         model = stages.baseline(here, weights)
         if not finished:
-            _carry_out_round(here, model, crew)
+            _carry_out_round(here, model, pool)
         if number < len(rounds):
             here = _handed_on(here, model)
 
 
-def _carry_out_round(setting: stages.Setting, model: nn.Module, crew: Crew) -> None:
+def _carry_out_round(context: stages.RoundContext, model: nn.Module, pool: WorkerPool) -> None:
     """From a trained network to the survivors' table."""
-    files.write_json(setting.folder.space, setting.space.to_dict())
-    problem = stages.pose_problem(setting, model)
-    workers = crew.workers(problem)
-    survivors = stages.search(setting, problem, workers)
-    retrained = stages.retrain(setting, workers, survivors)
-    stages.test(setting, model, survivors, retrained)
+    files.write_json(context.folder.space, context.space.to_dict())
+    problem = stages.pose_problem(context, model)
+    workers = pool.workers(problem)
+    survivors = stages.search(context, problem, workers)
+    retrained = stages.retrain(context, workers, survivors)
+    stages.test(context, model, survivors, retrained)
 
 
-def _handed_on(setting: stages.Setting, model: nn.Module) -> stages.Setting:
+def _handed_on(context: stages.RoundContext, model: nn.Module) -> stages.RoundContext:
     """The setting with the network that its finished round hands on, measured against the first round's."""
-    finished = Run(setting.folder.root)
+    finished = Run(context.folder.root)
     if finished.survivors.empty:
-        setting.progress.note(
+        context.progress.note(
             "no candidate stayed within search.tolerance: the next round starts from the same network"
         )
-    reference = setting.reference or stages.Reference(model, setting.space, setting.folder)
-    return replace(setting, network=finished.hand_on(model).cpu(), reference=reference)
+    reference = context.reference or stages.Reference(model, context.space, context.folder)
+    return replace(context, network=finished.hand_on(model).cpu(), reference=reference)
 
 
 def _round_folder(folder: RunFolder, number: int, rounds: int) -> RunFolder:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config.schema import Config
-from evoprune.criteria.importance import Subject
+from evoprune.criteria.importance import CriterionContext
 from evoprune.criteria.preferences import preferences_of
 from evoprune.data.load import Data
 from evoprune.data.splits import Split
@@ -83,7 +83,7 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class RoundContext:
     """What every stage of a run, or of one of its rounds, reads.
 
     network: freshly initialised, or what the round before handed on. reference: None where it is this network.
@@ -99,9 +99,9 @@ class Setting:
     reference: Reference | None = None
 
 
-def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Module:
+def baseline(context: RoundContext, weights: Mapping[str, Tensor] | None) -> nn.Module:
     """The unpruned network in eval mode: trained before, given by `weights`, or trained now."""
-    config, folder, model = setting.config, setting.folder, setting.network
+    config, folder, model = context.config, context.folder, context.network
     if folder.baseline.is_file():
         load_weights(model, files.read_tensors(folder.baseline)[0], str(folder.baseline))
         return model.eval()
@@ -115,16 +115,16 @@ def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Modul
     else:
         if config.retrain.start == "rewind_weights" and config.rewind_epoch == 0:
             write_rewind(folder, FitState.before(model))
-        setting.progress.stage(BASELINE, f"{config.train.epochs} epochs on {len(setting.data.train)} images")
+        context.progress.stage(BASELINE, f"{config.train.epochs} epochs on {len(context.data.train)} images")
         fit(
             model,
-            setting.data.train,
+            context.data.train,
             config.train,
             mixed_seed(config.seed, BASELINE_SEED),
-            setting.device,
+            context.device,
             augment=config.data.augment,
-            state=read_training_state(folder, BASELINE, setting.progress.note),
-            on_epoch=_keeping_state(setting, BASELINE),
+            state=read_training_state(folder, BASELINE, context.progress.note),
+            on_epoch=_keeping_state(context, BASELINE),
         )
     with uninterrupted():
         files.write_tensors(folder.baseline, FitState.before(model).weights, {})
@@ -132,47 +132,47 @@ def baseline(setting: Setting, weights: Mapping[str, Tensor] | None) -> nn.Modul
     return model.cpu().eval()
 
 
-def pose_problem(setting: Setting, model: nn.Module) -> Problem:
+def pose_problem(context: RoundContext, model: nn.Module) -> Problem:
     """What candidates of the baseline are scored against, and how: that is measured once a run."""
-    problem = unmeasured_problem(setting, model)
-    path = setting.folder.execution
+    problem = unmeasured_problem(context, model)
+    path = context.folder.execution
     if not path.is_file():
-        files.write_json(path, asdict(measured_execution(problem, setting.device, setting.config.workers)))
+        files.write_json(path, asdict(measured_execution(problem, context.device, context.config.workers)))
     return replace(problem, execution=Execution(**files.read_json(path)))
 
 
-def unmeasured_problem(setting: Setting, model: nn.Module) -> Problem:
+def unmeasured_problem(context: RoundContext, model: nn.Module) -> Problem:
     """What candidates of the baseline are scored against."""
-    config, data = setting.config, setting.data
+    config, data = context.config, context.data
     compensate = config.search.compensation == "gram"
     calibration, _ = data.calibration.tensors()
     images, labels = data.validation.tensors()
     baseline_errors = None
-    if reference := setting.reference:
+    if reference := context.reference:
         baseline_errors = errors_as_scored(
-            reference.model, reference.space, calibration, images, labels, setting.device
+            reference.model, reference.space, calibration, images, labels, context.device
         )
     problem = make_problem(
         model,
-        setting.space,
+        context.space,
         calibration,
         images,
         labels,
         tolerance=config.search.allowed_rise,
         compensate=compensate,
-        device=setting.device,
+        device=context.device,
         cost=config.search.cost,
         gram_bytes=gram_bytes(config.workers),
         baseline_errors=baseline_errors,
     )
     if config.search.cost == "latency_ms":
-        problem = replace(problem, latency=_latency_table(setting, Reference(model, setting.space, setting.folder)))
-    if compensate and (left_out := uncompensated(setting.space, problem.statistics or {})):
-        setting.progress.note(f"without compensation: {', '.join(left_out)}")
+        problem = replace(problem, latency=_latency_table(context, Reference(model, context.space, context.folder)))
+    if compensate and (left_out := uncompensated(context.space, problem.statistics or {})):
+        context.progress.note(f"without compensation: {', '.join(left_out)}")
     return problem
 
 
-def _latency_table(setting: Setting, timed: Reference) -> LatencyTable:
+def _latency_table(context: RoundContext, timed: Reference) -> LatencyTable:
     """Times of a network's layers: those that its folder has of its search space, else taken now and kept there.
 
     Read again even on another machine, so that a search that goes on judges as it did before.
@@ -180,36 +180,36 @@ def _latency_table(setting: Setting, timed: Reference) -> LatencyTable:
     path, space = timed.folder.latency, timed.space
     stored = files.read_json(path) if path.is_file() else {}
     if stored.get("space") != space.fingerprint:
-        setting.progress.stage("latency", f"times of {len(space.layers)} layers")
-        image, _ = setting.data.validation.batch(torch.arange(1))
+        context.progress.stage("latency", f"times of {len(space.layers)} layers")
+        image, _ = context.data.validation.batch(torch.arange(1))
         table = latency_table(timed.model, space, image)
         stored = {"space": space.fingerprint, "machine": environment()["cpu"], "table": table.to_dict()}
         files.write_json(path, stored)
     return LatencyTable.from_dict(files.read_json(path)["table"])
 
 
-def whole_cost(setting: Setting, problem: Problem) -> float:
+def whole_cost(context: RoundContext, problem: Problem) -> float:
     """The unpruned network's cost, which targets are shares of: that of the first round's, whatever is left of it."""
-    reference = setting.reference
+    reference = context.reference
     if reference is None:
         return problem.cost_of(problem.space.full())
-    latency = _latency_table(setting, reference) if problem.latency is not None else None
+    latency = _latency_table(context, reference) if problem.latency is not None else None
     whole = replace(problem, model=reference.model, space=reference.space, latency=latency)
     return whole.cost_of(reference.space.full())
 
 
-def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candidate]:
+def search(context: RoundContext, problem: Problem, workers: Workers) -> list[Candidate]:
     """Runs what is left of the search. Returns the survivors, cheapest first."""
-    config, folder, space = setting.config, setting.folder, setting.space
+    config, folder, space = context.config, context.folder, context.space
     rng = np.random.default_rng([config.seed, SEARCH_SEED])
-    subject = subject_of(
-        problem, workers, setting.data.calibration, config.seed, setting.device, gram_bytes(config.workers)
+    criterion_inputs = criterion_context(
+        problem, workers, context.data.calibration, config.seed, context.device, gram_bytes(config.workers)
     )
-    preferences = preferences_of(config.search.criterion, subject)
-    whole = whole_cost(setting, problem)
+    preferences = preferences_of(config.search.criterion, criterion_inputs)
+    whole = whole_cost(context, problem)
     algorithm = make_algorithm(space, config.search, preferences, problem.cost_of, rng, whole)
     fingerprint = search_fingerprint(config, space)
-    snapshot, told = newest_state(folder, fingerprint, setting.progress.note)
+    snapshot, told = newest_state(folder, fingerprint, context.progress.note)
     last = snapshot.generation if snapshot is not None else -1
     drop_after(folder, last)
     if snapshot is not None:
@@ -220,25 +220,25 @@ def search(setting: Setting, problem: Problem, workers: Workers) -> list[Candida
             files.write_parquet(folder.candidates(generation), candidates_frame(candidates))
             write_snapshot(folder, Snapshot(generation, algorithm.state(), loop_to_json(state), fingerprint))
 
-    setting.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
+    context.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
     known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
     stands = LoopState(ImageRecord.empty(len(problem.labels))) if snapshot is None else loop_from_json(snapshot.loop)
-    evolve(algorithm, space, workers, config.search, last + 1, known, stands, setting.progress, keep)
+    evolve(algorithm, space, workers, config.search, last + 1, known, stands, context.progress, keep)
     unchanged = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != unchanged]
     return choose_survivors(front, config.retrain.survivors, Objective.of(config.search, whole))
 
 
-def subject_of(
+def criterion_context(
     problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device, most_gram_bytes: int
-) -> Subject:
+) -> CriterionContext:
     """What criteria of importance look at: the baseline, and the calibration images with their labels.
 
     most_gram_bytes: what statistics of layers' inputs may take, where there are none yet.
     """
     images, labels = calibration.tensors()
     examples = Examples(images, labels)
-    return Subject(
+    return CriterionContext(
         model=problem.model,
         space=problem.space,
         images=images,
@@ -261,82 +261,82 @@ def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
     return fixed | {"search space": space.fingerprint}
 
 
-def retrain(setting: Setting, workers: Workers, survivors: Sequence[Candidate]) -> dict[str, Mapping[str, Tensor]]:
+def retrain(context: RoundContext, workers: Workers, survivors: Sequence[Candidate]) -> dict[str, Mapping[str, Tensor]]:
     """Retrains the survivors that are not retrained yet. Returns every one's weights by key."""
-    config, folder, data = setting.config, setting.folder, setting.data
+    config, folder, data = context.config, context.folder, context.data
     folder.drop_survivors(keep={survivor.key for survivor in survivors})
-    left = [survivor for survivor in survivors if not _is_retrained(setting, survivor)]
+    left = [survivor for survivor in survivors if not _is_retrained(context, survivor)]
     if left:
-        setting.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")
+        context.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")
         states = workers.retrain(
             [survivor.genome for survivor in left],
-            [read_training_state(folder, survivor.key, setting.progress.note) for survivor in left],
-            retraining_of(setting),
-            lambda index, report, state: _keeping_state(setting, left[index].key)(report, state),
+            [read_training_state(folder, survivor.key, context.progress.note) for survivor in left],
+            retraining_of(context),
+            lambda index, report, state: _keeping_state(context, left[index].key)(report, state),
         )
         for survivor, state in zip(left, states, strict=True):
             with uninterrupted():
                 saved = SavedSurvivor(state.weights, data.image_shape, data.classes)
-                write_survivor(folder.survivor(survivor.key), saved, setting.space, survivor.genome)
+                write_survivor(folder.survivor(survivor.key), saved, context.space, survivor.genome)
                 drop_training_state(folder, survivor.key)
     return {
-        survivor.key: read_survivor(folder.survivor(survivor.key), setting.space, survivor.genome).tensors
+        survivor.key: read_survivor(folder.survivor(survivor.key), context.space, survivor.genome).tensors
         for survivor in survivors
     }
 
 
-def retraining_of(setting: Setting) -> Retraining:
+def retraining_of(context: RoundContext) -> Retraining:
     """How survivors are retrained; in later rounds, too, the run's own baseline is who teaches them.
 
     Raises ConfigError where the weights to rewind to were not kept.
     """
-    config = setting.config
+    config = context.config
     rewound = None
     if config.retrain.start == "rewind_weights":
-        rewound = read_rewind(setting.folder, config.rewind_epoch)
+        rewound = read_rewind(context.folder, config.rewind_epoch)
     seed = mixed_seed(config.seed, RETRAIN_SEED)
     return Retraining(
         config.retrain,
-        setting.data.train,
+        context.data.train,
         config.data.augment,
         seed,
         config.train,
         rewound,
-        teacher=None if setting.reference is None else setting.reference.model.cpu(),
+        teacher=None if context.reference is None else context.reference.model.cpu(),
     )
 
 
-def _is_retrained(setting: Setting, survivor: Candidate) -> bool:
+def _is_retrained(context: RoundContext, survivor: Candidate) -> bool:
     """Whether the folder has the survivor's network; one that is damaged is told of, and is none."""
-    path = setting.folder.survivor(survivor.key)
+    path = context.folder.survivor(survivor.key)
     if not path.is_file():
         return False
     try:
-        read_survivor(path, setting.space, survivor.genome)
+        read_survivor(path, context.space, survivor.genome)
     except files.DamagedFileError as error:
-        setting.progress.note(f"{error}; it is retrained again")
+        context.progress.note(f"{error}; it is retrained again")
         return False
     return True
 
 
 def test(
-    setting: Setting,
+    context: RoundContext,
     model: nn.Module,
     survivors: Sequence[Candidate],
     weights: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
     """Reads the test set once for the baseline and all survivors, times them layer by layer, and writes the tables."""
-    folder, data, device = setting.folder, setting.data, setting.device
-    setting.progress.stage("test", f"{len(data.test)} images")
-    reference = setting.reference or Reference(model, setting.space, setting.folder)
+    folder, data, device = context.folder, context.data, context.device
+    context.progress.stage("test", f"{len(data.test)} images")
+    reference = context.reference or Reference(model, context.space, context.folder)
     networks = {BASELINE: reference.model.to(device)}
     for survivor in survivors:
-        network = compact(model, setting.space, survivor.genome)
+        network = compact(model, context.space, survivor.genome)
         load_weights(network, weights[survivor.key], str(folder.survivor(survivor.key)))
         networks[survivor.key] = network.to(device).eval()
     mcr_test, mcr_validation = (_mcr(networks, split, device) for split in (data.test, data.validation))
     image, _ = data.validation.batch(torch.arange(1))
-    masks = {survivor.key: cut_masks(setting.space, setting.space.check(survivor.genome)) for survivor in survivors}
+    masks = {survivor.key: cut_masks(context.space, context.space.check(survivor.genome)) for survivor in survivors}
     latency_ms = latencies_ms(lowered(networks, masks, image.to(device)), image.to(device))
     times_ms = layer_latencies_ms(networks, [layer.name for layer in reference.space.layers], image.to(device))
     whole = cost(reference.space, reference.space.full())
@@ -362,7 +362,7 @@ def test(
         for survivor in survivors
     ]
     genomes = {survivor.key: survivor.genome for survivor in survivors}
-    layers = layers_frame(reference.space, setting.space, genomes, times_ms, times_ms[BASELINE])
+    layers = layers_frame(reference.space, context.space, genomes, times_ms, times_ms[BASELINE])
     with uninterrupted():
         write_layers(folder, layers)
         files.write_parquet(folder.survivors_table, survivors_frame(rows))
@@ -375,15 +375,15 @@ def _mcr(networks: Mapping[str, nn.Module], split: Split, device: torch.device) 
     return {name: count_errors(network, split, device) / len(split) for name, network in networks.items()}
 
 
-def _keeping_state(setting: Setting, network: str) -> Callable[[EpochReport, FitState], None]:
+def _keeping_state(context: RoundContext, network: str) -> Callable[[EpochReport, FitState], None]:
     """What keeps a network's training after every epoch, and reports it."""
-    config = setting.config
+    config = context.config
 
     def keep(report: EpochReport, state: FitState) -> None:
         with uninterrupted():
             if (network, config.retrain.start) == (BASELINE, "rewind_weights") and state.epoch == config.rewind_epoch:
-                write_rewind(setting.folder, state)
-            write_training_state(setting.folder, network, state)
-        setting.progress.epoch(network, report.epoch, report.epochs, report.loss)
+                write_rewind(context.folder, state)
+            write_training_state(context.folder, network, state)
+        context.progress.epoch(network, report.epoch, report.epochs, report.loss)
 
     return keep

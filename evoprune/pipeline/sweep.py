@@ -17,7 +17,7 @@ from evoprune.record.folder import RunFolder
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 from evoprune.training.fit import resolve_device
-from evoprune.workers.workers import open_crew
+from evoprune.workers.workers import open_worker_pool
 
 TABLE = "sweep.csv"
 ALIKE = ("workers", "device")
@@ -86,11 +86,11 @@ def sweep(
     first = next(iter(wanted.values()))[1]
     top = local_path(out) if out is not None else Path("results") / f"{first.name}-sweep"
     rows: list[Row] = []
-    with open_crew(first.workers, resolve_device(first.device), progress.note) as crew:
+    with open_worker_pool(first.workers, resolve_device(first.device), progress.note) as pool:
         for number, (name, (varied, settings)) in enumerate(wanted.items(), 1):
             progress.stage("run", f"{number} of {len(wanted)}: {name}")
             try:
-                run = run_or_resume(settings, RunFolder(top / name), progress, crew)
+                run = run_or_resume(settings, RunFolder(top / name), progress, pool)
                 rows.append(_row(name, varied, run))
             except (DataError, NetworkError, SearchSpaceError, TrainingError) as error:
                 progress.note(str(error))

@@ -68,7 +68,7 @@ class Comparison:
 
     @cached_property
     def spreads(self) -> dict[str, dict[str, Spread]]:
-        """Setting -> measure -> mean and spread over its runs."""
+        """RoundContext -> measure -> mean and spread over its runs."""
         return {
             str(setting): {name: _spread(rows[name].dropna()) for name in MEASURES}
             for setting, rows in self.table.groupby("setting", sort=False)

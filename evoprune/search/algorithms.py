@@ -12,11 +12,11 @@ from evoprune.scoring.candidate import Candidate
 from evoprune.search.breeding import Breeder
 from evoprune.search.fit_to_cost import CostOf, least
 from evoprune.search.genetic import Genetic
-from evoprune.search.litters import Litters
 from evoprune.search.nsga2 import NSGA2
 from evoprune.search.objective import Objective
 from evoprune.search.operators import Operators
 from evoprune.search.particle_filter import ParticleFilter
+from evoprune.search.pre_selection import PreSelection
 from evoprune.search.random_search import RandomSearch
 from evoprune.search.ranking import ranking
 from evoprune.search.ranking_search import RankingSearch
@@ -116,7 +116,7 @@ def make_algorithm(
             by_widths = Breeder(space, WidthOperators(maps), preferences, cost_of, config.crossover_rate)
             surrogate = Surrogate(space, objective)
             refinement = share_of_maps(space, config.refinement)
-            litters = Litters(by_widths, by_maps, refinement, config.litter, surrogate)
+            litters = PreSelection(by_widths, by_maps, refinement, config.litter, surrogate)
             if not objective.targets:  # nor litters
                 return NSGA2(litters, objective, config.population, rng)
             return Learning(Genetic(litters, objective, config.population, rng), surrogate)

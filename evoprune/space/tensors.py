@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evoprune.errors import SearchSpaceError
+from evoprune.errors import SearchSpaceError, first_line
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
@@ -200,8 +200,3 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _owner(model: nn.Module, name: str) -> tuple[Any, str]:
     module, _, attribute = name.rpartition(".")
     return model.get_submodule(module), attribute
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, shortened."""
-    return (str(error).splitlines() or [""])[0][:160]

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoprune.errors import ExportError
-from evoprune.space.tensors import first_line
+from evoprune.errors import ExportError, first_line
 from evoprune.surgery.recording import recorded
 
 INPUT, OUTPUT = "images", "logits"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from evoprune.errors import UserError, WorkerError
+from evoprune.errors import UserError, WorkerError, type_and_first_line
 from evoprune.workers.failures import Note
 
 IN_FLIGHT = 2
@@ -66,7 +66,7 @@ class _Member:
     calls: deque[tuple[Any, Job | None]] = field(default_factory=deque)  # no job: it comes up
 
 
-class Team:
+class ActorPool:
     """As many actors as there should be at any time, and the jobs that they do.
 
     ray: the module, connected. enlist: starts an actor. wanted: how many there should be now. note: told of losses.
@@ -179,11 +179,11 @@ class Team:
         except self.ray.exceptions.RayTaskError as error:
             if job is None:
                 self.ray.kill(member.actor)
-                self._lose(member, first_line(error.cause))
-                self._born_still(first_line(error.cause), patience_seconds=0.0)
+                self._lose(member, type_and_first_line(error.cause))
+                self._born_still(type_and_first_line(error.cause), patience_seconds=0.0)
             else:
                 self._next(member)
-                self._tried(job, first_line(error.cause))
+                self._tried(job, type_and_first_line(error.cause))
             if isinstance(error.cause, UserError) and not (job and job.dropped):
                 raise type(error.cause)(*error.cause.args) from None
             return
@@ -255,12 +255,6 @@ class Team:
             self._waiting.appendleft(job)
         else:
             self._ended.append((job, Failure(reason)))
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _in_words(error: Exception, ray: Any) -> str:

@@ -21,7 +21,7 @@ TRIES = 3
 """How often a candidate that ends its worker, hangs or cannot be scored is tried before it is set aside."""
 
 
-class SetAside:
+class FailedCandidates:
     """Candidates that cannot be scored, whatever is tried. One is its own fault; where it is all of them, it is not."""
 
     def __init__(self, problem: Problem, note: Note):

@@ -14,8 +14,8 @@ from evoprune.scoring.losses import Examples
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.training.fit import EpochReport, FitState
-from evoprune.workers.actor_pool import Failure, Job, Team
-from evoprune.workers.failures import TRIES, Note, OnEpoch, OnScore, SetAside
+from evoprune.workers.actor_pool import ActorPool, Failure, Job
+from evoprune.workers.failures import TRIES, FailedCandidates, Note, OnEpoch, OnScore
 from evoprune.workers.retraining import Retraining
 
 CHUNKS = 16
@@ -43,22 +43,22 @@ class _Order:
 class RayWorkers:
     """A team of Ray actors; network and data are sent once a node, candidates travel as bytes.
 
-    at_most: only so many of the team work, None: all.
+    at_most: only so many of the actors work, None: all.
     """
 
     def __init__(
         self,
-        team: Team,
+        actors: ActorPool,
         problem: Problem,
         config: WorkersConfig,
         note: Note = lambda text: None,
         at_most: int | None = None,
     ):
-        self._team = team
+        self._actor_pool = actors
         self._at_most = at_most
         self._config = config
-        self._set_aside = SetAside(problem, note)
-        shared = team.share(problem)
+        self._set_aside = FailedCandidates(problem, note)
+        shared = actors.share(problem)
         self._problem = shared
         self._prepare = lambda actor: actor.prepare.remote(shared)
         self._tickets = 0
@@ -67,10 +67,10 @@ class RayWorkers:
 
     @property
     def count(self) -> int:
-        return min(self._team.size, self._at_most or self._team.size)
+        return min(self._actor_pool.size, self._at_most or self._actor_pool.size)
 
     def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
-        self._team.work_on(self._prepare, self._at_most)
+        self._actor_pool.work_on(self._prepare, self._at_most)
         ticket, self._tickets = self._tickets, self._tickets + 1
         shared = self._shared(conditions)
         chunk = max(1, min(16, len(genomes) // (CHUNKS * self.count)))
@@ -85,7 +85,7 @@ class RayWorkers:
         order = self._orders[ticket]
         try:
             while len(order.outcomes) < order.count:
-                job, result = self._team.take()
+                job, result = self._actor_pool.take()
                 if self._sorted_in(job.what, result) is order:
                     on_score(len(order.outcomes))
         except BaseException:  # whatever ends this ends what was handed over: the next one starts afresh
@@ -110,7 +110,7 @@ class RayWorkers:
 
     def _give(self, task: _Task, tries: int) -> None:
         limit = self._config.timeout_s
-        self._team.give(
+        self._actor_pool.give(
             Job(
                 ask=lambda actor: actor.score.remote(self._problem, task.conditions, task.genomes),
                 what=task,
@@ -123,12 +123,12 @@ class RayWorkers:
         """A reference to what several calls in turn have alike, which is sent once for all of them."""
         held = self._sent.get(type(value))
         if held is None or held[0] is not value:
-            held = self._sent[type(value)] = value, self._team.share(value)
+            held = self._sent[type(value)] = value, self._actor_pool.share(value)
         return held[1]
 
     def _forget(self) -> None:
         self._orders.clear()
-        self._team.forget()
+        self._actor_pool.forget()
 
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
@@ -160,7 +160,7 @@ class RayWorkers:
         return [state for state in reached if state is not None]
 
     def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
-        shared = self._team.share(examples)
+        shared = self._actor_pool.share(examples)
         found: dict[int, float] = {}
 
         def job(index: int) -> Job:
@@ -180,14 +180,14 @@ class RayWorkers:
 
     def _all_of(self, jobs: Sequence[Job | None], done: Callable[[int, Any], Job | None], what: str) -> None:
         """Has jobs done, and those that `done` gives in the place of each. Raises WorkerError where one is given up."""
-        self._team.work_on(self._prepare, self._at_most)
+        self._actor_pool.work_on(self._prepare, self._at_most)
         given = [job for job in jobs if job is not None]
         for job in given:
-            self._team.give(job)
+            self._actor_pool.give(job)
         left = len(given)
         try:
             while left:
-                job, result = self._team.take()
+                job, result = self._actor_pool.take()
                 if isinstance(result, Failure):
                     raise WorkerError(
                         f"{what} ends its worker {TRIES} times in turn ({result.reason}); see that machines have the "
@@ -197,7 +197,7 @@ class RayWorkers:
                 if following is None:
                     left -= 1
                 else:
-                    self._team.give(following)
+                    self._actor_pool.give(following)
         except BaseException:
             self._forget()
             raise

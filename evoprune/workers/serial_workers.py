@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from evoprune.errors import UserError
+from evoprune.errors import UserError, type_and_first_line
 from evoprune.scoring.candidate import Outcome
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.losses import Examples, loss_of
@@ -13,8 +13,7 @@ from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.training.fit import FitState
 from evoprune.training.threads import torch_threads
-from evoprune.workers.actor_pool import first_line
-from evoprune.workers.failures import TRIES, Note, OnEpoch, OnScore, SetAside
+from evoprune.workers.failures import TRIES, FailedCandidates, Note, OnEpoch, OnScore
 from evoprune.workers.retraining import Retrainer, Retraining
 
 
@@ -27,7 +26,7 @@ class SerialWorkers:
         self._problem = problem
         self._device = device
         self._threads = threads
-        self._set_aside = SetAside(problem, note)
+        self._set_aside = FailedCandidates(problem, note)
         self._scorer = problem.scorer(device)
         self._waiting: deque[tuple[list[Genome], Conditions]] = deque()
 
@@ -56,7 +55,7 @@ class SerialWorkers:
                 self._scorer = self._problem.scorer(self._device)  # one that was left half-way is not to go on with
                 self._scorer.under(conditions)
                 if not left:
-                    return self._set_aside.outcome(genome, first_line(error))
+                    return self._set_aside.outcome(genome, type_and_first_line(error))
             else:
                 break
         self._set_aside.scored()

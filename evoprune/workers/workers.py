@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from evoprune.config.schema import WorkersConfig
-from evoprune.errors import WorkerError
+from evoprune.errors import WorkerError, type_and_first_line
 from evoprune.scoring.candidate import Outcome
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.losses import Examples
@@ -23,7 +23,7 @@ from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.training.fit import FitState
 from evoprune.workers.actor import Actor, import_paths
-from evoprune.workers.actor_pool import Team, first_line
+from evoprune.workers.actor_pool import ActorPool
 from evoprune.workers.cluster import check_answers, no_answer, not_started
 from evoprune.workers.failures import Note, OnEpoch, OnScore
 from evoprune.workers.ray_workers import RayWorkers
@@ -60,7 +60,7 @@ def score(
     return workers.collect(workers.submit(genomes, conditions), on_score)
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Where work is done, checked and ready before there is a problem to work on."""
 
     def workers(self, problem: Problem) -> Workers:
@@ -68,19 +68,21 @@ class Crew(Protocol):
 
 
 @contextmanager
-def open_crew(config: WorkersConfig, device: torch.device, note: Note = lambda text: None) -> Iterator[Crew]:
+def open_worker_pool(
+    config: WorkersConfig, device: torch.device, note: Note = lambda text: None
+) -> Iterator[WorkerPool]:
     """What the config asks for, for as long as the context lasts. note: told of workers and candidates that are lost.
 
     Raises WorkerError where no cluster answers, or it has fewer cores or GPUs than asked for.
     """
     if config.backend == "serial":
-        yield SerialCrew(device, config.threads, note)
+        yield SerialPool(device, config.threads, note)
         return
     with _ray_cluster(config) as ray:
-        yield RayCrew(_team(ray, config, device, note), config, note)
+        yield RayPool(_actor_pool(ray, config, device, note), config, note)
 
 
-def _team(ray: Any, config: WorkersConfig, device: torch.device, note: Note) -> Team:
+def _actor_pool(ray: Any, config: WorkersConfig, device: torch.device, note: Note) -> ActorPool:
     """Actors on this cluster, as many as the config asks for; by `auto`, as many as it has room for at any time."""
 
     def cores_and_gpus() -> tuple[int, int]:
@@ -100,11 +102,11 @@ def _team(ray: Any, config: WorkersConfig, device: torch.device, note: Note) -> 
         except WorkerError:  # nodes have left: those that were asked for are there again when they come back
             return 1 if config.count == "auto" else count
 
-    return Team(ray, enlist, wanted, note)
+    return ActorPool(ray, enlist, wanted, note)
 
 
 @dataclass(frozen=True)
-class SerialCrew:
+class SerialPool:
     """This process alone, with as many threads as one worker has elsewhere: sums come out the same."""
 
     device: torch.device
@@ -116,15 +118,15 @@ class SerialCrew:
 
 
 @dataclass(frozen=True)
-class RayCrew:
+class RayPool:
     """A Ray cluster, and a team of actors on it, one a worker."""
 
-    team: Team
+    actors: ActorPool
     config: WorkersConfig
     note: Note = lambda text: None
 
     def workers(self, problem: Problem) -> Workers:
-        return RayWorkers(self.team, problem, self.config, self.note)
+        return RayWorkers(self.actors, problem, self.config, self.note)
 
 
 def how_many(config: WorkersConfig, device: torch.device, cores: int, gpus: int) -> tuple[int, float]:
@@ -168,7 +170,7 @@ def _ray_cluster(config: WorkersConfig) -> Iterator[Any]:
     except SystemExit:  # what Ray's own handler of SIGTERM, which it puts there, makes of one that arrives on the way
         terminated = True
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = first_line(error)
+        reason = type_and_first_line(error)
         raise WorkerError(
             not_started(reason) if config.address is None else no_answer(config.address, reason)
         ) from error

@@ -15,7 +15,7 @@ from evoprune.pipeline import stages
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
-from evoprune.workers.workers import SerialCrew
+from evoprune.workers.workers import SerialPool
 from tests import tiny_runs
 
 CPU = torch.device("cpu")
@@ -32,11 +32,11 @@ def test_first_candidates_keep_what_it_finds_important(
     model = build_network(tiny_runs.NETWORK, (1, 28, 28), 10, torch.Generator())
     load_weights(model, files.read_tensors(RunFolder(run.root).baseline)[0], "baseline")
     folder = RunFolder(tmp_path / "none")
-    setting = stages.Setting(run.config, folder, tiny_runs.data(run), model.eval(), space, CPU, SilentProgress())
-    problem = stages.unmeasured_problem(setting, model)
-    workers = SerialCrew(CPU, 1).workers(problem)
-    subject = stages.subject_of(problem, workers, setting.data.calibration, run.config.seed, CPU, 2**30)
-    importance = map_importance(criterion, subject)
+    context = stages.RoundContext(run.config, folder, tiny_runs.data(run), model.eval(), space, CPU, SilentProgress())
+    problem = stages.unmeasured_problem(context, model)
+    workers = SerialPool(CPU, 1).workers(problem)
+    criterion_inputs = stages.criterion_context(problem, workers, context.data.calibration, run.config.seed, CPU, 2**30)
+    importance = map_importance(criterion, criterion_inputs)
     key = run.candidates[run.candidates.generation == 0].key.iloc[1]  # the first one by rank alone
     stays = run.genome(key)[: space.maps] != 0
     assert not stays.all()
@@ -44,5 +44,5 @@ def test_first_candidates_keep_what_it_finds_important(
         kept = stays[group.genes]
         if not kept.all():
             assert importance[group.genes][kept].min() >= importance[group.genes][~kept].max()
-    by_norm = map_importance("l1", subject)
+    by_norm = map_importance("l1", criterion_inputs)
     assert (np.argsort(by_norm) != np.argsort(importance)).any()

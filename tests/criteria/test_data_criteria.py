@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.criteria import data_criteria as data
-from evoprune.criteria.importance import LayerValues, Subject
+from evoprune.criteria.importance import CriterionContext, LayerValues
 from evoprune.criteria.registry import map_importance
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
-from tests.criteria.subjects import doubles, linear, subject_of
+from tests.criteria.contexts import criterion_context, doubles, linear
 
 
-def hidden_of_two() -> Subject:
+def hidden_of_two() -> CriterionContext:
     """Inputs 1 and 2 images: hidden units relu(x), relu(-x), and logits (2 a - b, 0), labels 0 and 1.
 
     x = 1: a = 1, b = 0, logits (2, 0). x = -3: a = 0, b = 3, logits (-3, 0).
@@ -24,7 +24,7 @@ def hidden_of_two() -> Subject:
     model = nn.Sequential(
         OrderedDict(hidden=linear([[1.0], [-1.0]]), relu=nn.ReLU(), out=linear([[2.0, -1.0], [0.0, 0.0]]))
     )
-    return subject_of(model, doubles([[1.0], [-3.0]]), torch.tensor([0, 1]))
+    return criterion_context(model, doubles([[1.0], [-3.0]]), torch.tensor([0, 1]))
 
 
 def sigmoid(value: float) -> float:
@@ -48,11 +48,11 @@ def test_taylor_by_hand() -> None:
 
     Of label 1 it rises by q = sigmoid(-3): of a 2 q, of b -q. Times activation, absolute, over two examples.
     """
-    subject = hidden_of_two()
+    context = hidden_of_two()
     expected = [abs(2 * (sigmoid(2) - 1) * 1) / 2, abs(-sigmoid(-3) * 3) / 2]
-    assert only(data.taylor(subject)) == pytest.approx(expected, rel=1e-6)
+    assert only(data.taylor(context)) == pytest.approx(expected, rel=1e-6)
     norm = math.hypot(*expected)
-    assert map_importance("taylor", subject).tolist() == pytest.approx([value / norm for value in expected])
+    assert map_importance("taylor", context).tolist() == pytest.approx([value / norm for value in expected])
 
 
 class Pixels(nn.Module):
@@ -74,10 +74,10 @@ def test_pixels_behind_a_flattening_are_one_map() -> None:
 
     Taylor: |g (1 * 1 + 2 * 3)| / 2 and |g (-2 - 4)| / 2. Mean |activation|: 1.5 and 3.
     """
-    subject = subject_of(Pixels(), doubles([[[[1.0, 2.0]]]]))
+    context = criterion_context(Pixels(), doubles([[[[1.0, 2.0]]]]))
     gradient = abs(sigmoid(1) - 1)
-    assert only(data.taylor(subject)) == pytest.approx([gradient * 7 / 2, gradient * 6 / 2])
-    assert only(data.mean_activation(subject)) == [1.5, 3]
+    assert only(data.taylor(context)) == pytest.approx([gradient * 7 / 2, gradient * 6 / 2])
+    assert only(data.mean_activation(context)) == [1.5, 3]
 
 
 class TwoReaders(nn.Module):
@@ -95,8 +95,8 @@ class TwoReaders(nn.Module):
 
 def test_each_reader_has_the_gradient_of_its_own_way() -> None:
     """x = 0.1: hidden (0.1, 0.2), more 0.3, logit 1.8. By `out` itself the gradient of each is g, by `more` 5 g."""
-    subject = subject_of(TwoReaders(), doubles([[0.1]]))
-    of_more, of_out = data.taylor(subject)
+    context = criterion_context(TwoReaders(), doubles([[0.1]]))
+    of_more, of_out = data.taylor(context)
     gradient = 1 - sigmoid(1.8)
     assert of_more.values.tolist() == pytest.approx([0.5 * gradient, 1.0 * gradient])
     assert of_out.gene.tolist() == [0, 1]  # more's single unit has to stay
@@ -117,9 +117,9 @@ def test_the_oracle_of_kernels_is_that_of_maps_where_a_map_has_one_kernel() -> N
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     images = torch.randn(5, 1, 8, 8)
-    maps = map_importance("oracle", subject_of(model, images))
-    subject = subject_of(model, images, feature_maps=False, kernels=True)
-    [kernels] = data.oracle_of_kernels(subject)
+    maps = map_importance("oracle", criterion_context(model, images))
+    context = criterion_context(model, images, feature_maps=False, kernels=True)
+    [kernels] = data.oracle_of_kernels(context)
     assert kernels.shape == (12,)
     without_three = np.flatnonzero(kernels)  # outputs are not removed whole, so that every kernel counts
     assert len(without_three) == 12
@@ -183,16 +183,16 @@ def test_obd_of_maps_by_hand() -> None:
 
     Two classes: the curvature by that logit is p (1 - p). Halved, and the mean over two examples; within the noise.
     """
-    subject = hidden_of_two()
+    context = hidden_of_two()
     shares = sigmoid(2), sigmoid(-3)
     expected = [p * (1 - p) * gradient**2 / 4 for p, gradient in zip(shares, (2, 3), strict=True)]
-    found = np.mean([only(data.obd(subject)) for _ in range(300)], axis=0)
+    found = np.mean([only(data.obd(context)) for _ in range(300)], axis=0)
     assert found.tolist() == pytest.approx(expected, rel=0.1)
 
 
 def test_weights_that_carry_nothing_have_no_saliency() -> None:
-    subject = hidden_of_two()
-    for scores in (data.obd_of_weights(subject), data.taylor_of_weights(subject)):
+    context = hidden_of_two()
+    for scores in (data.obd_of_weights(context), data.taylor_of_weights(context)):
         assert (scores["hidden.weight"] > 0).all()
         assert not scores["out.weight"][1].any()
 

@@ -12,7 +12,7 @@ from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import named_tensors
 from evoprune.surgery.compensation import RIDGE, gram_statistics
-from tests.criteria.subjects import linear
+from tests.criteria.contexts import linear
 
 
 def of(model: nn.Module, images: Tensor, **options: Any) -> tuple[SearchSpace, tuple[Elimination | None, ...]]:

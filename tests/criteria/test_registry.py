@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from evoprune.config.schema import CriterionName
 from evoprune.criteria import synflow
-from evoprune.criteria.importance import Subject, normalised
+from evoprune.criteria.importance import CriterionContext, normalised
 from evoprune.criteria.preferences import magnitude_preferences, preferences_of
 from evoprune.criteria.registry import CRITERIA, kernel_importance, map_importance, weight_importance
 from evoprune.errors import ConfigError
-from tests.criteria.subjects import subject_of
+from tests.criteria.contexts import criterion_context
 from tests.scoring.problems import problem
 
 NAMES: tuple[CriterionName, ...] = get_args(CriterionName)
@@ -40,14 +40,14 @@ class Small(nn.Module):
         return self.out(self.hidden(self.norm3(self.depthwise(second)).relu().flatten(1)).relu())
 
 
-def small(masks: bool = False) -> Subject:
+def small(masks: bool = False) -> CriterionContext:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, images = Small(), torch.randn(12, 1, 6, 6)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.2, 2)
-    return subject_of(model, images, torch.arange(12) % 4, kernels=masks, strides=masks)
+    return criterion_context(model, images, torch.arange(12) % 4, kernels=masks, strides=masks)
 
 
 def test_every_name_of_the_config_has_a_criterion() -> None:
@@ -57,25 +57,25 @@ def test_every_name_of_the_config_has_a_criterion() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_criterion_says_something_of_every_part(name: CriterionName) -> None:
     """Finite, not all alike, the same every time; the network is left as it was."""
-    subject = small(masks=True)
-    before = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
-    maps, kernels = map_importance(name, subject), np.concatenate(kernel_importance(name, subject))
+    context = small(masks=True)
+    before = {name: tensor.clone() for name, tensor in context.model.state_dict().items()}
+    maps, kernels = map_importance(name, context), np.concatenate(kernel_importance(name, context))
     preferences = preferences_of(name, small(masks=True))
     for values in (maps, kernels, preferences.genes):
         assert np.isfinite(values).all()
         assert values.std() > 0
-    assert (len(maps), len(preferences.genes)) == (subject.space.maps, subject.space.genes)
+    assert (len(maps), len(preferences.genes)) == (context.space.maps, context.space.genes)
     assert all(((kept >= 0) & (kept <= 1 + 1e-9)).all() for kept in preferences.strides)
     assert (preferences.genes == preferences_of(name, small(masks=True)).genes).all()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.model.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in context.model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if CRITERIA[name].weights])
 def test_scores_of_single_weights(name: CriterionName) -> None:
-    subject = small()
-    scores = weight_importance(name, subject)
+    context = small()
+    scores = weight_importance(name, context)
     assert {weight: tuple(values.shape) for weight, values in scores.items()} == {
-        layer.weight: layer.shape for layer in subject.space.layers
+        layer.weight: layer.shape for layer in context.space.layers
     }
     assert all((values >= 0).all() and values.dtype == torch.float64 for values in scores.values())
 
@@ -86,32 +86,32 @@ def test_single_weights_have_no_batch_norm() -> None:
 
 
 def test_l1_needs_no_examples() -> None:
-    subject = small(masks=True)
-    one, other = preferences_of("l1", subject), magnitude_preferences(subject.model, subject.space)
+    context = small(masks=True)
+    one, other = preferences_of("l1", context), magnitude_preferences(context.model, context.space)
     assert (one.genes == other.genes).all()
     assert all((a == b).all() for a, b in zip(one.strides, other.strides, strict=True))
 
 
 def test_maps_without_batch_norm_are_ranked_by_their_weights_at_the_mean_of_the_others() -> None:
-    subject = small()
-    importance, norms = (map_importance(name, subject) for name in ("batch_norm_scale", "l1"))
+    context = small()
+    importance, norms = (map_importance(name, context) for name in ("batch_norm_scale", "l1"))
     assert importance[6:].mean() == pytest.approx(importance[:6].mean())
     assert (np.argsort(importance[6:]) == np.argsort(norms[6:])).all()
-    expected = np.mean([subject.model.get_parameter(f"norm{n}.weight").detach().numpy() for n in (1, 2, 3)], axis=0)
+    expected = np.mean([context.model.get_parameter(f"norm{n}.weight").detach().numpy() for n in (1, 2, 3)], axis=0)
     assert importance[:6].tolist() == pytest.approx(expected.tolist())
 
 
 def test_a_network_without_batch_norm() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     with pytest.raises(ConfigError, match=r"batch_norm_scale needs batch norms .* this network has none; take l1"):
-        map_importance("batch_norm_scale", subject_of(model, torch.randn(2, 1, 6, 6)))
+        map_importance("batch_norm_scale", criterion_context(model, torch.randn(2, 1, 6, 6)))
 
 
 def test_auto_is_elimination_and_the_magnitude_where_that_says_nothing() -> None:
-    subject = small(masks=True)
-    unbounded = [preferences_of(choice, subject).importance.tolist() for choice in ("auto", "elimination", "l1")]
+    context = small(masks=True)
+    unbounded = [preferences_of(choice, context).importance.tolist() for choice in ("auto", "elimination", "l1")]
     assert unbounded[0] == unbounded[1] != unbounded[2]
-    without = replace(subject, most_gram_bytes=1)
+    without = replace(context, most_gram_bytes=1)
     with pytest.raises(ConfigError, match="elimination says nothing of this network's feature maps; take l1"):
         preferences_of("elimination", without)
     assert preferences_of("auto", without).importance.tolist() == unbounded[2]
@@ -127,23 +127,23 @@ def test_normalisations_by_hand() -> None:
 
 def test_what_carries_nothing_is_least_important_to_whoever_looks_at_it() -> None:
     """A map whose filter is zero and whose batch norm has no shift."""
-    subject = small()
+    context = small()
     with torch.no_grad():
         for layer in ("conv1", "conv2"):
-            subject.model.get_parameter(f"{layer}.weight")[2] = 0
+            context.model.get_parameter(f"{layer}.weight")[2] = 0
         for norm in ("norm1", "norm2", "norm3"):
-            subject.model.get_parameter(f"{norm}.bias")[2] = 0
-            subject.model.get_parameter(f"{norm}.weight")[2] = 0
+            context.model.get_parameter(f"{norm}.bias")[2] = 0
+            context.model.get_parameter(f"{norm}.weight")[2] = 0
     for name in set(NAMES) - {"random"}:
-        assert map_importance(name, subject)[:6].argmin() == 2, name
+        assert map_importance(name, context)[:6].argmin() == 2, name
 
 
 def test_taylor_and_obd_agree_with_the_oracle() -> None:
     """Not to the rank, for the changes are not small; but clearly."""
-    subject = small()
-    oracle = map_importance("oracle", subject)[6:]
+    context = small()
+    oracle = map_importance("oracle", context)[6:]
     for name in ("taylor", "obd"):
-        assert spearmanr(map_importance(name, subject)[6:], oracle).statistic > 0.5, name
+        assert spearmanr(map_importance(name, context)[6:], oracle).statistic > 0.5, name
 
 
 # --- Torch-Pruning
@@ -182,7 +182,7 @@ def theirs(model: nn.Module, layer: str, importance: object) -> np.ndarray:
 def test_norms_as_torch_pruning_has_them(name: CriterionName, p: int) -> None:
     """Of the layer's own filters ("first"); theirs is the sum of |w|^p, ours its mean and for L2 the root of that."""
     model, images, labels = plain()
-    ours = map_importance(name, subject_of(model, images, labels))
+    ours = map_importance(name, criterion_context(model, images, labels))
     for layer, maps in (("conv1", slice(0, 6)), ("conv2", slice(6, 11))):
         other = theirs(model, layer, tp.importance.MagnitudeImportance(p=p, group_reduction="first", normalizer=None))
         assert ours[maps].tolist() == pytest.approx((other ** (1 / p)).tolist(), rel=1e-5)
@@ -190,7 +190,7 @@ def test_norms_as_torch_pruning_has_them(name: CriterionName, p: int) -> None:
 
 def test_batch_norm_scales_as_torch_pruning_has_them() -> None:
     model, images, labels = plain()
-    ours = map_importance("batch_norm_scale", subject_of(model, images, labels))[6:]
+    ours = map_importance("batch_norm_scale", criterion_context(model, images, labels))[6:]
     other = theirs(model, "conv2", tp.importance.BNScaleImportance(normalizer=None))
     assert (ours / ours.max()).tolist() == pytest.approx(other.tolist(), rel=1e-5)
 
@@ -202,7 +202,7 @@ def test_taylor_as_torch_pruning_has_it() -> None:
     """
     model, images, labels = plain()
     F.cross_entropy(model(images), labels).backward()
-    ours = map_importance("taylor", subject_of(model, images, labels))[:6]
+    ours = map_importance("taylor", criterion_context(model, images, labels))[:6]
     other = theirs(
         model, "conv1", tp.importance.TaylorImportance(multivariable=True, group_reduction="first", normalizer=None)
     )
@@ -213,7 +213,9 @@ def test_taylor_of_weights_as_torch_pruning_has_it() -> None:
     """Theirs: the sum of |w dL/dw| over a filter."""
     model, images, labels = plain()
     F.cross_entropy(model(images), labels).backward()
-    scores = weight_importance("taylor", subject_of(model, images, labels))["conv2.weight"].sum((1, 2, 3)).numpy()
+    scores = (
+        weight_importance("taylor", criterion_context(model, images, labels))["conv2.weight"].sum((1, 2, 3)).numpy()
+    )
     other = theirs(model, "conv2", tp.importance.TaylorImportance(group_reduction="first", normalizer=None))
     assert (scores / scores.max()).tolist() == pytest.approx(other.tolist(), rel=1e-4)
 
@@ -226,9 +228,9 @@ def test_networks_of_every_kind(network: str, monkeypatch: pytest.MonkeyPatch) -
     """Every map is given a finite importance by every criterion that the network has something for."""
     monkeypatch.setattr(synflow, "STEPS", 5)
     posed = problem(network)
-    subject = subject_of(posed.model, posed.calibration[:4], torch.arange(4))
+    context = criterion_context(posed.model, posed.calibration[:4], torch.arange(4))
     for name in set(NAMES) - {"oracle"} - ({"batch_norm_scale"} if network == "without norm" else set()):
-        importance = map_importance(name, subject)
-        assert importance.shape == (subject.space.maps,)
+        importance = map_importance(name, context)
+        assert importance.shape == (context.space.maps,)
         assert np.isfinite(importance).all(), name
         assert importance.std() > 0 or name == "batch_norm_scale", name  # which training has not moved

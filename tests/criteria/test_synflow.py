@@ -16,7 +16,7 @@ from evoprune.criteria.synflow import (
 )
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
-from tests.criteria.subjects import doubles, linear
+from tests.criteria.contexts import doubles, linear
 
 SHAPE = (2, 8, 8)
 

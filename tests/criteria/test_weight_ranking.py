@@ -10,7 +10,7 @@ from evoprune.criteria.weight_ranking import kept_fraction_for, weight_masks
 from evoprune.errors import ConfigError
 from evoprune.surgery.weight_masks import masked, sparse_cost
 from evoprune.training.fit import fit
-from tests.criteria.subjects import doubles, subject_of
+from tests.criteria.contexts import criterion_context, doubles
 from tests.scoring.problems import CPU, digits
 
 SCORES = {"a": doubles([[4.0, 1.0], [3.0, 2.0]]), "b": doubles([0.4, 0.1, 0.3, 0.2])}
@@ -45,12 +45,14 @@ def test_pruned_trained_and_pruned_again(criterion: CriterionName) -> None:
     """To a quarter and an eighth of the parameters: exactly, masks hold in training, and what was gone stays gone."""
     images, labels = digits().calibration.tensors()
     network = classifier()
-    space = subject_of(network, images, labels).space
+    space = criterion_context(network, images, labels).space
     whole = sparse_cost(space, {}).params
     before: dict[str, torch.Tensor] = {}
     for ratio in (4, 8):
         fraction = kept_fraction_for(space, whole // ratio)
-        masks = weight_masks(weight_importance(criterion, subject_of(network, images, labels)), fraction, "global")
+        masks = weight_masks(
+            weight_importance(criterion, criterion_context(network, images, labels)), fraction, "global"
+        )
         assert abs(sparse_cost(space, masks).params - whole // ratio) <= 1
         assert all(not (mask & ~before[name]).any() for name, mask in masks.items() if before)
         network, before = masked(network, masks), masks
@@ -64,7 +66,7 @@ def test_pruned_trained_and_pruned_again(criterion: CriterionName) -> None:
 
 def test_what_cannot_be_pruned() -> None:
     """26 biases, 8 numbers of the batch norm."""
-    space = subject_of(classifier(), torch.zeros(1, 1, 28, 28)).space
+    space = criterion_context(classifier(), torch.zeros(1, 1, 28, 28)).space
     with pytest.raises(ConfigError, match="cannot be pruned to 34 parameters: 34 are biases and norms"):
         kept_fraction_for(space, 34)
     assert kept_fraction_for(space, 10**9) == 1

@@ -323,8 +323,8 @@ def test_a_round_without_survivors_hands_on_the_network_as_it_is(
 ) -> None:
     search = stages.search
 
-    def barren_at_first(setting: stages.Setting, *arguments: Any) -> list[Candidate]:
-        return search(setting, *arguments) if setting.reference else []
+    def barren_at_first(context: stages.RoundContext, *arguments: Any) -> list[Candidate]:
+        return search(context, *arguments) if context.reference else []
 
     monkeypatch.setattr(stages, "search", barren_at_first)
     notes = Notes()
@@ -345,8 +345,8 @@ def test_the_baseline_teaches_in_every_round(tmp_path: Path, monkeypatch: pytest
     made: list[Retraining] = []
     retraining_of = stages.retraining_of
 
-    def recorded(setting: stages.Setting) -> Retraining:
-        made.append(retraining_of(setting))
+    def recorded(context: stages.RoundContext) -> Retraining:
+        made.append(retraining_of(context))
         return made[-1]
 
     monkeypatch.setattr(stages, "retraining_of", recorded)

@@ -18,10 +18,10 @@ from evoprune.errors import WorkerError
 from evoprune.scoring.candidate import Outcome
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.scorer import Problem
-from evoprune.workers import actor_pool as team
+from evoprune.workers import actor_pool
 from evoprune.workers.failures import TRIES
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import RayCrew, RayWorkers, SerialCrew, open_crew, score
+from evoprune.workers.workers import RayPool, RayWorkers, SerialPool, open_worker_pool, score
 from tests.scoring.problems import CPU, genomes, problem
 from tests.workers.poisoned import Poisoned
 
@@ -30,10 +30,10 @@ UNCONDITIONAL = Conditions(np.arange(IMAGES))
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[RayCrew]:
-    with open_crew(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as crew:
-        assert isinstance(crew, RayCrew)
-        yield crew
+def pool() -> Iterator[RayPool]:
+    with open_worker_pool(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as pool:
+        assert isinstance(pool, RayPool)
+        yield pool
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def untimed(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def expected(whole: Problem, asked: list[np.ndarray], *failed: int) -> list[Outcome]:
-    found = score(SerialCrew(CPU, 1).workers(whole), asked, UNCONDITIONAL)
+    found = score(SerialPool(CPU, 1).workers(whole), asked, UNCONDITIONAL)
     return [whole.failed(genome) if place in failed else found[place] for place, genome in enumerate(asked)]
 
 
@@ -60,13 +60,13 @@ def expected(whole: Problem, asked: list[np.ndarray], *failed: int) -> list[Outc
     ],
 )
 def test_a_candidate_that_does_harm_every_time(
-    deed: str, timeout_s: float | None, reason: str, crew: RayCrew, whole: Problem, tmp_path: Path
+    deed: str, timeout_s: float | None, reason: str, pool: RayPool, whole: Problem, tmp_path: Path
 ) -> None:
     asked = genomes(whole.space, 8)
     key = whole.space.key(asked[5])
     poisoned = Poisoned(whole, tmp_path / "log", {key: deed})
     notes: list[str] = []
-    workers = RayWorkers(crew.team, cast(Problem, poisoned), WorkersConfig(timeout_s=timeout_s), notes.append)
+    workers = RayWorkers(pool.actors, cast(Problem, poisoned), WorkersConfig(timeout_s=timeout_s), notes.append)
     found = score(workers, asked, UNCONDITIONAL)
     assert untimed(found) == untimed(expected(whole, asked, 5))
     assert found[5].score.failed
@@ -75,29 +75,29 @@ def test_a_candidate_that_does_harm_every_time(
     assert notes == [f"candidate {key} is set aside as failed after 3 tries ({reason})"]
 
 
-def test_among_several_in_one_call_only_the_culprit_is_set_aside(crew: RayCrew, whole: Problem, tmp_path: Path) -> None:
+def test_among_several_in_one_call_only_the_culprit_is_set_aside(pool: RayPool, whole: Problem, tmp_path: Path) -> None:
     """A hundred candidates go to the workers three at a time; the other two are scored."""
-    asked = genomes(whole.space, 50 * crew.team.size)
+    asked = genomes(whole.space, 50 * pool.actors.size)
     key = whole.space.key(asked[31])
     poisoned = Poisoned(whole, tmp_path / "log", {key: "die"})
-    found = score(RayWorkers(crew.team, cast(Problem, poisoned), crew.config), asked, UNCONDITIONAL)
+    found = score(RayWorkers(pool.actors, cast(Problem, poisoned), pool.config), asked, UNCONDITIONAL)
     assert untimed(found) == untimed(expected(whole, asked, 31))
     assert poisoned.tries(key) == TRIES
 
 
 @pytest.mark.parametrize("deed", ["die", "stop"])
-def test_harm_that_is_done_once_leaves_no_trace(deed: str, crew: RayCrew, whole: Problem, tmp_path: Path) -> None:
+def test_harm_that_is_done_once_leaves_no_trace(deed: str, pool: RayPool, whole: Problem, tmp_path: Path) -> None:
     asked = genomes(whole.space, 8)
     poisoned = Poisoned(whole, tmp_path / "log", {whole.space.key(asked[i]): deed for i in (0, 6)}, once=True)
-    workers = RayWorkers(crew.team, cast(Problem, poisoned), WorkersConfig(timeout_s=1.5))
+    workers = RayWorkers(pool.actors, cast(Problem, poisoned), WorkersConfig(timeout_s=1.5))
     assert untimed(score(workers, asked, UNCONDITIONAL)) == untimed(expected(whole, asked))
 
 
-def test_where_every_candidate_fails_it_is_none_of_theirs(crew: RayCrew, whole: Problem, tmp_path: Path) -> None:
+def test_where_every_candidate_fails_it_is_none_of_theirs(pool: RayPool, whole: Problem, tmp_path: Path) -> None:
     asked = genomes(whole.space, 4)
     deeds = {whole.space.key(genome): "divide_by_zero" for genome in asked}
     poisoned = cast(Problem, Poisoned(whole, tmp_path / "log", deeds))
-    for workers in (RayWorkers(crew.team, poisoned, crew.config), SerialCrew(CPU, 1).workers(poisoned)):
+    for workers in (RayWorkers(pool.actors, poisoned, pool.config), SerialPool(CPU, 1).workers(poisoned)):
         with pytest.raises(WorkerError, match=r"none of the first 3 candidates can be scored \(ZeroDivisionError"):
             score(workers, asked, UNCONDITIONAL)
 
@@ -105,13 +105,13 @@ def test_where_every_candidate_fails_it_is_none_of_theirs(crew: RayCrew, whole: 
 def test_without_a_cluster_exceptions_are_set_aside_as_well(whole: Problem, tmp_path: Path) -> None:
     asked = genomes(whole.space, 4)
     poisoned = Poisoned(whole, tmp_path / "log", {whole.space.key(asked[2]): "take_all_memory"})
-    found = score(SerialCrew(CPU, 1).workers(cast(Problem, poisoned)), asked, UNCONDITIONAL)
+    found = score(SerialPool(CPU, 1).workers(cast(Problem, poisoned)), asked, UNCONDITIONAL)
     assert untimed(found) == untimed(expected(whole, asked, 2))
 
 
-def test_retraining_that_hangs_every_time_ends_the_run(crew: RayCrew, whole: Problem) -> None:
+def test_retraining_that_hangs_every_time_ends_the_run(pool: RayPool, whole: Problem) -> None:
     split: Any = Split(Endless(whole.images.float()), whole.labels, torch.zeros(1), torch.ones(1))
-    workers = RayWorkers(crew.team, whole, WorkersConfig(epoch_timeout_s=1.0))
+    workers = RayWorkers(pool.actors, whole, WorkersConfig(epoch_timeout_s=1.0))
     with pytest.raises(WorkerError, match=r"retraining ends its worker 3 times in turn \(it took longer than 1 sec"):
         workers.retrain(
             genomes(whole.space, 1),
@@ -140,8 +140,8 @@ class Endless:
         return read
 
 
-def test_workers_that_never_come_up_end_the_run(crew: RayCrew, whole: Problem) -> None:
-    workers = RayWorkers(crew.team, cast(Problem, Broken()), crew.config)
+def test_workers_that_never_come_up_end_the_run(pool: RayPool, whole: Problem) -> None:
+    workers = RayWorkers(pool.actors, cast(Problem, Broken()), pool.config)
     with pytest.raises(WorkerError, match=r"workers end before they have come up \(RuntimeError: no such device\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
 
@@ -152,30 +152,30 @@ class Broken:
 
 
 def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
-    crew: RayCrew, whole: Problem, tmp_path: Path
+    pool: RayPool, whole: Problem, tmp_path: Path
 ) -> None:
     """More deaths in turn than may fail, in less time than a cluster takes to see that a machine has gone."""
     asked = genomes(whole.space, 2)
-    dying = Dying(whole, tmp_path / "deaths", team.STILLBORN + 2)
-    assert untimed(score(RayWorkers(crew.team, cast(Problem, dying), crew.config), asked, UNCONDITIONAL)) == untimed(
+    dying = Dying(whole, tmp_path / "deaths", actor_pool.STILLBORN + 2)
+    assert untimed(score(RayWorkers(pool.actors, cast(Problem, dying), pool.config), asked, UNCONDITIONAL)) == untimed(
         expected(whole, asked)
     )
-    assert len(dying.deaths.read_text()) >= team.STILLBORN + 2
+    assert len(dying.deaths.read_text()) >= actor_pool.STILLBORN + 2
 
 
 def test_workers_that_die_for_ever_before_they_come_up_end_the_run(
-    crew: RayCrew, whole: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: RayPool, whole: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(team, "GONE_SECONDS", 2.0)
-    workers = RayWorkers(crew.team, cast(Problem, Dying(whole, tmp_path / "deaths", 1000)), crew.config)
+    monkeypatch.setattr(actor_pool, "GONE_SECONDS", 2.0)
+    workers = RayWorkers(pool.actors, cast(Problem, Dying(whole, tmp_path / "deaths", 1000)), pool.config)
     with pytest.raises(WorkerError, match=r"workers end before they have come up \(its process or its machine ended\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
 
 
-def test_workers_whose_machines_lack_something_say_what(crew: RayCrew, whole: Problem) -> None:
-    remote = crew.team.ray.remote(Incomplete)
-    lacking = team.Team(crew.team.ray, remote.remote, lambda: 1, lambda note: None)
-    workers = RayWorkers(lacking, whole, crew.config)
+def test_workers_whose_machines_lack_something_say_what(pool: RayPool, whole: Problem) -> None:
+    remote = pool.actors.ray.remote(Incomplete)
+    lacking = actor_pool.ActorPool(pool.actors.ray, remote.remote, lambda: 1, lambda note: None)
+    workers = RayWorkers(lacking, whole, pool.config)
     with pytest.raises(WorkerError, match=r"have come up \(ModuleNotFoundError: No module named 'not_there'\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
 

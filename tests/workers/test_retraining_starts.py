@@ -28,7 +28,7 @@ from evoprune.surgery.weight_masks import masked
 from evoprune.training import fit as training
 from evoprune.training.fit import FitState, fit
 from evoprune.workers.retraining import Retrainer, Retraining
-from evoprune.workers.workers import SerialCrew
+from evoprune.workers.workers import SerialPool
 from tests import tiny_runs
 from tests.scoring.problems import CPU, digits
 
@@ -167,7 +167,7 @@ def test_the_schedule_that_each_start_goes_through(
     monkeypatch.setattr(training, "learning_rate_at", noted)
     settings = retraining(few, start, epochs, history[3 - epochs])
     own = dataclasses.replace(settings, config=settings.config.model_copy(update={"batch_size": 50}))
-    [state] = SerialCrew(CPU, 1).workers(problem).retrain([genome], [None], own, lambda *_: None)
+    [state] = SerialPool(CPU, 1).workers(problem).retrain([genome], [None], own, lambda *_: None)
     rewound = start.startswith("rewind")
     assert asked == [(step, 12 if rewound else 8, 0.05 if rewound else 0.01) for step in steps]
     assert state.epoch == (3 if rewound else 2)
@@ -190,8 +190,8 @@ def test_zeros_stay_where_single_weights_were_pruned(problem: Problem, few: Spli
     masks = weight_masks({name: weight.abs() for name, weight in scores.items()}, 0.5, "local")
     before = FitState.before(masked(problem.model, masks))
     pruning = dataclasses.replace(retraining(few, "keep"), zeros_stay=True)
-    [after] = SerialCrew(CPU, 1).workers(problem).retrain([whole], [before], pruning, lambda *_: None)
-    [free] = SerialCrew(CPU, 1).workers(problem).retrain([whole], [before], retraining(few, "keep"), lambda *_: None)
+    [after] = SerialPool(CPU, 1).workers(problem).retrain([whole], [before], pruning, lambda *_: None)
+    [free] = SerialPool(CPU, 1).workers(problem).retrain([whole], [before], retraining(few, "keep"), lambda *_: None)
     assert after.epoch == 2
     for name, mask in masks.items():
         assert torch.equal(after.weights[name] != 0, mask)

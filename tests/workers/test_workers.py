@@ -29,7 +29,7 @@ from evoprune.surgery.apply import mask
 from evoprune.training.fit import EpochReport, FitState, fit
 from evoprune.workers import cluster
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import RayCrew, RayWorkers, SerialCrew, how_many, open_crew, score
+from evoprune.workers.workers import RayPool, RayWorkers, SerialPool, how_many, open_worker_pool, score
 from tests.scoring.problems import CPU, digits, genomes
 
 GPU = torch.device("cuda")
@@ -49,7 +49,7 @@ def unused_port() -> int:
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_nobody_listens_at_the_address(scheme: str) -> None:
     address = f"{scheme}127.0.0.1:{unused_port()}"
-    with pytest.raises(WorkerError) as error, open_crew(WorkersConfig(address=address), CPU):
+    with pytest.raises(WorkerError) as error, open_worker_pool(WorkersConfig(address=address), CPU):
         pass
     assert str(error.value) == (
         f"workers.address: no Ray cluster answers at {address} (Connection refused); "
@@ -65,7 +65,7 @@ def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -
         server.listen()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(WorkerError, match=r"no Ray cluster answers at .* within 1 seconds"):  # noqa: SIM117
-            with open_crew(WorkersConfig(address=address), CPU):
+            with open_worker_pool(WorkersConfig(address=address), CPU):
                 pass
 
 
@@ -79,7 +79,7 @@ def test_an_end_that_is_asked_for_while_ray_starts(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with pytest.raises(Terminated), stoppable(), open_crew(WorkersConfig(), CPU):
+    with pytest.raises(Terminated), stoppable(), open_worker_pool(WorkersConfig(), CPU):
         pass
 
 
@@ -89,7 +89,7 @@ def test_where_ray_does_not_start_here_it_is_said(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(WorkerError) as error, open_crew(WorkersConfig(), CPU):
+    with pytest.raises(WorkerError) as error, open_worker_pool(WorkersConfig(), CPU):
         pass
     assert str(error.value) == (
         "workers.backend: Ray does not start on this machine (RuntimeError: Failed to start GCS.); see that there is "
@@ -180,20 +180,20 @@ def retraining() -> Retraining:
 
 @pytest.fixture(scope="module")
 def serial(posed: Problem) -> Any:
-    return SerialCrew(CPU, threads=1).workers(posed)
+    return SerialPool(CPU, threads=1).workers(posed)
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[RayCrew]:
+def pool() -> Iterator[RayPool]:
     """The one start of Ray in this module."""
-    with open_crew(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as crew:
-        assert isinstance(crew, RayCrew)
-        yield crew
+    with open_worker_pool(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as pool:
+        assert isinstance(pool, RayPool)
+        yield pool
 
 
 @pytest.fixture(scope="module")
-def ray_workers(crew: RayCrew, posed: Problem) -> Any:
-    return crew.workers(posed)
+def ray_workers(pool: RayPool, posed: Problem) -> Any:
+    return pool.workers(posed)
 
 
 def untimed(outcomes: list[Outcome]) -> list[Outcome]:
@@ -303,8 +303,8 @@ def test_a_mistake_of_the_users_comes_through_as_itself(
 
 def process_of(workers: RayWorkers, place: int) -> int:
     """The process of an actor."""
-    team = workers._team
-    pid: int = team.ray.get(team.actors[place].__ray_call__.remote(lambda _: os.getpid()))
+    actors = workers._actor_pool
+    pid: int = actors.ray.get(actors.actors[place].__ray_call__.remote(lambda _: os.getpid()))
     return pid
 
 
@@ -328,29 +328,29 @@ def test_killed_actors_make_no_difference(
     assert len(set(killed)) == min(2, ray_workers.count)
 
 
-def test_another_problem_replaces_the_one_that_was_held(crew: RayCrew, posed: Problem, ray_workers: RayWorkers) -> None:
+def test_another_problem_replaces_the_one_that_was_held(pool: RayPool, posed: Problem, ray_workers: RayWorkers) -> None:
     """What actors hold goes by the problem that is sent along, not by the first one."""
     strict = dataclasses.replace(posed, allowed_errors=0)
     asked = genomes(posed.space, 4)
-    other = RayWorkers(crew.team, strict, crew.config)
+    other = RayWorkers(pool.actors, strict, pool.config)
     before, changed, after = (
         score(workers, asked, UNCONDITIONAL, nothing) for workers in (ray_workers, other, ray_workers)
     )
     assert untimed(before) == untimed(after)
-    assert untimed(changed) == untimed(score(SerialCrew(CPU, 1).workers(strict), asked, UNCONDITIONAL, nothing))
+    assert untimed(changed) == untimed(score(SerialPool(CPU, 1).workers(strict), asked, UNCONDITIONAL, nothing))
     assert {outcome.score.feasible for outcome in changed} == {False}
 
 
-def test_count_beyond_the_cluster(crew: RayCrew) -> None:
+def test_count_beyond_the_cluster(pool: RayPool) -> None:
     with pytest.raises(WorkerError, match=r"workers\.count must be at most \d+ .* not 1000; lower it"):  # noqa: SIM117
-        with open_crew(WorkersConfig(count=1000), CPU):
+        with open_worker_pool(WorkersConfig(count=1000), CPU):
             pass
 
 
 def test_serial_leaves_threads_as_they_were(posed: Problem) -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
-    workers = SerialCrew(CPU, threads=before + 1).workers(posed)
+    workers = SerialPool(CPU, threads=before + 1).workers(posed)
     score(workers, genomes(posed.space, 2), UNCONDITIONAL, lambda done: seen.append(torch.get_num_threads()))
     assert seen == [before + 1, before + 1]
     assert torch.get_num_threads() == before

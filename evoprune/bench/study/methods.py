@@ -12,12 +12,12 @@ from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.torch_pruning_choices import IMPORTANCES, torch_pruning_genome
 from evoprune.config.schedules import Schedule
 from evoprune.config.schema import Algorithm, Config, CriterionName, RetrainStart, Scope, SearchConfig
-from evoprune.criteria.importance import Subject
+from evoprune.criteria.importance import CriterionContext
 from evoprune.criteria.preferences import preferences_of
 from evoprune.criteria.registry import CRITERIA, map_importance
 from evoprune.data.load import Data
 from evoprune.errors import ConfigError
-from evoprune.pipeline.stages import SEARCH_SEED, subject_of
+from evoprune.pipeline.stages import SEARCH_SEED, criterion_context
 from evoprune.progress import Progress
 from evoprune.scoring.batching import gram_bytes
 from evoprune.scoring.candidate import Candidate
@@ -213,10 +213,10 @@ def _choice(bench: Bench, method: Method, seed: int) -> tuple[tuple[Genome, ...]
             raise AssertionError(f"{method.name} is trained while it chooses: see study_starts")
 
 
-def subject_in(bench: Bench, seed: int) -> Subject:
+def subject_in(bench: Bench, seed: int) -> CriterionContext:
     """What criteria look at, with a seed of the study's."""
     most_gram_bytes = gram_bytes(bench.config.workers)
-    return subject_of(bench.problem, bench.workers, bench.data.calibration, seed, bench.device, most_gram_bytes)
+    return criterion_context(bench.problem, bench.workers, bench.data.calibration, seed, bench.device, most_gram_bytes)
 
 
 def even_widths(problem: Problem, target: float) -> Genome:

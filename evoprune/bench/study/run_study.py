@@ -29,7 +29,7 @@ from evoprune.surgery.apply import compact
 from evoprune.training.fit import Evaluation, FitState, evaluate, fit, resolve_device
 from evoprune.training.threads import torch_threads
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import Crew, open_crew, score
+from evoprune.workers.workers import WorkerPool, open_worker_pool, score
 
 
 def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame:
@@ -50,8 +50,8 @@ def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame
                 continue
             config = _under(plain, compensation)
             progress.stage("study", f"{network}, compensation {compensation}")
-            with open_crew(config.workers, resolve_device(config.device)) as crew:
-                here = _opened(study, network, config, crew, tables, progress)
+            with open_worker_pool(config.workers, resolve_device(config.device)) as pool:
+                here = _opened(study, network, config, pool, tables, progress)
                 for seed in seeds:
                     for method in methods:
                         _begin(here, method, seed)
@@ -86,9 +86,11 @@ def _under(config: Config, compensation: str) -> Config:
     )
 
 
-def _opened(study: StudyConfig, network: str, config: Config, crew: Crew, tables: Tables, progress: Progress) -> _Here:
+def _opened(
+    study: StudyConfig, network: str, config: Config, pool: WorkerPool, tables: Tables, progress: Progress
+) -> _Here:
     problem, data, device = pose(config), load_data(config.data, config.seed), resolve_device(config.device)
-    workers = crew.workers(problem)
+    workers = pool.workers(problem)
     baseline_mcr = evaluate(problem.model, data.test, device).mcr
     problem.model.cpu()
     searches = {

@@ -31,7 +31,7 @@ from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.weight_masks import WeightMasks, masked, sparse_cost
 from evoprune.training.fit import FitState
 from evoprune.workers.retraining import Retrainer, Retraining
-from evoprune.workers.workers import SerialCrew, score
+from evoprune.workers.workers import SerialPool, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ def _stepped(bench: Bench, method: Method, steps: int, seed: int) -> list[Start]
 
 def _pruned(bench: Bench, method: Method, genome: Genome, posed: Problem, target: float, seed: int) -> Start:
     """The network of the genome, posed as a problem of its own, brought to a cost by its own ranking."""
-    local = SerialCrew(bench.device, bench.config.workers.threads).workers(posed)
+    local = SerialPool(bench.device, bench.config.workers.threads).workers(posed)
     subject = subject_in(replace(bench, problem=posed, workers=local), seed)
     values = map_importance(cast(CriterionName, method.by), subject)
     smaller = ranked_genome(posed.space, values, target, method.scope, posed.cost_of)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoprune.criteria.importance import Subject
+from evoprune.criteria.importance import CriterionContext
 from evoprune.discovery.discover import search_space
 from evoprune.scoring.losses import Examples, loss_of
 from evoprune.scoring.scorer import Problem
@@ -16,14 +16,14 @@ from evoprune.space.plan import Genome
 CPU = torch.device("cpu")
 
 
-def subject_of(
+def criterion_context(
     model: nn.Module,
     images: Tensor,
     labels: Tensor | None = None,
     feature_maps: bool = True,
     kernels: bool = False,
     strides: bool = False,
-) -> Subject:
+) -> CriterionContext:
     """Labels are 0 by default."""
     space = search_space(model, images[:1], feature_maps=feature_maps, kernels=kernels, strides=strides)
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
@@ -32,7 +32,7 @@ def subject_of(
     def losses(genomes: Sequence[Genome]) -> list[float]:
         return [loss_of(problem, genome, Examples(images, labels), CPU) for genome in genomes]
 
-    return Subject(model.eval(), space, images, labels, np.random.default_rng(0), losses, CPU)
+    return CriterionContext(model.eval(), space, images, labels, np.random.default_rng(0), losses, CPU)
 
 
 def linear(rows: Any, bias: bool = False) -> nn.Linear:

@@ -12,7 +12,7 @@ from evoprune.space.plan import Genome
 
 
 @dataclass(frozen=True, eq=False)
-class Litters:
+class PreSelection:
     """Children of other widths, for a target the one of a litter that the surrogate says; and children of other maps.
 
     of_widths, of_maps: who breeds them. share_of_maps: the share of the latter, of whom the surrogate knows nothing.
