@@ -36,7 +36,7 @@ def image_folder(root: Path | None, image_size: int | None, memory_limit_bytes: 
         )
     train_files, test_files = _files(train_folder, classes), _files(test_folder, classes)
     shape = _common_shape([path for path, _ in (*train_files, *test_files)], image_size)
-    train, test = (_labelled(files, shape, memory_limit_bytes) for files in (train_files, test_files))
+    train, test = (_labelled(root, files, shape, memory_limit_bytes) for files in (train_files, test_files))
     return RawData(train, test, len(classes))
 
 
@@ -81,9 +81,11 @@ def _common_shape(paths: list[Path], image_size: int | None) -> tuple[int, int, 
     return (1 if grey else 3), height, width
 
 
-def _labelled(files: list[tuple[Path, int]], shape: tuple[int, int, int], memory_limit_bytes: int) -> LabelledImages:
+def _labelled(
+    root: Path, files: list[tuple[Path, int]], shape: tuple[int, int, int], memory_limit_bytes: int
+) -> LabelledImages:
     paths, labels = zip(*files, strict=True)
-    images: Images = ImageFiles(paths, shape)
+    images: Images = ImageFiles(root, paths, shape)
     if len(paths) * math.prod(shape) <= memory_limit_bytes:
         images = ImageArray(images.read(torch.arange(len(paths))))
     return LabelledImages(images, np.array(labels, np.int64))

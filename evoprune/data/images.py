@@ -1,5 +1,7 @@
 """Where images are kept: in memory, or in files that are read as they are asked for."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -31,6 +33,9 @@ class Images(Protocol):
     def select(self, indices: Tensor) -> Self:
         """The images at int64 (n,), in this order, without the others."""
 
+    def identity(self) -> Iterator[bytes]:
+        """Bytes that differ if the images, their order or their type differ, in pieces of bounded size."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageArray:
@@ -52,11 +57,15 @@ class ImageArray:
     def select(self, indices: Tensor) -> "ImageArray":
         return ImageArray(self.pixels[indices])
 
+    def identity(self) -> Iterator[bytes]:
+        return tensor_identity(self.pixels)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Image files, brought to one shape (c, h, w) as they are read."""
+    """Image files below `root`, brought to one shape (c, h, w) as they are read."""
 
+    root: Path
     paths: tuple[Path, ...]
     shape: tuple[int, int, int]
 
@@ -70,7 +79,25 @@ class ImageFiles:
         return pixels
 
     def select(self, indices: Tensor) -> "ImageFiles":
-        return ImageFiles(tuple(self.paths[index] for index in indices.tolist()), self.shape)
+        return ImageFiles(self.root, tuple(self.paths[index] for index in indices.tolist()), self.shape)
+
+    def identity(self) -> Iterator[bytes]:
+        """Each file by its name below `root`, its size in bytes and its time of change, without reading it."""
+        yield f"files {self.shape}".encode()
+        for path in self.paths:
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise damaged_image(path, error) from error
+            name = os.fsencode(path.relative_to(self.root))
+            yield b"%d %s %d %d\n" % (len(name), name, found.st_size, found.st_mtime_ns)
+
+
+def tensor_identity(tensor: Tensor) -> Iterator[bytes]:
+    """The tensor's type and shape, then its elements in row-major order, 1,000 rows a piece."""
+    yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+    for rows in tensor.split(_CHUNK):
+        yield rows.cpu().numpy().tobytes()
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:

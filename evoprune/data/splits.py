@@ -1,5 +1,6 @@
 """The splits of a data set: disjoint, seeded, and balanced over the classes."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evoprune.data.images import Images, as_float
+from evoprune.data.images import Images, as_float, tensor_identity
 
 Indices = NDArray[np.int64]
 
@@ -36,6 +37,25 @@ class Split:
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All images and labels, as of `batch`."""
         return self.batch(torch.arange(len(self)))
+
+    def fingerprint(self) -> str:
+        """A hash of the images, labels and normalisation: equal if and only if all of them and their order are equal.
+
+        Images in memory count with every pixel; image files with name, size and time of change, so none is read.
+
+        Returns:
+            SHA-256 as 64 hexadecimal digits.
+
+        Raises:
+            DataError: if an image file is missing.
+        """
+        digest = hashlib.sha256()
+        for piece in self.images.identity():
+            digest.update(piece)
+        for tensor in (self.labels, self.mean, self.std):
+            for piece in tensor_identity(tensor):
+                digest.update(piece)
+        return digest.hexdigest()
 
 
 def stratified_split(labels: Indices, size: int, rng: np.random.Generator) -> tuple[Indices, Indices]:
