@@ -1,4 +1,4 @@
-"""Every code block of the READMEs runs, in a copy of the checkout, block after block.
+"""Every code block of the READMEs runs in a copy of the checkout, one block after the other.
 
 The commands and programs are the README's own. What is shorter than in the README is named here: the experiments that
 it runs are small ones of the same name (SMALL), and STAND_INS says what runs in the place of what, and why.
@@ -26,6 +26,7 @@ from evoprune.data.load import load_data
 from evoprune.networks.zoo import build_network
 
 CHECKOUT = Path(__file__).parent.parent
+READMES = ("README.md", "experiments/README.md", "results/README.md")
 
 NETWORK = "4C3-MP4-10"
 
@@ -51,7 +52,7 @@ STAND_INS = {
     "evoprune inspect torchvision:resnet18": "evoprune inspect resnet20 --images 1x28x28 --classes 10",
     # minutes of measuring that nothing here depends on
     "bench inference results/quickstart": "bench inference results/quickstart --seconds 0.001 --threads 1",
-    # a cluster of one's own would outlive the test; tests/fitness/test_workers.py starts workers on Ray
+    # a cluster of one's own would outlive the test; tests/workers/test_workers.py starts workers on Ray
     "ray start --head": "ray start --help",
     "--set workers.address=auto": "--set workers.backend=serial",
     # two runs are a sweep
@@ -143,12 +144,33 @@ def test_readme(copy: Path) -> None:
     assert len(list((copy / "results" / "quickstart" / "candidates").iterdir())) == 31  # resumed up to generation 30
 
 
+def test_experiments_readme(copy: Path, tiny_run: ep.Run) -> None:
+    shutil.copytree(tiny_run.root, copy / "results" / "quickstart")
+    run_blocks(CHECKOUT / "experiments" / "README.md")
+    assert (copy / "results" / "front.pdf").is_file()
+    assert len(list((copy / "results" / "quickstart-sweep").glob("*/survivors.parquet"))) == 2
+
+
 def test_results_readme(copy: Path, tiny_run: ep.Run) -> None:
     shutil.copytree(tiny_run.root, copy / "results" / "quickstart")
     run_blocks(CHECKOUT / "results" / "README.md")
 
 
 def test_every_stand_in_stands_for_something() -> None:
-    text = "".join((CHECKOUT / name).read_text() for name in ("README.md", "results/README.md"))
+    text = "".join((CHECKOUT / name).read_text() for name in READMES)
     assert [original for original in STAND_INS if original not in text] == []
     assert np.isin(["sh", "python"], [language for language, _ in blocks(CHECKOUT / "README.md")]).all()
+
+
+LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([\w-]*))?\)")
+
+
+@pytest.mark.parametrize("page", [*READMES, "results/STUDIES.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """Files exist, and a fragment is the heading of one of the page's sections, as GitHub names them."""
+    for name, fragment in LINK.findall((CHECKOUT / page).read_text()):
+        target = (CHECKOUT / page).parent / name if name else CHECKOUT / page
+        assert target.is_file(), f"{page}: {name}"
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if fragment else []
+        anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not fragment or fragment in anchors, f"{page}: #{fragment} of {anchors}"
