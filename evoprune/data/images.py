@@ -15,7 +15,7 @@ from evoprune.errors import DataError
 from evoprune.networks.plugin import describe
 
 _CHUNK = 1000
-_FILES_FOR_STATISTICS = 5000
+_FILES_TO_INSPECT = 5000
 
 
 class Images(Protocol):
@@ -127,23 +127,29 @@ def as_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
+def chunks_to_inspect(images: Images) -> tuple[Tensor, ...]:
+    """The positions of all images, int64 (n,), at most 1,000 a piece; of more than 5,000 files, 5,000 evenly spaced."""
+    chosen = torch.arange(len(images))
+    if isinstance(images, ImageFiles) and len(images) > _FILES_TO_INSPECT:
+        chosen = torch.linspace(0, len(images) - 1, _FILES_TO_INSPECT).long()
+    return chosen.split(_CHUNK) if len(chosen) else ()
+
+
 def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every channel over all pixels, float32 (c,) each, of `as_float` images.
 
     Of images in files, 5,000 evenly spaced ones stand for all. A channel that never changes has deviation 1.
     """
-    chosen = torch.arange(len(images))
-    if isinstance(images, ImageFiles) and len(images) > _FILES_FOR_STATISTICS:
-        chosen = torch.linspace(0, len(images) - 1, _FILES_FOR_STATISTICS).long()
+    chunks = chunks_to_inspect(images)
     # Sums are taken of the differences to one pixel: of a channel that never changes they are exactly 0.
-    shift = as_float(images.read(chosen[:1]))[:, :, :1, :1]  # (1, c, 1, 1)
+    shift = as_float(images.read(chunks[0][:1]))[:, :, :1, :1]  # (1, c, 1, 1)
     sums, squares = torch.zeros(2, images.shape[0], dtype=torch.float64)
-    for chunk in chosen.split(_CHUNK):
+    for chunk in chunks:
         pixels = as_float(images.read(chunk)) - shift  # (b, c, h, w)
         sums += pixels.sum(dim=(0, 2, 3), dtype=torch.float64)
         squares += pixels.square().sum(dim=(0, 2, 3), dtype=torch.float64)
     _, height, width = images.shape
-    count = len(chosen) * height * width
+    count = sum(map(len, chunks)) * height * width
     mean = shift.flatten() + sums / count
     std = (squares / count - (sums / count).square()).clamp(min=0).sqrt()
     std = torch.where(std > 0, std, 1)
