@@ -1,19 +1,25 @@
-# quickstart: from nothing to a pruned network.  test: the tests.  check: style and types.
-# audit: known holes in what is installed.
+# quickstart: from nothing to a pruned network.  check: style and types.
+# test: the tests, without the slow ones.  test-all: all of them.
+# audit: known vulnerabilities in the installed packages.
 # results/NAME.csv: runs experiments/NAME.yaml and writes its survivors' table; results/NAME_front.png: its picture.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Tests compute on one thread each, so one process a core; a file's tests stay together and share what they set up.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: quickstart test check audit clean
+.PHONY: quickstart test test-all check audit clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/evoprune run experiments/quickstart.yaml --overwrite
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-all: $(VENV)/.installed-dev
+	$(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
