@@ -1,12 +1,43 @@
-"""The mistakes that evoprune names to its user.
+"""The errors that evoprune reports to its user, and the form of every text that it shows.
 
-A `UserError`'s message is one line: the place, the value and the remedy. The command line prints it
-and leaves with exit status 2; nothing else does.
+The message of a `UserError` is one line: the place, the value and the remedy. The command line prints it and exits
+with status 2; no other exception does.
 """
+
+import re
+
+_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:@/?#]*):(?!\d+(?:/|$))[^\s]*@")
+_NAMELESS_TOKEN = re.compile(r"(https?://)[^\s:@/?#]+@")
+_QUERY = re.compile(r"(\w[\w+.-]*://[^\s?]*\?)([^\s'\"`]+)")
+_PARAMETER = re.compile(r"([^=&;]*=)?[^&;]+")
+
+
+def masked(text: str) -> str:
+    """The text with the secrets of the URLs in it replaced by `***`.
+
+    Secrets are the password (`sftp://me:***@host`), the user name of an http URL without a password, and every value
+    in a query (`?token=***&X-Amz-Signature=***`), whatever its name.
+    """
+    text = _PASSWORD.sub(r"\1:***@", text)
+    text = _NAMELESS_TOKEN.sub(r"\1***@", text)
+    return _QUERY.sub(lambda found: found[1] + _PARAMETER.sub(r"\1***", found[2]), text)
+
+
+def printable(text: str) -> str:
+    """The text in one line that no terminal acts on: control characters and line ends become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """How a value from outside (a URL, a path, a message of a library) is shown: `masked` and `printable`."""
+    return printable(masked(str(value)))
 
 
 class UserError(ValueError):
-    """A mistake of the user's: one line that names the place, the value and the remedy."""
+    """A mistake of the user's: one line that names the place, the value and the remedy. Shown as `shown` has it."""
+
+    def __init__(self, message: str):
+        super().__init__(shown(message))
 
 
 class ConfigError(UserError):
@@ -43,6 +74,9 @@ class TrainingError(UserError):
 
 class Interrupted(Exception):
     """The user interrupted a run, and what was in flight has been written: it can be resumed."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(shown(message))
 
 
 def first_line(error: BaseException) -> str:

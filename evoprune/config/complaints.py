@@ -26,11 +26,6 @@ def unknown_key(place: str, keys: dict[str, FieldInfo]) -> str:
     return f"{place} is no key; the nearest is {_nearest_key(place, keys)}"
 
 
-def printable(text: str) -> str:
-    """The text in one line: control characters and unusual spaces are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def complaints(
     error: ValidationError,
     data: Mapping[str, Any],

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from evoprune.config.complaints import complaints, known_keys, printable, unknown_key
+from evoprune.config.complaints import complaints, known_keys, unknown_key
 from evoprune.config.schedules import kept_fractions
 from evoprune.config.schema import Config, SearchConfig
 from evoprune.config.strict_yaml import read_yaml
@@ -58,7 +58,7 @@ def validated(
         found += complaints(error, merged, keys, lambda place: _source_of(place, overrides, source))
     if found:
         others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise ConfigError(printable(found[0]) + others)
+        raise ConfigError(found[0] + others)
     return valid
 
 

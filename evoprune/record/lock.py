@@ -7,8 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from evoprune.config.complaints import printable
-from evoprune.errors import RunFolderError
+from evoprune.errors import RunFolderError, printable
 from evoprune.record.folder import RunFolder
 
 _HELD_BY_ANOTHER = (errno.EAGAIN, errno.EACCES)
