@@ -18,7 +18,7 @@ from evoprune.bench.layer_speeds import LayerSpeed, layer_speeds
 from evoprune.bench.timing import Timing, cores, timings
 from evoprune.errors import RunFolderError
 from evoprune.record.csv_tables import read_csv, write_csv
-from evoprune.record.folder import environment
+from evoprune.record.environment import environment
 from evoprune.record.runs import Run, load_run
 from evoprune.surgery.export_formats import INPUT, needed, onnx_model, onnx_session
 from evoprune.surgery.lowering.lower import Lowered, lower_compacted

@@ -116,10 +116,10 @@ def evolve(
     check_tensorboard(config)
     computing = resolve_device(device)
     shown = progress or SilentProgress()
-    with open_worker_pool(config.workers, computing, shown.note) as pool, locked(folder, shown.note):
-        go_on_in(folder, config)
-        with with_scalars(shown, config, folder) as told:
-            context = RoundContext(config, folder, data, network, plan, computing, told)
+    with open_worker_pool(config.workers, computing, shown.note) as pool, locked(folder) as held:
+        go_on_in(held, config)
+        with with_scalars(shown, config, held) as told:
+            context = RoundContext(config, held, data, network, plan, computing, told)
             carry_out(context, FitState.before(model).weights, pool)
     run = Run(folder.root, network=copy.deepcopy(model))
     report(run, shown)

@@ -15,6 +15,7 @@ from evoprune.discovery.proof import relative_difference
 from evoprune.errors import ExportError, RunFolderError, first_line
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.files import write_bytes, write_tensors
+from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run, load_run
 from evoprune.scoring.scorer import wrong
 from evoprune.surgery import export_formats as export
@@ -65,20 +66,20 @@ def export_run(
         raise RunFolderError(f"{path} has no survivors to export; finish the run, or raise search.tolerance")
     for package in ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ():
         export.needed(package)
-    folder = Path(out) if out is not None else run.root / "export"
+    place = RunFolder(run.root).exported if out is None else Path(out).joinpath
     refuse_untrusted(run.config, run.root / "config.yaml", ("workers.address",))
     data = load_data(run.config.data, run.config.seed)
     rows: list[ExportRow] = []
     failures: list[str] = []
     for key in run.survivors["key"]:
         try:
-            for row in _export_survivor(run, key, data, folder, formats, opset, int8):
+            for row in _export_survivor(run, key, data, place, formats, opset, int8):
                 rows.append(row)
                 report(_line(row))
         except ExportError as error:
             failures.append(f"{key}: {error}")
         if rows:
-            write_csv(folder / TABLE, [asdict(row) for row in rows])
+            write_csv(place(TABLE), [asdict(row) for row in rows])
     if failures:
         raise ExportError(
             f"{len(failures)} of {len(run.survivors)} survivors could not be exported: " + "; ".join(failures)
@@ -87,29 +88,39 @@ def export_run(
 
 
 def _export_survivor(
-    run: Run, key: str, data: Data, folder: Path, formats: Collection[str], opset: int | None, int8: bool
+    run: Run,
+    key: str,
+    data: Data,
+    place: Callable[[str], Path],
+    formats: Collection[str],
+    opset: int | None,
+    int8: bool,
 ) -> Iterator[ExportRow]:
-    """Writes one survivor's files, one after the other. Raises ExportError that names the part that is in the way."""
+    """Writes one survivor's files, one after the other; `place` gives the path of a file by its name.
+
+    Raises ExportError that names the part that is in the way.
+    """
     small, masks = run.load_survivor(key), run.survivor_masks(key)
     images, _ = data.validation.tensors()
     example = images[:2].clone()
     expected = _outputs(small, images)
     lowered = lower_compacted(small, images[:1], masks)
     check = partial(_row, key, expected, data)
-    write_tensors(folder / f"{key}.safetensors", small.state_dict(), {})
-    yield _same(check("safetensors", folder / f"{key}.safetensors", small, ""))
+    path = place(f"{key}.safetensors")
+    write_tensors(path, small.state_dict(), {})
+    yield _same(check("safetensors", path, small, ""))
     if "torch" in formats:
-        path = folder / f"{key}.pt2"
+        path = place(f"{key}.pt2")
         write_bytes(path, _naming_the_part(lambda: export.exported_program(lowered.network, example), small, example))
         yield _same(check("torch", path, torch.export.load(path).module(), lowered.forms))
     if "onnx" in formats:
-        path = folder / f"{key}.onnx"
+        path = place(f"{key}.onnx")
         model, forms = _naming_the_part(lambda: _fastest_onnx(lowered, small, example, opset), small, example)
         write_bytes(path, model)
         yield _same(check("onnx", path, export.onnx_session(model), forms))
         if int8:
             calibration, _ = data.calibration.tensors()
-            small_path, model = folder / f"{key}.int8.onnx", export.quantized(model, calibration)
+            small_path, model = place(f"{key}.int8.onnx"), export.quantized(model, calibration)
             write_bytes(small_path, model)
             yield check("onnx int8", small_path, export.onnx_session(model), forms)
 

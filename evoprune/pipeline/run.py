@@ -22,6 +22,7 @@ from evoprune.progress import Progress, SilentProgress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import clear, create, drop_survivors
 from evoprune.record.lock import locked
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run, flat_config, load_run
@@ -96,7 +97,7 @@ def resume(
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
     if generation is not None and out is not None:
-        folder = _branch(folder, RunFolder(local_path(out)), generation, progress or SilentProgress())
+        folder = _branch(folder, RunFolder(local_path(out)), generation)
     elif folder.survivors_table.is_file() and _results_of(before) == _results_of(config):
         return load_run(folder.root)
     return _proceed(config, folder, progress or SilentProgress(), fresh=False)
@@ -165,7 +166,7 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool,
     """
     check_tensorboard(config)
     if folder.holds_run():  # whoever works on it is told of at once, not after the cluster has been started
-        with locked(folder, progress.note):
+        with locked(folder):
             pass
     device = resolve_device(config.device)
     rounds = round_configs(config)
@@ -179,12 +180,12 @@ def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool,
     # later rounds search smaller networks, but what their sections ask for is checked before anything is written
     space, *_ = [discover(network, _probe_image(data.image_shape), settings.space) for settings in rounds]
     opened = open_worker_pool(config.workers, device, progress.note) if pool is None else nullcontext(pool)
-    with opened as pool, locked(folder, progress.note):
-        if fresh and folder.holds_run():
-            folder.clear()
-        go_on_in(folder, config)
-        with with_scalars(progress, config, folder) as told:
-            carry_out(stages.RoundContext(config, folder, data, network, space, device, told), weights, pool)
+    with opened as pool, locked(folder) as held:
+        if fresh and held.holds_run():
+            clear(held)
+        go_on_in(held, config)
+        with with_scalars(progress, config, held) as told:
+            carry_out(stages.RoundContext(config, held, data, network, space, device, told), weights, pool)
     finished = load_run(folder.root)
     report(finished, progress)
     progress.stage("done", str(folder.root))
@@ -288,9 +289,9 @@ def go_on_in(folder: RunFolder, config: Config) -> None:
         stored = load_config(folder.config)
         _check_changes(folder, config)
         if _retraining_of(stored) != _retraining_of(config):
-            folder.drop_survivors()
+            drop_survivors(folder)
         files.remove([folder.survivors_table])
-    folder.create()
+    create(folder)
     files.write_text(folder.config, dump_config(config))
 
 
@@ -341,7 +342,7 @@ def _check_same_search(stored: Config, config: Config) -> None:
             )
 
 
-def _branch(source: RunFolder, target: RunFolder, generation: int, progress: Progress) -> RunFolder:
+def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
     """A new run folder that stands where another one stood after a generation."""
     if target.holds_run():
         raise RunFolderError(f"{target.root} holds a run; choose another folder with --out")
@@ -351,11 +352,11 @@ def _branch(source: RunFolder, target: RunFolder, generation: int, progress: Pro
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
     copied += [path for path in (source.latency, source.rewind) if path.is_file()]
-    with locked(target, progress.note):
-        target.create()
-        files.write_text(target.config, dump_config(config))  # first: half a branch is a run, too, that goes on
+    with locked(target) as held:
+        create(held)
+        files.write_text(held.config, dump_config(config))  # first: half a branch is a run, too, that goes on
         for path in (*copied, source.baseline, source.space, source.execution):
-            files.write_bytes(target.root / path.relative_to(source.root), files.read_bytes(path))
+            files.write_bytes(held.same_place(path, source), files.read_bytes(path))
     return target
 
 

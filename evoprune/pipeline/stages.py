@@ -23,7 +23,9 @@ from evoprune.networks.weights import load_weights
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.checkpoint import Snapshot, drop_after, newest_state, write_snapshot
-from evoprune.record.folder import RunFolder, environment
+from evoprune.record.environment import environment
+from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import drop_survivors
 from evoprune.record.interrupts import uninterrupted
 from evoprune.record.layer_tables import layers_frame, write_layers
 from evoprune.record.loop_state import loop_from_json, loop_to_json
@@ -264,7 +266,7 @@ def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
 def retrain(context: RoundContext, workers: Workers, survivors: Sequence[Candidate]) -> dict[str, Mapping[str, Tensor]]:
     """Retrains the survivors that are not retrained yet. Returns every one's weights by key."""
     config, folder, data = context.config, context.folder, context.data
-    folder.drop_survivors(keep={survivor.key for survivor in survivors})
+    drop_survivors(folder, keep={survivor.key for survivor in survivors})
     left = [survivor for survivor in survivors if not _is_retrained(context, survivor)]
     if left:
         context.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")

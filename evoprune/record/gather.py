@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from evoprune.config.schema import Config
 from evoprune.errors import RunFolderError
 from evoprune.record.folder import RunFolder
-from evoprune.record.runs import Run, flat_config
+from evoprune.record.runs import Run, flat_config, load_run
 from evoprune.record.tables import CANDIDATE_DTYPES, empty, read_candidates, survivors_frame
 
 
@@ -48,7 +48,7 @@ def runs_at(paths: Sequence[Path]) -> list[Run]:
     """The runs that folders hold or have below them, in order, each once. Raises RunFolderError where one has none."""
     runs: dict[Path, Run] = {}
     for path in paths:
-        found = [Run(path)] if RunFolder(path).holds_run() else runs_below(path)
+        found = [load_run(path)] if RunFolder(path).holds_run() else runs_below(path)
         if not found:
             raise RunFolderError(f"{path} holds no run, nor does a folder below it; give one that `evoprune run` made")
         runs |= {run.root.resolve(): run for run in found}
@@ -61,7 +61,7 @@ def runs_below(path: Path) -> list[Run]:
         raise RunFolderError(f"{path} is no folder; give one with run folders below it")
     roots = sorted(config.parent for config in path.rglob(RunFolder(path).config.name))
     folders = [folder for root in roots if (folder := RunFolder(root)).holds_run() and not folder.round_of()]
-    return [Run(folder.root) for folder in folders]
+    return [load_run(folder.root) for folder in folders]
 
 
 def _beside_config(

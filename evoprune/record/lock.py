@@ -1,56 +1,119 @@
-"""One process at a time on a run folder."""
+"""One process at a time on a run folder.
+
+`fcntl.flock` and not the package filelock: that one empties the lock file when it opens it, which loses the holder's
+name, and its releases before 3.20.1 do so through a link, too.
+"""
 
 import errno
-import fcntl
+import logging
 import os
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from evoprune.errors import RunFolderError, printable
 from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import refuse_strangers
 
+try:
+    import fcntl
+except ImportError:  # Windows: as on a disk without locks, a second process is found by the file's content alone
+    fcntl = None  # type: ignore[assignment]
+
+_log = logging.getLogger(__name__)
 _HELD_BY_ANOTHER = (errno.EAGAIN, errno.EACCES)
-_LONGEST_NAME = 300
+_LONGEST_CONTENT = 300
 
 
 @contextmanager
-def locked(folder: RunFolder, note: Callable[[str], None]) -> Iterator[None]:
-    """Holds the folder's lock file, which is made where it is missing, folder included, and stays.
+def locked(folder: RunFolder) -> Iterator[RunFolder]:
+    """Holds the folder's lock file, which is made if it is missing, folder included, and stays.
 
-    The system lets go of the lock when the process ends, however it ends. Where the disk knows no locks, `note` is
-    told, and nothing is held.
-    Raises RunFolderError where another process holds it, the file cannot be made, or the folder has somebody else's.
+    The system releases the lock when the process ends, however it ends. On a disk without locks, a warning is logged,
+    and a second process is noticed by the content of the file alone.
+
+    Yields:
+        The folder to write to: it gives no path any more once the lock file was removed or replaced, so that two
+        processes never write to one run.
+
+    Raises:
+        RunFolderError: another process holds the lock, the file cannot be made, a place of the run is a link, or the
+            folder has files of somebody else's.
     """
-    folder.refuse_strangers()
+    folder.refuse_links()
+    refuse_strangers(folder)
+    path = folder.lock
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        descriptor = os.open(path, flags, 0o644)
     except OSError as error:
         raise RunFolderError(
             f"run folder {folder.root} cannot be written: {error.strerror}; choose another with --out"
         ) from error
     try:
-        _take(descriptor, folder, note)
-        yield
+        _take(descriptor, folder.root)
+        yield replace(folder, check_lock=_HeldLock(path, descriptor, _sign(descriptor)).check)
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, folder: RunFolder, note: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class _HeldLock:
+    """A lock file as this process took it: open as `descriptor`, with `content` in it."""
+
+    path: Path
+    descriptor: int
+    content: bytes
+
+    def check(self) -> None:
+        """Raises RunFolderError if the file at the path is another one, or another process has signed it."""
+        try:
+            same = os.path.samestat(os.lstat(self.path), os.fstat(self.descriptor)) and self._as_signed()
+        except OSError:
+            same = False
+        if not same:
+            root = self.path.parent
+            raise RunFolderError(
+                f"{root} is no longer held by this process: its lock file was removed or replaced, and another "
+                f"process may work there, so nothing more is written; see that none does, then go on with "
+                f"`evoprune resume {root}`"
+            )
+
+    def _as_signed(self) -> bool:
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        return os.read(self.descriptor, _LONGEST_CONTENT) == self.content
+
+
+def _take(descriptor: int, root: Path) -> None:
     try:
+        if fcntl is None:
+            raise OSError(errno.ENOLCK, "this system has no flock")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _HELD_BY_ANOTHER:
-            note(f"{folder.root} cannot be locked ({error.strerror}): see that no other process works on it")
+            _log.warning(
+                "%s cannot be locked (%s): see that no other process works on it", printable(str(root)), error.strerror
+            )
             return
-        holder = os.read(descriptor, _LONGEST_NAME).decode(errors="replace").strip()
+        holder = os.read(descriptor, _LONGEST_CONTENT).decode(errors="replace").strip().partition(", token")[0]
         raise RunFolderError(
-            f"{folder.root} is worked on by another evoprune ({printable(holder) or 'unknown'}); "
-            f"wait for it, follow it by `evoprune watch {folder.root}`, or choose another folder with --out"
+            f"{root} is worked on by another evoprune ({printable(holder) or 'unknown'}); "
+            f"wait for it, follow it by `evoprune watch {root}`, or choose another folder with --out"
         ) from None
+
+
+def _sign(descriptor: int) -> bytes:
+    """Writes who holds the lock. Returns the content of the file then: on a full disk, not all of it is written."""
+    signature = f"process {os.getpid()} on {socket.gethostname()}, token {secrets.token_hex(8)}\n"
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    except OSError:  # a full disk: it is held all the same
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, signature.encode())
+    except OSError:
         pass
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return os.read(descriptor, _LONGEST_CONTENT)

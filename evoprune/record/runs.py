@@ -242,13 +242,14 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """The run in a folder, or at an fsspec URL, which is copied. Raises RunFolderError where there is none."""
+    """The run in a folder, or at an fsspec URL, which is copied. Raises RunFolderError if there is none."""
     folder = RunFolder(fetched(str(path)) if is_remote(path) else local_path(path))
     if not folder.holds_run():
         raise RunFolderError(
             f"{path} holds no run ({folder.config.name} and {folder.environment.name}); "
             "give a folder that `evoprune run` made"
         )
+    folder.refuse_links()
     return Run(folder.root)
 
 

@@ -27,7 +27,7 @@ def stored(url: str, progress: Progress) -> Iterator[tuple[Path, Progress]]:
     then, or another process of this machine works on the same URL.
     """
     store = Store(url)
-    with locked(RunFolder(store.copy.parent), progress.note):
+    with locked(RunFolder(store.copy.parent)):
         store.fetch()
         try:
             yield store.copy, StoringProgress(progress, store)
@@ -38,7 +38,7 @@ def stored(url: str, progress: Progress) -> Iterator[tuple[Path, Progress]]:
 def fetched(url: str) -> Path:
     """A copy of the run folder at the URL, to be read. Raises RunFolderError."""
     store = Store(url)
-    with locked(RunFolder(store.copy.parent), lambda text: None):
+    with locked(RunFolder(store.copy.parent)):
         store.fetch()
     return store.copy
 

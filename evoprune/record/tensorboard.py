@@ -1,9 +1,9 @@
 """Scalars for TensorBoard, written beside whatever else shows a run's progress."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evoprune.config.schema import Config
@@ -30,7 +30,7 @@ def with_scalars(progress: Progress, config: Config, folder: RunFolder) -> Itera
     if not config.record.tensorboard:
         yield progress
         return
-    scalars = ScalarProgress(progress, folder.tensorboard)
+    scalars = ScalarProgress(progress, folder)
     try:
         yield scalars
     finally:
@@ -38,12 +38,12 @@ def with_scalars(progress: Progress, config: Config, folder: RunFolder) -> Itera
 
 
 class ScalarProgress:
-    """Passes everything on to `progress`, and writes a generation's and an epoch's numbers into `folder`.
+    """Passes everything on to `progress`, and writes a generation's and an epoch's numbers into the run folder.
 
     Tags: search/... a generation, loss/<network> an epoch; those of a round begin with its number.
     """
 
-    def __init__(self, progress: Progress, folder: Path):
+    def __init__(self, progress: Progress, folder: RunFolder):
         self._progress = progress
         self._folder = folder
         self._prefix = ""
@@ -87,7 +87,8 @@ class ScalarProgress:
         if self._writer is None:  # not before there is something: until then, the folder may be cleared
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder))
+            # the library opens the file itself, so a name that nobody can know keeps it from following a link
+            self._writer = SummaryWriter(str(self._folder.tensorboard), filename_suffix=f".{secrets.token_hex(8)}")
         for tag, value in scalars.items():
             self._writer.add_scalar(self._prefix + tag, value, step)
         self._writer.flush()

@@ -100,7 +100,7 @@ def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
                     best = front(candidates if best is None else pd.concat([best, candidates]), here.config.search.cost)
                     progress.generation(here.summary(generation, candidates, best, generation == generations[-1]))
                     told, happened = generation, True
-        for survivor in sorted(_keys(folder) - retrained):
+        for survivor in sorted(set(folder.survivor_keys()) - retrained):
             progress.note(f"{survivor} is retrained")
             retrained.add(survivor)
             happened = True
@@ -128,7 +128,3 @@ def _stages(here: _Round) -> list[tuple[str, str]]:
         if max(folder.snapshot_generations(), default=-1) >= here.config.search.generations:
             stages.append(("retrain", f"up to {here.config.retrain.survivors} survivors"))
     return stages
-
-
-def _keys(folder: RunFolder) -> set[str]:
-    return {path.stem for path in (folder.root / "survivors").glob("*.safetensors")}

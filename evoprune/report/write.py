@@ -125,7 +125,7 @@ class RunSection:
     @property
     def saved_pictures(self) -> list[tuple[str, str]]:
         """Names and links of the picture files that are in the run folder."""
-        return [(path.name, self.link(path)) for path in sorted((self.run.root / "plots").glob("*.*"))]
+        return [(path.name, self.link(path)) for path in RunFolder(self.run.root).plots()]
 
     @cached_property
     def settings(self) -> list[tuple[str, Any, bool]]:

@@ -73,16 +73,17 @@ class StopAt(SilentProgress):
             raise KeyboardInterrupt
 
 
-def test_where_disks_know_no_locks_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_disks_know_no_locks_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import fcntl
 
     def unknown(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", unknown)
-    progress = Noting()
-    tiny_runs.run(tmp_path / "run", BRIEF, progress)
-    assert "cannot be locked (No locks available): see that no other process works on it" in progress.notes[0]
+    tiny_runs.run(tmp_path / "run", BRIEF)
+    assert "cannot be locked (No locks available): see that no other process works on it" in caplog.messages[0]
 
 
 # --- signals

@@ -21,6 +21,7 @@ from evoprune.pipeline import stages
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import clear
 from evoprune.scoring.candidate import Candidate
 from evoprune.scoring.problem import errors_as_scored, make_problem
 from evoprune.scoring.scorer import Scorer, allowed_errors
@@ -300,7 +301,7 @@ def test_overwriting_removes_the_rounds_and_nothing_of_somebody_elses(run: ep.Ru
     folder = tmp_path / "run"
     shutil.copytree(run.root, folder)
     (folder / "rounds" / "1" / "notes.txt").write_text("mine")
-    RunFolder(folder).clear()
+    clear(RunFolder(folder))
     left = {path for path in folder.rglob("*") if path.is_file()}
     assert left == {folder / "lock", folder / "rounds" / "1" / "notes.txt"}
     shutil.rmtree(folder)

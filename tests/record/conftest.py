@@ -9,6 +9,7 @@ import pytest
 from evoprune.config.loading import config_from_dict, dump_config
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import create
 from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
 from evoprune.scoring.candidate import Candidate, Score
 
@@ -58,7 +59,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
 
     def make(name: str, survivors: list[SurvivorRow], tolerance: float = 0.02) -> RunFolder:
         folder = RunFolder(tmp_path / name)
-        folder.create()
+        create(folder)
         config = config_from_dict({"name": folder.root.name, "search": {"tolerance": tolerance}})
         files.write_text(folder.config, dump_config(config))
         first = [_candidate(0, "aa00", 10, 1000), _candidate(0, "ab11", 50, 400, feasible=False)]

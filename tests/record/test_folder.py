@@ -4,14 +4,16 @@ import pytest
 
 from evoprune.errors import RunFolderError
 from evoprune.record import files
-from evoprune.record.folder import RunFolder, environment
+from evoprune.record.environment import environment
+from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import clear, create
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     """A run just set up."""
     folder = RunFolder(tmp_path / "results" / "run")
-    folder.create()
+    create(folder)
     files.write_text(folder.config, "name: run\n")
     return folder
 
@@ -37,7 +39,7 @@ class TestCreate:
     def test_sets_up_what_the_config_then_makes_a_run(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path / "run")
         assert not folder.holds_run()
-        folder.create()
+        create(folder)
         assert not folder.holds_run()
         files.write_text(folder.config, "name: run\n")
         assert folder.holds_run()
@@ -46,14 +48,14 @@ class TestCreate:
         before = folder.environment.read_bytes()
         leftover = folder.root / "checkpoints" / f".gen-0001.json.0a1b2c3d{files.TEMPORARY_SUFFIX}"
         leftover.touch()
-        folder.create()
+        create(folder)
         assert folder.environment.read_bytes() == before
         assert not leftover.exists()
 
     def test_refuses_a_file_in_its_place(self, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("mine")
         with pytest.raises(RunFolderError, match="cannot be written"):
-            RunFolder(tmp_path / "run").create()
+            create(RunFolder(tmp_path / "run"))
 
     def test_refuses_where_writing_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(dir: Path) -> None:
@@ -61,12 +63,12 @@ class TestCreate:
 
         monkeypatch.setattr("tempfile.TemporaryFile", refuse)
         with pytest.raises(RunFolderError, match="Permission denied; choose another with --out"):
-            RunFolder(tmp_path / "run").create()
+            create(RunFolder(tmp_path / "run"))
 
     def test_refuses_a_folder_with_somebody_elses_config(self, tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text("mine")
         with pytest.raises(RunFolderError, match="that no run wrote"):
-            RunFolder(tmp_path).create()
+            create(RunFolder(tmp_path))
         assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
@@ -82,7 +84,7 @@ class TestClear:
             folder.survivor("0af3"),
         ):
             path.touch()
-        folder.clear()
+        clear(folder)
         assert list(folder.root.iterdir()) == []
 
     def test_leaves_what_is_not_the_runs(self, folder: RunFolder) -> None:
@@ -95,13 +97,13 @@ class TestClear:
         (folder.root / "deeper").mkdir()
         for path in [*foreign, folder.snapshot(1)]:
             path.write_text("x")
-        folder.clear()
+        clear(folder)
         assert sorted(path for path in folder.root.rglob("*") if path.is_file()) == sorted(foreign)
 
     def test_refuses_where_there_is_no_run(self, tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text("mine")
         with pytest.raises(RunFolderError, match="no run to overwrite"):
-            RunFolder(tmp_path).clear()
+            clear(RunFolder(tmp_path))
         assert (tmp_path / "config.yaml").exists()
 
     def test_does_not_follow_links(self, folder: RunFolder, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ class TestClear:
         (folder.root / "survivors").rmdir()
         (folder.root / "survivors").symlink_to(precious.parent)
         with pytest.raises(RunFolderError, match="is a link"):
-            folder.clear()
+            clear(folder)
         assert precious.exists()
         assert folder.holds_run()
 

@@ -11,6 +11,7 @@ from evoprune.discovery.discover import search_space
 from evoprune.errors import RunFolderError, UserError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import create
 from evoprune.record.runs import flat_config, load_run
 from evoprune.record.survivor_files import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import SurvivorRow, candidates_frame, survivors_frame
@@ -88,7 +89,7 @@ class TestLoadSurvivor:
         genome = space.random(np.random.default_rng(0), keep=0.5)
         small = compact(model, space, genome)
         folder = RunFolder(tmp_path / "run")
-        folder.create()
+        create(folder)
         config = config_from_dict({"name": "run", "model": {"network": self.NETWORK}})
         files.write_text(folder.config, dump_config(config))
         files.write_json(folder.space, space.to_dict())

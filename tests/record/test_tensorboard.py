@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from evoprune.errors import ConfigError
 from evoprune.record import tensorboard
 from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import clear
 from tests import tiny_runs
 
 
@@ -31,7 +32,7 @@ def test_scalars_of_every_generation_and_epoch(tmp_path: Path) -> None:
         [macs / tiny_runs.WHOLE_MACS for macs in best]
     )
     assert {"loss/baseline", *(f"loss/{key}" for key in run.survivors["key"])} <= set(written)
-    RunFolder(run.root).clear()
+    clear(RunFolder(run.root))
     assert not RunFolder(run.root).tensorboard.exists()
 
 

@@ -18,6 +18,7 @@ from evoprune.config.loading import config_from_dict, dump_config
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.housekeeping import clear
 from evoprune.record.tables import SurvivorRow, survivors_frame
 from evoprune.report import write as report
 from evoprune.report.comparison import Comparison
@@ -266,6 +267,6 @@ def test_a_run_ends_with_its_report_and_clearing_removes_it(tmp_path: Path) -> N
     assert (run.root / "report.html").is_file()
     assert (run.root / "plots" / "front.svg").is_file()
     (run.root / "plots" / "mine.txt").write_text("kept")
-    RunFolder(run.root).clear()
+    clear(RunFolder(run.root))
     left = {path.name for path in run.root.rglob("*") if path.is_file()}
     assert left == {"mine.txt", "lock"}  # whoever clears it holds the lock
