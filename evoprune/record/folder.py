@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evoprune.config.complaints import printable
 from evoprune.errors import RunFolderError
 
 OWN_FILES = (
@@ -228,10 +227,10 @@ class RunFolder:
         *_, path = paths = list(_paths(self.root, names))
         for place in paths:
             if place.is_symlink():
-                target = printable(str(place.readlink()))
                 raise RunFolderError(
-                    f"{place} is a link (to {target}), and nothing is read or written through links in a run folder, "
-                    "since they may lead out of it; put the file or folder itself there, or remove the link"
+                    f"{place} is a link (to {place.readlink()}), and nothing in a run folder is read or written "
+                    "through links, since they may lead out of it; "
+                    "put the file or folder itself there, or remove the link"
                 )
         return path
 
