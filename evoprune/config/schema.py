@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from evoprune.config.fields import Section, choice, flag, fraction, positive, value, whole
+from evoprune.config.fields import Mark, Section, choice, flag, fraction, positive, section, value, whole
 from evoprune.config.schedules import Schedule
 
 Algorithm = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
@@ -39,6 +39,19 @@ RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
 
+MOST_EPOCHS = 10_000
+MOST_IMAGES = 10_000_000
+MOST_BATCH = 65_536
+MOST_MAPS = 65_536
+MOST_RATE = 1000
+MOST_DECAY = 100
+MOST_ROUNDS = 100
+MOST_GIB = 1_000_000
+MOST_SECONDS = 10_000_000
+
+WORKERS = (Mark.MAY_CHANGE, Mark.NO_RESULT)
+"""Which workers score, and how long one may take, makes no difference to the results."""
+
 
 class DataConfig(Section):
     """Which images, and how they are split."""
@@ -54,10 +67,15 @@ class DataConfig(Section):
         "folder of the data set's files; null: the place usual for it",
         "a folder, or null",
         min_length=1,
+        marks=(Mark.NOT_COMPARED,),
     )
-    validation: int = whole(1000, "images the search scores on, held out of training", "images")
+    validation: int = whole(1000, "images the search scores on, held out of training", "images", most=MOST_IMAGES)
     calibration: int = whole(
-        256, "training images that batch-norm statistics, compensation and criteria are computed on", "images", least=2
+        256,
+        "training images that batch-norm statistics, compensation and criteria are computed on",
+        "images",
+        least=2,
+        most=MOST_IMAGES,
     )
     augment: tuple[Augmentation, ...] = value(
         (),
@@ -65,7 +83,7 @@ class DataConfig(Section):
         "a list out of crop, flip",
     )
     image_size: int | None = whole(
-        None, "side that images of an imagefolder are brought to; null: as they are", "pixels"
+        None, "side that images of an imagefolder are brought to; null: as they are", "pixels", most=10_000
     )
 
 
@@ -89,11 +107,13 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """How the baseline is trained where no weights are given."""
 
-    epochs: int = whole(5, "passes over the training split", "epochs")
-    batch_size: int = whole(64, "images a step", "images")
-    learning_rate: float = positive(0.05, "highest learning rate of the schedule")
+    epochs: int = whole(5, "passes over the training split", "epochs", most=MOST_EPOCHS)
+    batch_size: int = whole(64, "images a step", "images", most=MOST_BATCH)
+    learning_rate: float = positive(0.05, "highest learning rate of the schedule", most=MOST_RATE)
     momentum: float = value(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
-    weight_decay: float = value(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+    weight_decay: float = value(
+        5e-4, "L2 penalty on the weights", f"a number from 0 to {MOST_DECAY}", ge=0, le=MOST_DECAY
+    )
     precision: Precision = choice(
         "float32",
         "what products are computed in; bfloat16 is faster where the processor has it, weights stay float32",
@@ -111,9 +131,11 @@ class SpaceConfig(Section):
     keep: tuple[str, ...] = value(
         (), "layers that stay whole: name patterns such as layer4.*", "a list of layer-name patterns"
     )
-    min_maps: int = whole(1, "least feature maps that stay in a group", "feature maps")
-    round_to: int = whole(1, "widths are multiples of this", "feature maps")
-    kernel_block: int = whole(1, "output maps whose kernels from one input map share a gene", "feature maps")
+    min_maps: int = whole(1, "least feature maps that stay in a group", "feature maps", most=MOST_MAPS)
+    round_to: int = whole(1, "widths are multiples of this", "feature maps", most=MOST_MAPS)
+    kernel_block: int = whole(
+        1, "output maps whose kernels from one input map share a gene", "feature maps", most=MOST_MAPS
+    )
     stride_sharing: StrideSharing = choice(
         "input_map",
         "which kernels share a mask: all that leave one input map (Anwar's constraint), all of a layer, none",
@@ -156,16 +178,19 @@ class SearchConfig(Section):
         "the criterion alone decides, at each target or as far as the tolerance allows",
         Algorithm,
     )
-    population: int = whole(24, "candidates a generation", "candidates", least=4)
-    generations: int = whole(8, "generations bred after the first population", "generations")
+    population: int = whole(24, "candidates a generation", "candidates", least=4, most=100_000)
+    generations: int = whole(
+        8, "generations bred after the first population", "generations", most=100_000, marks=(Mark.MAY_CHANGE,)
+    )
     tolerance: float = fraction(
         0.02,
         "absolute rise in MCR over the baseline that a candidate may have",
         "0.02 is two percentage points",
+        marks=(Mark.SAME_IN_STUDY,),
     )
     target_cost: (
         Annotated[float, Field(gt=0, le=1)]
-        | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+        | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100)]
         | None
     ) = value(
         None,
@@ -173,11 +198,13 @@ class SearchConfig(Section):
         "nothing; null: the lowest cost within the tolerance",
         "a share above 0 and at most 1 (0.25 is a quarter), a list of some, or null",
         "fraction",
+        marks=(Mark.SAME_IN_STUDY,),
     )
     cost: CostName = choice(
         "macs",
         "cost that is minimised besides the MCR; latency_ms: of one image, predicted from layers timed on this machine",
         CostName,
+        marks=(Mark.SAME_IN_STUDY,),
     )
     fitness: FitnessChoice = choice(
         "auto",
@@ -199,7 +226,9 @@ class SearchConfig(Section):
         "groups are ranked together",
         Scope,
     )
-    compensation: Compensation = choice("gram", "how the weights that stay take over what was removed", Compensation)
+    compensation: Compensation = choice(
+        "gram", "how the weights that stay take over what was removed", Compensation, marks=(Mark.SAME_IN_STUDY,)
+    )
     stop_dominated: bool = flag(
         True,
         "stop scoring what a known candidate of no higher cost beats already: it cannot get on the front",
@@ -228,13 +257,16 @@ class SearchConfig(Section):
         "children of other widths that the algorithm widths breeds for a target to score one, the one of which a "
         "Gaussian process over the widths scored so far promises most; 1: no choice among children",
         "children",
+        most=1000,
     )
     rounds: tuple[dict[RoundSection, dict[str, Any]], ...] = value(
         (),
         "prune, train, repeat: each round's keys of space, search and retrain that differ from those at top level; "
         "a round starts from the cheapest survivor of the one before, and only the last may have kernels or strides; "
         "target_cost stays a share of the unpruned network's",
-        "a list of rounds, each with some keys of the sections space, search and retrain",
+        f"a list of at most {MOST_ROUNDS} rounds, each with some keys of the sections space, search and retrain",
+        max_length=MOST_ROUNDS,
+        marks=(Mark.OUTSIDE_SEARCH,),
     )
     schedule: Schedule = choice(
         "one_shot",
@@ -242,7 +274,7 @@ class SearchConfig(Section):
         "share of what is left), cubic (much at first, little at last): in search.steps rounds, each retrained",
         Schedule,
     )
-    steps: int = whole(1, "rounds in which search.schedule reaches target_cost", "rounds")
+    steps: int = whole(1, "rounds in which search.schedule reaches target_cost", "rounds", most=MOST_ROUNDS)
 
     @model_validator(mode="after")
     def _particles_are_weighed_by_generation(self) -> Self:
@@ -297,54 +329,66 @@ class SearchConfig(Section):
 class WorkersConfig(Section):
     """Who scores the candidates."""
 
-    backend: Backend = choice("ray", "ray: one actor a worker; serial: this process alone, no Ray", Backend)
-    count: Annotated[int, Field(ge=1)] | Literal["auto"] = value(
-        "auto", "workers; auto: one a core or GPU", "a whole number, 1 or more, or auto", "workers"
+    backend: Backend = choice(
+        "ray", "ray: one actor a worker; serial: this process alone, no Ray", Backend, marks=WORKERS
+    )
+    count: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = value(
+        "auto",
+        "workers; auto: one a core or GPU",
+        "a whole number from 1 to 10,000, or auto",
+        "workers",
+        marks=WORKERS,
     )
     address: str | None = value(
         None,
         "Ray cluster to join; null: start one here",
         "a cluster's address such as auto or host:6379, or null",
         min_length=1,
+        marks=WORKERS,
     )
-    threads: int = whole(1, "threads a worker computes with", "threads")
-    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = value(
+    threads: int = whole(1, "threads a worker computes with", "threads", most=1024)
+    memory: Annotated[float, Field(gt=0, le=MOST_GIB)] | Literal["auto"] = value(
         "auto",
         "what a worker may take: larger networks are scored in smaller batches; auto: a share of the machine's",
-        "a number above 0 (GiB), or auto",
+        f"a number above 0 and at most {MOST_GIB:,} (GiB), or auto",
         "GiB",
+        marks=(Mark.MAY_CHANGE,),
     )
-    gram_memory: Annotated[float, Field(gt=0)] | Literal["auto"] = value(
+    gram_memory: Annotated[float, Field(gt=0, le=MOST_GIB)] | Literal["auto"] = value(
         "auto",
         "what the statistics for compensation may take, which all workers of a machine share; layers beyond it stay "
         "uncompensated; auto: a share of the machine's",
-        "a number above 0 (GiB), or auto",
+        f"a number above 0 and at most {MOST_GIB:,} (GiB), or auto",
         "GiB",
     )
-    timeout_s: Annotated[float, Field(gt=0)] | None = value(
+    timeout_s: Annotated[float, Field(gt=0, le=MOST_SECONDS)] | None = value(
         None,
         "how long scoring a candidate may take before its worker is ended and it is tried again, three times in all "
         "(backend ray); null: as long as it likes",
-        "a number above 0 (seconds), or null",
+        f"a number above 0 and at most {MOST_SECONDS:,} (seconds), or null",
         "seconds",
+        marks=WORKERS,
     )
-    epoch_timeout_s: Annotated[float, Field(gt=0)] | None = value(
+    epoch_timeout_s: Annotated[float, Field(gt=0, le=MOST_SECONDS)] | None = value(
         None,
         "the same for an epoch of retraining a survivor",
-        "a number above 0 (seconds), or null",
+        f"a number above 0 and at most {MOST_SECONDS:,} (seconds), or null",
         "seconds",
+        marks=WORKERS,
     )
 
 
 class RetrainConfig(Section):
     """How survivors are chosen and retrained."""
 
-    survivors: int = whole(3, "survivors that are retrained and kept, from the front", "survivors")
-    epochs: int = whole(2, "passes over the training split; 0: no retraining", "epochs", least=0)
-    learning_rate: float = positive(0.02, "highest learning rate of the schedule")
-    batch_size: int = whole(64, "images a step", "images")
+    survivors: int = whole(3, "survivors that are retrained and kept, from the front", "survivors", most=10_000)
+    epochs: int = whole(2, "passes over the training split; 0: no retraining", "epochs", least=0, most=MOST_EPOCHS)
+    learning_rate: float = positive(0.02, "highest learning rate of the schedule", most=MOST_RATE)
+    batch_size: int = whole(64, "images a step", "images", most=MOST_BATCH)
     momentum: float = value(0.9, "Nesterov momentum", "at least 0 and below 1", ge=0, lt=1)
-    weight_decay: float = value(5e-4, "L2 penalty on the weights", "a number, 0 or more", ge=0)
+    weight_decay: float = value(
+        5e-4, "L2 penalty on the weights", f"a number from 0 to {MOST_DECAY}", ge=0, le=MOST_DECAY
+    )
     precision: Precision = choice(
         "float32",
         "what products are computed in; bfloat16 is faster where the processor has it, weights stay float32",
@@ -355,7 +399,7 @@ class RetrainConfig(Section):
         "weight of the distillation loss, with the unpruned baseline as the teacher, against the labels' loss; 0: none",
         "0.9 is nine parts of ten",
     )
-    temperature: float = positive(4.0, "temperature of the distillation's softened outputs")
+    temperature: float = positive(4.0, "temperature of the distillation's softened outputs", most=1000)
     start: RetrainStart = choice(
         "keep",
         "what survivors are retrained from: keep: the weights that search and compensation left; rewind_weights: those "
@@ -386,22 +430,37 @@ class Config(Section):
         "name of the run: its folder below results/",
         "a folder's name (letters, digits, '.', '_' and '-', first a letter or digit)",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        marks=(Mark.NOT_COMPARED, Mark.OUTSIDE_SEARCH),
     )
-    seed: int = value(0, "seed of every random draw", "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
+    seed: int = value(
+        0,
+        "seed of every random draw",
+        "a whole number from 0 to 4294967295",
+        marks=(Mark.NOT_COMPARED,),
+        ge=0,
+        le=2**32 - 1,
+    )
     device: str = value(
         "auto",
         "where networks are computed; auto: the first GPU if there is one",
         "auto, cpu, cuda or cuda:N",
-        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
+        marks=(Mark.MAY_CHANGE, Mark.NOT_COMPARED, Mark.SAME_IN_SWEEP),
     )
-    data: DataConfig = Field(DataConfig(), description="images and their splits")
-    model: ModelConfig = Field(ModelConfig(), description="network and weights")
-    train: TrainConfig = Field(TrainConfig(), description="training of the baseline")
-    space: SpaceConfig = Field(SpaceConfig(), description="what may be removed")
-    search: SearchConfig = Field(SearchConfig(), description="search over candidates")
-    workers: WorkersConfig = Field(WorkersConfig(), description="scoring of candidates")
-    retrain: RetrainConfig = Field(RetrainConfig(), description="retraining of survivors")
-    record: RecordConfig = Field(RecordConfig(), description="what is written besides tables and networks")
+    data: DataConfig = section(DataConfig(), "images and their splits")
+    model: ModelConfig = section(ModelConfig(), "network and weights")
+    train: TrainConfig = section(TrainConfig(), "training of the baseline")
+    space: SpaceConfig = section(SpaceConfig(), "what may be removed")
+    search: SearchConfig = section(SearchConfig(), "search over candidates")
+    workers: WorkersConfig = section(
+        WorkersConfig(), "scoring of candidates", marks=(Mark.NOT_COMPARED, Mark.SAME_IN_SWEEP)
+    )
+    retrain: RetrainConfig = section(RetrainConfig(), "retraining of survivors", marks=(Mark.MAY_CHANGE,))
+    record: RecordConfig = section(
+        RecordConfig(),
+        "what is written besides tables and networks",
+        marks=(Mark.MAY_CHANGE, Mark.NO_RESULT, Mark.NOT_COMPARED),
+    )
 
     @property
     def rewind_epoch(self) -> int:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evoprune.config.fields import Mark
 from evoprune.config.loading import config_from_dict, dump_config, load_config, refuse_untrusted, round_configs
+from evoprune.config.marks import keys_with
 from evoprune.config.schema import Config, SpaceConfig
 from evoprune.data.load import image_shape_and_classes, load_data
 from evoprune.discovery.discover import discover
@@ -37,10 +39,6 @@ from evoprune.workers.workers import WorkerPool, open_worker_pool
 
 NETWORK_SEED = 0
 """What is mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
-
-
-NO_MATTER = ("workers.count", "workers.backend", "workers.address", "workers.timeout_s", "workers.epoch_timeout_s")
-"""Who scores, and how long one may take, makes no difference to what comes out."""
 
 
 def run(
@@ -77,7 +75,7 @@ def resume(
 ) -> Run:
     """Goes on with a run from where it stopped; a finished stage is not done again.
 
-    overrides: of keys that `stages.CHANGEABLE` names; more generations carry a finished search on. Those that have code
+    overrides: of keys marked `MAY_CHANGE`; more generations carry a finished search on. Those that have code
     run (`trusted_keys`) are named again, for the folder may be somebody else's. Rounds before the
     last one, once finished, stay as they are.
     generation, out: branches off after that generation (of the last round), into a folder of its own.
@@ -303,8 +301,8 @@ def _retraining_of(config: Config) -> dict[str, Any]:
 
 def _results_of(config: Config) -> dict[str, Any]:
     """What a run's results depend on."""
-    settings = flat_config(config)
-    return {key: value for key, value in settings.items() if not key.startswith((*NO_MATTER, "record."))}
+    left_out = keys_with(Mark.NO_RESULT)
+    return {key: value for key, value in flat_config(config).items() if key not in left_out}
 
 
 def _reached(folder: RunFolder) -> int:
@@ -333,9 +331,9 @@ def _check_changes(folder: RunFolder, config: Config, reached: int | None = None
 
 def _check_same_search(stored: Config, config: Config) -> None:
     """Raises ConfigError where a key differs that makes another search."""
-    before, after = flat_config(stored), flat_config(config)
+    before, after, may_change = flat_config(stored), flat_config(config), keys_with(Mark.MAY_CHANGE)
     for key, value in after.items():
-        if before[key] != value and not key.startswith(stages.CHANGEABLE):
+        if before[key] != value and key not in may_change:
             raise ConfigError(
                 f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
                 "start another run with `evoprune run` and --out"

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evoprune.config.fields import Mark
+from evoprune.config.marks import keys_with
 from evoprune.config.schema import Config
 from evoprune.criteria.importance import CriterionContext
 from evoprune.criteria.preferences import preferences_of
@@ -58,13 +60,6 @@ from evoprune.surgery.compensation import uncompensated
 from evoprune.training.fit import EpochReport, FitState, count_errors, fit
 from evoprune.workers.retraining import Retraining
 from evoprune.workers.workers import Workers
-
-CHANGEABLE = (
-    *("search.generations", "retrain.", "record.", "device"),
-    *("workers.count", "workers.backend", "workers.address", "workers.memory"),
-    *("workers.timeout_s", "workers.epoch_timeout_s"),
-)
-"""Keys (and beginnings of keys) that may be set anew when a run is resumed; others would make it another search."""
 
 BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED, CRITERION_SEED = 1, 2, 3, 4
 """What is mixed with the config's seed, so that no two stages draw the same."""
@@ -255,11 +250,8 @@ def criterion_context(
 
 def search_fingerprint(config: Config, space: SearchSpace) -> dict[str, Any]:
     """What a search was made under: the round's config but for what may change, and the search space."""
-    fixed = {
-        key: value
-        for key, value in flat_config(config).items()
-        if key not in ("name", "search.rounds") and not key.startswith(CHANGEABLE)
-    }
+    left_out = keys_with(Mark.MAY_CHANGE) | keys_with(Mark.OUTSIDE_SEARCH)
+    fixed = {key: value for key, value in flat_config(config).items() if key not in left_out}
     return fixed | {"search space": space.fingerprint}
 
 

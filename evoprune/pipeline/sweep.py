@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evoprune.config.fields import Mark
 from evoprune.config.loading import load_config, parse_override
+from evoprune.config.marks import keys_with
 from evoprune.config.schema import Config
 from evoprune.errors import ConfigError, DataError, NetworkError, SearchSpaceError, TrainingError
 from evoprune.pipeline.run import run_or_resume
@@ -20,9 +22,6 @@ from evoprune.training.fit import resolve_device
 from evoprune.workers.workers import open_worker_pool
 
 TABLE = "sweep.csv"
-ALIKE = ("workers", "device")
-"""Sections and keys that are the same in all runs of a sweep: they have the workers in common."""
-
 MOST_RUNS = 10_000
 _MEASURED = ("key", "mcr_retrained", "mcr_test", "baseline_mcr_test", "macs_ratio", "params_ratio", "latency_ms")
 
@@ -49,7 +48,7 @@ def configs_of(config: Path, choices: Mapping[str, Sequence[object]]) -> dict[st
     Raises ConfigError where one of them is no valid config, or they cannot have their workers in common.
     """
     for key, values in choices.items():
-        if len(values) > 1 and key.partition(".")[0] in ALIKE:
+        if len(values) > 1 and key in keys_with(Mark.SAME_IN_SWEEP):
             raise ConfigError(f"--set: {key} must have one value in a sweep, for all runs have the same workers")
     if math.prod(len(values) for values in choices.values()) > MOST_RUNS:
         raise ConfigError(f"--set: a sweep has {MOST_RUNS} runs at most; take fewer values")

@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from evoprune.config.fields import Mark
+from evoprune.config.marks import keys_with
 from evoprune.record.runs import Run, flat_config
 from evoprune.report.figures import Picture, hypervolume_of_settings, survivors_of_settings
-
-NOT_A_SETTING = ("name", "seed", "device", "workers.", "record.", "data.root")
-"""Keys, and beginnings of keys, that make no other experiment."""
 
 FEW_KEYS = 3
 
@@ -88,7 +87,8 @@ class Comparison:
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in flat_config(run.config).items() if not key.startswith(NOT_A_SETTING)}
+    left_out = keys_with(Mark.NOT_COMPARED)
+    return {key: value for key, value in flat_config(run.config).items() if key not in left_out}
 
 
 def _measured(run: Run) -> dict[str, Any]:

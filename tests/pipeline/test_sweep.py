@@ -63,7 +63,7 @@ def test_one_run_that_cannot_be_trained_leaves_the_others_be(tmp_path: Path) -> 
         "sweep",
         str(config),
         "--set",
-        "train.learning_rate=1e30,0.05",
+        "train.learning_rate=1000,0.05",
         "--out",
         str(tmp_path / "out"),
         "--quiet",

@@ -183,12 +183,12 @@ def test_masked_weights_stay_exactly_zero_with_momentum_and_decay(few: Split, co
 
 def test_a_loss_that_is_not_finite_names_step_and_learning_rate(few: Split) -> None:
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step \d+ with learning rate .* below 1e\+30"):
-        fit(tiny_network(), few, TrainConfig(epochs=5, learning_rate=1e30), 0, CPU)
+        fit(tiny_network(), few, TrainConfig.model_construct(epochs=5, learning_rate=1e30), 0, CPU)
 
 
 def test_weights_that_are_not_finite_after_the_last_step_are_noticed(few: Split) -> None:
     """There is no next step whose loss would say so."""
-    once = TrainConfig(epochs=1, batch_size=65, learning_rate=3e38, weight_decay=1e6)
+    once = TrainConfig.model_construct(epochs=1, batch_size=65, learning_rate=3e38, weight_decay=1e6)
     with pytest.raises(TrainingError, match=r"weights are not finite after step 1 with learning rate 3e\+38"):
         fit(tiny_network(), few, once, 0, CPU)
 

@@ -5,12 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evoprune.config.fields import Mark
 from evoprune.config.loading import config_from_dict, read_mapping, validated
+from evoprune.config.marks import keys_with
 from evoprune.config.schema import Config
 from evoprune.errors import ConfigError
-
-ALIKE = {"compensation", "cost", "target_cost", "tolerance"}
-"""Keys of the section search that no variant may have: what is compared is measured and sought in the same way."""
 
 
 class StudyConfig(BaseModel):
@@ -41,8 +40,9 @@ class StudyConfig(BaseModel):
 def load_study(path: Path) -> StudyConfig:
     """Reads and validates a study's YAML. Raises ConfigError: one line with the first complaint."""
     study = validated(StudyConfig, read_mapping(path, "a study's YAML"), source=str(path))
+    shared = {key.removeprefix("search.") for key in keys_with(Mark.SAME_IN_STUDY)}
     for own, keys in study.variants.items():
-        if alike := sorted(ALIKE & keys.keys()):
+        if alike := sorted(shared & keys.keys()):
             raise ConfigError(
                 f"{path}: variants.{own} must not have {', '.join(alike)}, for all methods of a study are judged "
                 "alike; write it under base.search, or leave it out"
