@@ -105,7 +105,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     module = ModuleType("evoprune.pipeline.run")
     vars(module).update(run=stub.run, resume=stub.resume, inspect=stub.inspect)
     monkeypatch.setitem(sys.modules, "evoprune.pipeline.run", module)
-    monkeypatch.setattr(evoprune, "pipeline", module, raising=False)
+    monkeypatch.setattr("evoprune.pipeline.run", module, raising=False)  # for `from evoprune.pipeline import run`
     return stub
 
 

@@ -33,7 +33,10 @@ def refuse(*_: object) -> None:
 # --set ..., and what the line says (a regular expression)
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "misspelt key": (["serch.population=8"], r"--set: .*serch\.population.*nearest is search\.population"),
-    "wrong type": (["data.validation=many"], r'data\.validation must be a whole number from 1 to 10,000,000, not "many"'),
+    "wrong type": (
+        ["data.validation=many"],
+        r'data\.validation must be a whole number from 1 to 10,000,000, not "many"',
+    ),
     "wrong range": (["search.population=3"], r"search\.population must be a whole number from 4 to 100,000, not 3"),
     "tolerance in percent": (
         ["search.tolerance=4"],

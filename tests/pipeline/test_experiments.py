@@ -18,7 +18,7 @@ from evoprune.discovery.discover import discover
 from evoprune.networks.zoo import build_network
 from evoprune.pipeline import run as pipeline
 
-FOLDER = Path(__file__).parents[1] / "experiments"
+FOLDER = Path(__file__).parents[2] / "experiments"
 
 STUDIES = ["curve_fashion", "study_ablation", "study_distillation", "study_fashion", "study_fitness"]
 """Not one experiment but many: see `tests/bench/test_study.py`."""

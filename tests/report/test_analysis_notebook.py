@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 from tests import tiny_runs
 
-NOTEBOOK = Path(__file__).parent.parent / "experiments" / "analysis.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "experiments" / "analysis.ipynb"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

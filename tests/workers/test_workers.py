@@ -294,7 +294,7 @@ def test_losses_are_the_cross_entropy_of_the_cut_networks(serial: Any, ray_worke
 def test_a_mistake_of_the_users_comes_through_as_itself(
     ray_workers: RayWorkers, posed: Problem, retraining: Retraining
 ) -> None:
-    hot = dataclasses.replace(retraining, config=RetrainConfig.model_construct(epochs=1, learning_rate=1e30))
+    hot = dataclasses.replace(retraining, config=RetrainConfig(epochs=1, learning_rate=1000, weight_decay=100))
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step .* take a learning_rate below") as error:
         ray_workers.retrain(genomes(posed.space, 1), [None], hot, nothing)
     assert type(error.value) is TrainingError

@@ -266,7 +266,7 @@ def test_mistakes_of_the_base(
 
 def test_the_curve_that_comes_along_loads() -> None:
     """Every criterion of ours, six in both scopes, and one at least of every other kind."""
-    study = load_study(Path(__file__).parents[2] / "experiments" / "curve_fashion.yaml")
+    study = load_study(Path(__file__).parents[3] / "experiments" / "curve_fashion.yaml")
     kinds = [method.kind for method in methods_of(study)]
     assert kinds.count("ranking") == 11 + 6 + 2
     assert {kind: kinds.count(kind) for kind in ("search", "scheduled", "unstructured", "small_dense")} == {

@@ -213,7 +213,7 @@ def test_mistakes(baseline: Path, tmp_path: Path, changes: dict[str, Any], compl
 
 
 def test_the_study_that_comes_along_loads() -> None:
-    study = load_study(Path(__file__).parents[2] / "experiments" / "study_fashion.yaml")
+    study = load_study(Path(__file__).parents[3] / "experiments" / "study_fashion.yaml")
     assert set(study.methods) <= {method.name for method in known_methods()}
     assert len(study.methods) == 19
     assert study.seeds == (0, 1, 2)
