@@ -273,15 +273,34 @@ def export(
     quantize: Annotated[
         Quantization | None, typer.Option(help="Also ONNX of 8 bits, calibrated on the calibration set.")
     ] = None,
+    normalisation: Annotated[
+        bool,
+        typer.Option(
+            help="Normalise inside the exported network, which then reads pixels in 0..1; without it, it reads "
+            "(pixel - mean) / std."
+        ),
+    ] = True,
     opset: Annotated[int | None, typer.Option(metavar="N", help="The version of ONNX's operators.")] = None,
 ) -> None:
-    """Write every survivor as ONNX, as a torch.export program and as safetensors, and check what was written."""
+    """Write every survivor as ONNX, as a torch.export program and as safetensors, and check what was written.
+
+    ONNX models and programs read pixels in 0..1 as float32 (n, c, h, w) and give logits (n, classes). Mean, standard
+    deviation, layout, colour order and class names are in the metadata of every file.
+    """
     if quantize is not None and formats is not None and ExportFormat.onnx not in formats:
         raise ConfigError("--quantize goes with ONNX; leave --format out, or add --format onnx")
     from evoprune.pipeline.export_run import FORMATS, TABLE, export_run
 
     wanted = FORMATS if formats is None else tuple(wish.value for wish in formats)
-    export_run(folder, wanted, out, opset=opset, int8=quantize is not None, report=typer.echo)
+    export_run(
+        folder,
+        wanted,
+        out,
+        normalisation=normalisation,
+        opset=opset,
+        int8=quantize is not None,
+        report=typer.echo,
+    )
     typer.echo(f"table  {(out or folder / 'export') / TABLE}")
 
 

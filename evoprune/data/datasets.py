@@ -30,11 +30,15 @@ class LabelledImages:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """A data set as it was published. test: None where there is no official one."""
+    """A data set as it was published. test: None where there is no official one.
+
+    class_names: one per class, by label; None if the data set has none of its own.
+    """
 
     train: LabelledImages
     test: LabelledImages | None
     classes: int
+    class_names: tuple[str, ...] | None = None
 
 
 def mnist5k(root: Path | None) -> RawData:

@@ -37,7 +37,7 @@ def image_folder(root: Path | None, image_size: int | None, memory_limit_bytes: 
     train_files, test_files = _files(train_folder, classes), _files(test_folder, classes)
     shape = _common_shape([path for path, _ in (*train_files, *test_files)], image_size)
     train, test = (_labelled(root, files, shape, memory_limit_bytes) for files in (train_files, test_files))
-    return RawData(train, test, len(classes))
+    return RawData(train, test, len(classes), tuple(classes))
 
 
 def _part(root: Path, *names: str) -> Path:

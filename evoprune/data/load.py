@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from evoprune.config.schema import DataConfig
+from evoprune.data.class_names import CLASS_NAMES
 from evoprune.data.datasets import READERS, LabelledImages, RawData
 from evoprune.data.image_folder import image_folder
 from evoprune.data.images import Images, channel_statistics
+from evoprune.data.input_format import GREY, RGB, InputFormat
 from evoprune.data.splits import Indices, Split, stratified_split
 from evoprune.data.user_data import user_data
 from evoprune.errors import DataError
@@ -39,7 +41,8 @@ KNOWN_SHAPES: Mapping[str, tuple[tuple[int, int, int], int]] = MappingProxyType(
 class Data:
     """A data set in its splits. image_shape: (c, h, w).
 
-    train, validation and test are disjoint; calibration is drawn from train.
+    train, validation and test are disjoint; calibration is drawn from train. class_names: one per class, by label;
+    None if there are none. colours: order of the channels, `RGB` or `grey`; None if unknown.
     """
 
     train: Split
@@ -48,6 +51,22 @@ class Data:
     test: Split
     classes: int
     image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...] | None = None
+    colours: str | None = None
+
+    @property
+    def input_format(self) -> InputFormat:
+        """The input of a network that is trained on this data."""
+        stored = self.train.images.read(torch.arange(0)).dtype
+        return InputFormat(
+            image_shape=self.image_shape,
+            classes=self.classes,
+            mean=tuple(self.train.mean.tolist()),
+            std=tuple(self.train.std.tolist()),
+            value_range=(0.0, 1.0) if stored == torch.uint8 else None,
+            colours=self.colours,
+            class_names=self.class_names,
+        )
 
 
 def load_data(config: DataConfig, seed: int) -> Data:
@@ -76,7 +95,16 @@ def load_data(config: DataConfig, seed: int) -> Data:
     train_split, calibration_split, validation_split, test_split = (
         Split(part.images, torch.from_numpy(part.labels), mean, std) for part in (train, calibration, validation, test)
     )
-    return Data(train_split, calibration_split, validation_split, test_split, raw.classes, train.images.shape)
+    return Data(
+        train_split,
+        calibration_split,
+        validation_split,
+        test_split,
+        raw.classes,
+        train.images.shape,
+        raw.class_names or CLASS_NAMES.get(config.dataset),
+        _colours(config.dataset, train.images.shape[0]),
+    )
 
 
 def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], int]:
@@ -105,6 +133,11 @@ def _read(config: DataConfig) -> RawData:
         f"data.dataset: there is no data set {config.dataset!r}; "
         + (f"the nearest is {nearest[0]}" if nearest else f"take one of {', '.join(known)} or module:callable")
     )
+
+
+def _colours(dataset: str, channels: int) -> str | None:
+    """The order of the channels; unknown of a user's own data set."""
+    return None if ":" in dataset else {1: GREY, 3: RGB}.get(channels)
 
 
 def _select(part: LabelledImages, indices: Indices) -> LabelledImages:

@@ -34,6 +34,10 @@ class Split:
         pixels = as_float(self.images.read(chosen))
         return (pixels - self.mean[:, None, None]) / self.std[:, None, None], self.labels[chosen]
 
+    def pixels(self) -> Tensor:
+        """All images before they are normalised: float32 (n, c, h, w), 0..1 if they are stored as bytes."""
+        return as_float(self.images.read(torch.arange(len(self))))
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All images and labels, as of `batch`."""
         return self.batch(torch.arange(len(self)))

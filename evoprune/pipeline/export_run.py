@@ -1,18 +1,21 @@
 """A run's survivors as files for other programs: compacted, lowered, checked against the network that was tested."""
 
+import logging
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from evoprune.config.loading import refuse_untrusted
+from evoprune.config.loading import refuse_untrusted, trusted_keys
+from evoprune.data.input_format import InputFormat
 from evoprune.data.load import Data, load_data
 from evoprune.discovery.proof import relative_difference
-from evoprune.errors import ExportError, RunFolderError, first_line
+from evoprune.errors import DataError, ExportError, RunFolderError, first_line
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.files import write_bytes, write_tensors
 from evoprune.record.folder import RunFolder
@@ -26,13 +29,27 @@ FORMATS = ("onnx", "torch")
 TABLE = "exports.csv"
 
 BATCH_SIZE = 250
-"""Images a forward pass when networks are compared."""
+"""Images per forward pass when networks are compared."""
+
+RANDOM_IMAGES = 64
+"""Number of images that files are checked on if the data set cannot be read."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ExportRow:
-    """One file. mcr_validation, mcr_test: of what the file computes (fractions). max_difference: of its outputs from
-    the survivor's on the validation images, relative to their scale. forms: of the layers that are lowered.
+    """One file.
+
+    Attributes:
+        key: The survivor.
+        format: `safetensors`, `torch`, `onnx` or `onnx int8`.
+        file: Its name.
+        bytes: Its size.
+        mcr_validation: MCR of what the file computes on the validation images, a fraction; NaN without the data set.
+        mcr_test: The same on the test images.
+        max_difference: Largest difference of its outputs from the survivor's, relative to their scale.
+        forms: Layers that are lowered, with their forms.
     """
 
     key: str
@@ -50,36 +67,61 @@ def export_run(
     formats: Collection[str] = FORMATS,
     out: str | Path | None = None,
     *,
+    normalisation: bool = True,
     opset: int | None = None,
     int8: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[ExportRow]:
-    """Exports every survivor of a run, checks each file on the validation images, and writes a table of them.
+    """Exports every survivor of a run, checks what each file computes, and writes a table of the files.
 
-    formats: onnx (with onnxruntime's static quantisation beside it, where int8), torch (an exported program);
-    safetensors of the compacted network are written in any case. out: the folder, `export` in the run's by default.
-    report: receives a line a file. A survivor that cannot be exported leaves the others be: at the end, ExportError
-    names those and why. Raises RunFolderError where the run has no survivors.
+    The files say what they read (mean, standard deviation, layout, colour order, range, class names): the ONNX models
+    in their `metadata_props`, the exported programs in the extra file `deployment.json`, the safetensors in their
+    header. If the data set cannot be read, files are checked on random images, and the table has no MCR.
+
+    Args:
+        path: The run folder.
+        formats: `onnx`, `torch` (an exported program), or both; safetensors of the compacted network, which read
+            normalised images, are always written.
+        out: Folder of the files, `export` in the run folder by default.
+        normalisation: Put the normalisation into the exported network, which then reads pixels (n, c, h, w) in 0..1;
+            otherwise it reads normalised images.
+        opset: Version of the ONNX operators; None: the one that torch writes best.
+        int8: Also write ONNX models of 8 bits, calibrated on the calibration images.
+        report: Receives a line per file.
+
+    Returns:
+        One row per file.
+
+    Raises:
+        RunFolderError: If the run has no survivors.
+        ExportError: If survivors could not be exported; it names them all, and the others are written.
+        DataError: If int8 is wanted and the data set cannot be read, or nothing says how images were normalised.
     """
     run = load_run(path)
     if run.survivors.empty:
         raise RunFolderError(f"{path} has no survivors to export; finish the run, or raise search.tolerance")
     for package in ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ():
         export.needed(package)
-    place = RunFolder(run.root).exported if out is None else Path(out).joinpath
-    refuse_untrusted(run.config, run.root / "config.yaml", ("workers.address",))
-    data = load_data(run.config.data, run.config.seed)
+    _check_network(run)
+    exporter = _Exporter(
+        run,
+        place=RunFolder(run.root).exported if out is None else Path(out).joinpath,
+        formats=formats,
+        opset=opset,
+        int8=int8,
+        images=_images(run, normalisation, int8),
+    )
     rows: list[ExportRow] = []
     failures: list[str] = []
     for key in run.survivors["key"]:
         try:
-            for row in _export_survivor(run, key, data, place, formats, opset, int8):
+            for row in exporter.write(key):
                 rows.append(row)
                 report(_line(row))
         except ExportError as error:
             failures.append(f"{key}: {error}")
         if rows:
-            write_csv(place(TABLE), [asdict(row) for row in rows])
+            write_csv(exporter.place(TABLE), [asdict(row) for row in rows])
     if failures:
         raise ExportError(
             f"{len(failures)} of {len(run.survivors)} survivors could not be exported: " + "; ".join(failures)
@@ -87,59 +129,179 @@ def export_run(
     return rows
 
 
-def _export_survivor(
-    run: Run,
-    key: str,
-    data: Data,
-    place: Callable[[str], Path],
-    formats: Collection[str],
-    opset: int | None,
-    int8: bool,
-) -> Iterator[ExportRow]:
-    """Writes one survivor's files, one after the other; `place` gives the path of a file by its name.
+def _check_network(run: Run) -> None:
+    """Raises ExportError if the run's network cannot be built from the folder alone."""
+    name = run.config.model.network
+    if name == "given":
+        raise ExportError(
+            f"{run.root} was made by ep.evolve from a network that its folder does not hold; "
+            "export run.load_survivor(key, network=model) with torch.export or torch.onnx"
+        )
+    if "model.network" in trusted_keys(run.config):
+        raise ExportError(
+            f"{run.root}: its network ({name}) is code, which reading a run does not import; "
+            "export run.load_survivor(key, network=model) with torch.export or torch.onnx"
+        )
 
-    Raises ExportError that names the part that is in the way.
-    """
-    small, masks = run.load_survivor(key), run.survivor_masks(key)
-    images, _ = data.validation.tensors()
-    example = images[:2].clone()
-    expected = _outputs(small, images)
-    lowered = lower_compacted(small, images[:1], masks)
-    check = partial(_row, key, expected, data)
-    path = place(f"{key}.safetensors")
-    write_tensors(path, small.state_dict(), {})
-    yield _same(check("safetensors", path, small, ""))
-    if "torch" in formats:
-        path = place(f"{key}.pt2")
-        write_bytes(path, _naming_the_part(lambda: export.exported_program(lowered.network, example), small, example))
-        yield _same(check("torch", path, torch.export.load(path).module(), lowered.forms))
-    if "onnx" in formats:
-        path = place(f"{key}.onnx")
-        model, forms = _naming_the_part(lambda: _fastest_onnx(lowered, small, example, opset), small, example)
-        write_bytes(path, model)
-        yield _same(check("onnx", path, export.onnx_session(model), forms))
+
+def _images(run: Run, normalisation: bool, int8: bool) -> "_Images":
+    """The run's images. Raises DataError if something is needed that only the data set tells."""
+    inputs = run.input_format
+    refuse_untrusted(run.config, run.root / "config.yaml", ("workers.address", "data.dataset"))
+    try:
+        data = _data(run)
+    except DataError as error:
+        if inputs.mean is None or inputs.std is None:
+            raise DataError(
+                f"{run.root} was written by an earlier version, which did not store mean and standard deviation of "
+                f"the images, and the data set cannot be read ({error})"
+            ) from error
         if int8:
-            calibration, _ = data.calibration.tensors()
-            small_path, model = place(f"{key}.int8.onnx"), export.quantized(model, calibration)
-            write_bytes(small_path, model)
-            yield check("onnx int8", small_path, export.onnx_session(model), forms)
+            raise DataError(f"--quantize needs the calibration images, which cannot be read ({error})") from error
+        _log.warning("files are checked on random images, and no MCR is measured: %s", error)
+        return _Images(inputs, None, normalisation)
+    return _Images(inputs if inputs.mean is not None else data.input_format, data, normalisation)
+
+
+def _data(run: Run) -> Data:
+    """The run's data set. Raises DataError if it cannot be read without running code that the folder names."""
+    if "data.dataset" in trusted_keys(run.config):
+        raise DataError(f"data.dataset: {run.config.data.dataset} is code, which reading a run does not import")
+    return load_data(run.config.data, run.config.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Images that files are checked on. inputs: with mean and std. data: None if it cannot be read.
+
+    normalisation: whether exported networks normalise pixels themselves.
+    """
+
+    inputs: InputFormat
+    data: Data | None
+    normalisation: bool
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The validation images before normalisation, or random ones: float32 (n, c, h, w)."""
+        if self.data is not None:
+            return self.data.validation.pixels()
+        low, high = self.inputs.value_range or (0.0, 1.0)
+        generator = torch.Generator().manual_seed(0)
+        return low + (high - low) * torch.rand(RANDOM_IMAGES, *self.inputs.image_shape, generator=generator)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """What the survivor reads."""
+        mean, std = self._statistics
+        return (pixels - mean[:, None, None]) / std[:, None, None]
+
+    def as_read(self, pixels: Tensor) -> Tensor:
+        """What the exported network reads."""
+        return pixels if self.normalisation else self.normalised(pixels)
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """The network as it is exported."""
+        return export.Normalised(network, *self._statistics).eval() if self.normalisation else network
+
+    @property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, float32 (c,)."""
+        assert self.inputs.mean is not None
+        assert self.inputs.std is not None
+        return torch.tensor(self.inputs.mean), torch.tensor(self.inputs.std)
+
+
+@dataclass(frozen=True, eq=False)
+class _Exporter:
+    """Writes and checks survivors' files. place: the path of a file by its name."""
+
+    run: Run
+    place: Callable[[str], Path]
+    formats: Collection[str]
+    opset: int | None
+    int8: bool
+    images: _Images
+
+    def write(self, key: str) -> Iterator[ExportRow]:
+        """Writes one survivor's files, one after the other. Raises ExportError that names the part in the way."""
+        images, inputs = self.images, self.images.inputs
+        small, masks = self.run.load_survivor(key), self.run.survivor_masks(key)
+        example = images.pixels[:2].clone()
+        normalised = images.normalised(example)
+        lowered = lower_compacted(small, normalised[:1], masks)
+        check = partial(self._row, key, _outputs(small, images.normalised(images.pixels)))
+        metadata = inputs.to_metadata(images.normalisation)
+        path = self.place(f"{key}.safetensors")
+        write_tensors(path, small.state_dict(), inputs.to_metadata(normalisation_inside=False))
+        yield _same(check("safetensors", path, small, images.normalised, ""))
+        if "torch" in self.formats:
+            path = self.place(f"{key}.pt2")
+            make = partial(export.exported_program, images.deployed(lowered.network), images.as_read(example), metadata)
+            write_bytes(path, _naming_the_part(make, small, normalised))
+            yield _same(check("torch", path, torch.export.load(path).module(), images.as_read, lowered.forms))
+        if "onnx" in self.formats:
+            path = self.place(f"{key}.onnx")
+            fastest = partial(self._fastest_onnx, lowered, small, example)
+            model, forms = _naming_the_part(fastest, small, normalised)
+            model = export.with_metadata(model, metadata)
+            write_bytes(path, model)
+            yield _same(check("onnx", path, export.onnx_session(model), images.as_read, forms))
+            if self.int8:
+                assert images.data is not None
+                path = self.place(f"{key}.int8.onnx")
+                model = export.quantized(model, images.as_read(images.data.calibration.pixels()))
+                write_bytes(path, model)
+                yield check("onnx int8", path, export.onnx_session(model), images.as_read, forms)
+
+    def _fastest_onnx(self, lowered: Lowered, small: nn.Module, example: Tensor) -> tuple[bytes, str]:
+        """The ONNX model of the lowered or the plain network, whichever onnxruntime runs faster; and its forms."""
+        images = self.images
+        read = images.as_read(example)
+        model = export.onnx_model(images.deployed(lowered.network), read, self.opset)
+        if not lowered.forms:
+            return model, ""
+        unlowered = lower_compacted(small, images.normalised(example[:1]), keep_plain=True).network
+        plain = export.onnx_model(images.deployed(unlowered), read, self.opset)
+        calls = [partial(export.onnx_outputs, export.onnx_session(each), read[:1]) for each in (model, plain)]
+        times = seconds_a_call(calls)
+        return (model, lowered.forms) if times[0] <= times[1] else (plain, "")
+
+    def _row(
+        self,
+        key: str,
+        expected: Tensor,
+        format: str,
+        file: Path,
+        network: Any,
+        inputs_of: Callable[[Tensor], Tensor],
+        forms: str,
+    ) -> ExportRow:
+        """A file's row. expected: the survivor's logits. inputs_of: what the network in the file reads, of pixels."""
+        outputs = _outputs(network, inputs_of(self.images.pixels))
+        mcr_validation = mcr_test = math.nan
+        if (data := self.images.data) is not None:
+            mcr_validation = _mcr(outputs, data.validation.labels)
+            mcr_test = _mcr(_outputs(network, inputs_of(data.test.pixels())), data.test.labels)
+        return ExportRow(
+            key=key,
+            format=format,
+            file=file.name,
+            bytes=file.stat().st_size,
+            mcr_validation=mcr_validation,
+            mcr_test=mcr_test,
+            max_difference=relative_difference(expected, outputs),
+            forms=forms,
+        )
+
+
+def _mcr(logits: Tensor, labels: Tensor) -> float:
+    return wrong(logits, labels) / len(labels)
 
 
 def _same(row: ExportRow) -> ExportRow:
     if not row.max_difference <= export.TOLERANCE:
         raise ExportError(f"{row.file} differs from the survivor by {row.max_difference:.1e} of its outputs' scale")
     return row
-
-
-def _fastest_onnx(lowered: Lowered, small: nn.Module, example: Tensor, opset: int | None) -> tuple[bytes, str]:
-    """The ONNX model of the lowered network, or of the plain one, whichever onnxruntime runs faster; and its forms."""
-    model = export.onnx_model(lowered.network, example, opset)
-    if not lowered.forms:
-        return model, ""
-    plain = export.onnx_model(lower_compacted(small, example[:1], keep_plain=True).network, example, opset)
-    calls = [partial(export.onnx_outputs, export.onnx_session(each), example[:1]) for each in (model, plain)]
-    times = seconds_a_call(calls)
-    return (model, lowered.forms) if times[0] <= times[1] else (plain, "")
 
 
 def _naming_the_part(write: Callable[[], Any], network: nn.Module, example: Tensor) -> Any:
@@ -149,22 +311,6 @@ def _naming_the_part(write: Callable[[], Any], network: nn.Module, example: Tens
     except ExportError as error:
         part = export.failing_part(network, example)
         raise ExportError(f"{error}" + (f", in {part}" if part else "")) from error
-
-
-def _row(key: str, expected: Tensor, data: Data, format: str, file: Path, network: Any, forms: str) -> ExportRow:
-    images, labels = data.validation.tensors()
-    test_images, test_labels = data.test.tensors()
-    outputs, on_test = _outputs(network, images), _outputs(network, test_images)
-    return ExportRow(
-        key=key,
-        format=format,
-        file=file.name,
-        bytes=file.stat().st_size,
-        mcr_validation=wrong(outputs, labels) / len(labels),
-        mcr_test=wrong(on_test, test_labels) / len(test_labels),
-        max_difference=relative_difference(expected, outputs),
-        forms=forms,
-    )
 
 
 def _outputs(network: Any, images: Tensor) -> Tensor:
@@ -179,7 +325,6 @@ def _outputs(network: Any, images: Tensor) -> Tensor:
 
 
 def _line(row: ExportRow) -> str:
-    return (
-        f"{row.key}  {row.format:<11}  {row.bytes / 1024:8.1f} KiB  MCR {row.mcr_validation:.2%} (test "
-        f"{row.mcr_test:.2%})  {row.file}" + (f"  {row.forms}" if row.forms else "")
-    )
+    mcr = "" if math.isnan(row.mcr_validation) else f"  MCR {row.mcr_validation:.2%} (test {row.mcr_test:.2%})"
+    forms = f"  {row.forms}" if row.forms else ""
+    return f"{row.key}  {row.format:<11}  {row.bytes / 1024:8.1f} KiB{mcr}  {row.file}{forms}"

@@ -270,7 +270,7 @@ def retrain(context: RoundContext, workers: Workers, survivors: Sequence[Candida
         )
         for survivor, state in zip(left, states, strict=True):
             with uninterrupted():
-                saved = SavedSurvivor(state.weights, data.image_shape, data.classes)
+                saved = SavedSurvivor(state.weights, data.input_format)
                 write_survivor(folder.survivor(survivor.key), saved, context.space, survivor.genome)
                 drop_training_state(folder, survivor.key)
     return {

@@ -13,6 +13,7 @@ import pandas as pd
 
 from evoprune.config.loading import load_config, round_configs
 from evoprune.config.schema import Config
+from evoprune.data.input_format import InputFormat
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.costs import whole_cost
@@ -138,7 +139,7 @@ class Run:
         space, survivor = self._saved(key)
         network = network or self.network
         if network is None:
-            network = self._fresh_network(survivor.image_shape, survivor.classes)
+            network = self._fresh_network(survivor.inputs)
         for earlier in self._earlier_rounds():
             network = earlier.hand_on(network)
         return self._rebuilt(network, key, space, survivor)
@@ -147,7 +148,7 @@ class Run:
         """The unpruned network that ratios are against, on the CPU, in eval mode. network: as in `load_survivor`."""
         from evoprune.networks.weights import load_weights
 
-        network = copy.deepcopy(network or self.network or self._fresh_network(*self._images()))
+        network = copy.deepcopy(network or self.network or self._fresh_network(self.input_format))
         first = (*self._earlier_rounds(), self)[0]._folder
         load_weights(network, files.read_tensors(first.baseline)[0], str(first.baseline))
         return network.cpu().eval()
@@ -160,17 +161,22 @@ class Run:
         space = SearchSpace.from_dict(files.read_json(self._folder.space))
         return cut_masks(space, space.check(self.genome(key)))
 
-    def _images(self) -> tuple[tuple[int, int, int], int]:
-        """The shape of the images, and the number of classes."""
+    @cached_property
+    def input_format(self) -> InputFormat:
+        """What its networks read; without mean and standard deviation if an earlier version wrote the run.
+
+        Raises:
+            RunFolderError: Before there are survivors.
+        """
         if self.survivors.empty:
             raise RunFolderError(f"{self.root} has no survivors; raise search.tolerance or search for longer")
         _, survivor = self._saved(self.survivors["key"].iloc[0])
-        return survivor.image_shape, survivor.classes
+        return survivor.inputs
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of the images that its networks read. Raises RunFolderError before there are survivors."""
-        return self._images()[0]
+        return self.input_format.image_shape
 
     def hand_on(self, network: "nn.Module") -> "nn.Module":
         """What this round hands on to the next: its cheapest survivor; where it has none, the network as it is.
@@ -215,7 +221,7 @@ class Run:
         load_weights(small, survivor.tensors, str(self._folder.survivor(key)))
         return small.cpu().eval()
 
-    def _fresh_network(self, image_shape: tuple[int, int, int], classes: int) -> "nn.Module":
+    def _fresh_network(self, inputs: InputFormat) -> "nn.Module":
         import torch
 
         from evoprune.networks.zoo import build_network
@@ -226,7 +232,7 @@ class Run:
                 f"{self.root}: its network ({name}) is code, which reading a run does not import; "
                 "build it yourself and give it as load_survivor(key, network=...)"
             )
-        return build_network(name, image_shape, classes, torch.Generator().manual_seed(0))
+        return build_network(name, inputs.image_shape, inputs.classes, torch.Generator().manual_seed(0))
 
     def _full_key(self, key: str, known: list[str], what: str) -> str:
         """The one of the sorted `known` keys that begins with `key`."""

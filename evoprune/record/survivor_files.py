@@ -1,9 +1,9 @@
 """A survivor's file: its retrained, compacted weights as they are stored, and what images its network reads.
 
-The genome is not in it: it stands with the candidate of the same key.
+The genome is not in it: it stands with the candidate of the same key. The metadata say what images the network reads
+(`data.input_format`); files of earlier versions have the images' shape and the number of classes alone.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evoprune.data.input_format import InputFormat
 from evoprune.errors import SearchSpaceError
 from evoprune.record import files
 
@@ -22,18 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SavedSurvivor:
-    """tensors: the compacted network's state dict, masked weights as zeros. image_shape: (c, h, w)."""
+    """tensors: the compacted network's state dict, masked weights as zeros. inputs: what the network reads."""
 
     tensors: "Mapping[str, torch.Tensor]"
-    image_shape: tuple[int, int, int]
-    classes: int
+    inputs: InputFormat
 
 
 def write_survivor(path: Path, survivor: SavedSurvivor, space: "SearchSpace", genome: np.ndarray) -> None:
     """Put a survivor at `path` as safetensors, packed (`surgery.packing`). Raises RunFolderError as `files`."""
     from evoprune.surgery.packing import pack
 
-    metadata = {"image_shape": json.dumps(survivor.image_shape), "classes": json.dumps(survivor.classes)}
+    metadata = survivor.inputs.to_metadata(normalisation_inside=False)
     files.write_tensors(path, pack(survivor.tensors, space, space.check(genome)), metadata)
 
 
@@ -47,8 +47,7 @@ def read_survivor(path: Path, space: "SearchSpace", genome: np.ndarray) -> Saved
     except SearchSpaceError as error:
         raise files.DamagedFileError(f"{path}: {error}") from error
     try:
-        channels, height, width = (int(size) for size in json.loads(metadata["image_shape"]))
-        classes = int(json.loads(metadata["classes"]))
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        inputs = InputFormat.from_metadata(metadata)
+    except ValueError as error:
         raise files.DamagedFileError(f"{path} is damaged: its metadata do not describe a survivor") from error
-    return SavedSurvivor(tensors, (channels, height, width), classes)
+    return SavedSurvivor(tensors, inputs)

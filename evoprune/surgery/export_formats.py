@@ -1,10 +1,11 @@
 """Networks in formats that other programs read: ONNX, and PyTorch's own exported programs."""
 
 import io
+import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +21,36 @@ from evoprune.surgery.recording import recorded
 
 INPUT, OUTPUT = "images", "logits"
 
+EXTRA_FILE = "deployment.json"
+"""Name of the metadata in an exported program, for `torch.export.load(path, extra_files={"deployment.json": ""})`."""
+
 OLDEST_OPSET = 18
 """The oldest ONNX operator set that torch writes by itself; older ones are converted to."""
 
 TOLERANCE = 1e-4
 """Largest difference of an exported network's outputs, relative to their scale."""
+
+
+class Normalised(nn.Module):
+    """A network that reads pixels and normalises them first, channel by channel: (pixel - mean) / std.
+
+    Args:
+        network: Reads normalised images (n, c, h, w).
+        mean: float (c,).
+        std: float (c,).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean[:, None, None].clone())
+        self.register_buffer("std", std[:, None, None].clone())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network((pixels - self.mean) / self.std)
 
 
 def onnx_model(network: nn.Module, example: Tensor, opset: int | None = None) -> bytes:
@@ -60,12 +86,30 @@ def onnx_model(network: nn.Module, example: Tensor, opset: int | None = None) ->
     return model.SerializeToString()
 
 
-def exported_program(network: nn.Module, example: Tensor) -> bytes:
-    """The network as torch.export.save writes it, for any number of images. Raises ExportError as `onnx_model`."""
+def with_metadata(model: bytes, metadata: Mapping[str, str]) -> bytes:
+    """An ONNX model with these entries in its `metadata_props`."""
+    onnx = needed("onnx")
+    proto = onnx.load_from_string(model)
+    onnx.helper.set_model_props(proto, dict(metadata))
+    return proto.SerializeToString()
+
+
+def exported_program(network: nn.Module, example: Tensor, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The network as torch.export.save writes it, for any number of images.
+
+    Args:
+        network: In eval mode.
+        example: float (batch, c, h, w), two images or more.
+        metadata: Stored as JSON in the program's extra file `deployment.json`; None: without it.
+
+    Raises:
+        ExportError: If torch.export cannot take the network.
+    """
     buffer = io.BytesIO()
     program = _program(network, example)
+    extra = None if metadata is None else {EXTRA_FILE: json.dumps(metadata, indent=1)}
     with _quiet():
-        torch.export.save(program, buffer)
+        torch.export.save(program, buffer, extra_files=extra)
     return buffer.getvalue()
 
 
@@ -119,7 +163,13 @@ def quantized(model: bytes, calibration: Tensor, batch_size: int = 32) -> bytes:
             weight_type=QuantType.QInt8,
             reduce_range=True,
         )
-        return after.read_bytes()
+        return with_metadata(after.read_bytes(), metadata_of(model))
+
+
+def metadata_of(model: bytes) -> dict[str, str]:
+    """The `metadata_props` of an ONNX model."""
+    proto = needed("onnx").load_from_string(model)
+    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def failing_part(network: nn.Module, example: Tensor) -> str:

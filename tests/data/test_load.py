@@ -219,6 +219,8 @@ def test_image_folder(tmp_path: Path, mode: str, channels: int) -> None:
     assert data.image_shape == (channels, 10, 12)
     assert [len(data.train), len(data.validation), len(data.test), data.classes] == [10, 2, 12, 2]
     assert sorted(data.validation.labels.tolist()) == [0, 1]
+    assert data.input_format.class_names == ("cat", "dog")
+    assert data.input_format.colours == ("RGB" if channels == 3 else "grey")
 
 
 def test_image_folder_of_several_sizes(tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
 """`evoprune export`: every survivor of a run as files that other programs read, and what cannot be exported."""
 
 import csv
+import json
+import math
+import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli.main import app
-from evoprune.errors import ExportError
+from evoprune.data.input_format import InputFormat
+from evoprune.errors import DataError, ExportError
 from evoprune.pipeline import export_run as exporting
+from evoprune.record import files
 from evoprune.surgery import export_formats as export
 from tests import tiny_runs
 
@@ -20,24 +26,179 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_survivor_in_every_format(tiny_run: ep.Run, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["export", str(tiny_run.root), "--out", str(tmp_path), "--quantize", "int8"])
+@pytest.fixture(scope="module")
+def exported(tiny_run: ep.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run's survivors in every format, which are only read."""
+    folder = tmp_path_factory.mktemp("exported")
+    done = CliRunner().invoke(app, ["export", str(tiny_run.root), "--out", str(folder), "--quantize", "int8"])
     assert done.exit_code == 0, done.output
-    rows = table(tmp_path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without_normalisation(tiny_run: ep.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, by option without normalisation."""
+    folder = tmp_path_factory.mktemp("without")
+    done = CliRunner().invoke(app, ["export", str(tiny_run.root), "--out", str(folder), "--no-normalisation"])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_every_survivor_in_every_format(tiny_run: ep.Run, exported: Path) -> None:
+    rows = table(exported)
     keys = list(tiny_run.survivors["key"])
     formats = ["safetensors", "torch", "onnx", "onnx int8"]
     assert [(row["key"], row["format"]) for row in rows] == [(key, name) for key in keys for name in formats]
-    images, _ = tiny_runs.data(tiny_run).validation.tensors()
     for row in rows:
-        assert int(row["bytes"]) == (tmp_path / row["file"]).stat().st_size
+        assert int(row["bytes"]) == (exported / row["file"]).stat().st_size
         survivor = tiny_run.survivors.set_index("key").loc[row["key"]]
         if row["format"] != "onnx int8":
             assert float(row["mcr_test"]) == pytest.approx(survivor["mcr_test"], abs=2e-3)
             assert float(row["max_difference"]) <= 1e-4
-    written = export.onnx_session((tmp_path / f"{keys[0]}.onnx").read_bytes())
-    with torch.no_grad():
-        expected = tiny_run.load_survivor(keys[0])(images)
-    assert torch.allclose(export.onnx_outputs(written, images), expected, atol=1e-3)
+
+
+class TestWhatExportedNetworksRead:
+    """Pixels in 0..1, or normalised images by option; the files say which."""
+
+    @staticmethod
+    def raw(tiny_run: ep.Run) -> tuple[torch.Tensor, torch.Tensor]:
+        """The test digits as bytes / 255, and their labels."""
+        split = tiny_runs.data(tiny_run).test
+        pixels = split.images.read(torch.arange(len(split)))
+        assert pixels.dtype == torch.uint8
+        return pixels.float() / 255, split.labels
+
+    def test_answers_on_raw_pixels_are_the_survivors(self, tiny_run: ep.Run, exported: Path) -> None:
+        pixels, labels = self.raw(tiny_run)
+        images, _ = tiny_runs.data(tiny_run).test.tensors()
+        for key, mcr_test in zip(tiny_run.survivors["key"], tiny_run.survivors["mcr_test"], strict=True):
+            with torch.no_grad():
+                expected = tiny_run.load_survivor(key)(images)
+                program = torch.export.load(exported / f"{key}.pt2").module()(pixels)
+            onnx = export.onnx_outputs(export.onnx_session((exported / f"{key}.onnx").read_bytes()), pixels)
+            for outputs in (program, onnx):
+                assert torch.allclose(outputs, expected, atol=1e-3)
+                assert int((outputs.argmax(1) != labels).sum()) / len(labels) == pytest.approx(mcr_test, abs=1.5e-3)
+            int8 = export.onnx_outputs(export.onnx_session((exported / f"{key}.int8.onnx").read_bytes()), pixels)
+            assert int((int8.argmax(1) != labels).sum()) / len(labels) == pytest.approx(mcr_test, abs=0.03)
+
+    def test_metadata_of_every_file(self, tiny_run: ep.Run, exported: Path) -> None:
+        key = tiny_run.survivors["key"].iloc[0]
+        pixels = tiny_runs.data(tiny_run).train.pixels().double()
+        files_metadata = {
+            "onnx": export.metadata_of((exported / f"{key}.onnx").read_bytes()),
+            "int8": export.metadata_of((exported / f"{key}.int8.onnx").read_bytes()),
+            "torch": self.program_metadata(exported / f"{key}.pt2"),
+            "safetensors": files.read_tensors(exported / f"{key}.safetensors")[1],
+            "survivor": files.read_tensors(tiny_run.root / "survivors" / f"{key}.safetensors")[1],
+        }
+        for name, metadata in files_metadata.items():
+            assert json.loads(metadata.pop("mean")) == [pytest.approx(float(pixels.mean()), abs=1e-6)]
+            assert json.loads(metadata.pop("std")) == [pytest.approx(float(pixels.std(correction=0)), abs=1e-6)]
+            assert metadata == {
+                "layout": "NCHW",
+                "dtype": "float32",
+                "image_shape": "[1, 28, 28]",
+                "value_range": "[0.0, 1.0]",
+                "colours": "grey",
+                "classes": "10",
+                "class_names": '["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]',
+                "normalisation": "outside" if name in ("safetensors", "survivor") else "inside",
+            }
+
+    @staticmethod
+    def program_metadata(path: Path) -> dict[str, str]:
+        extra = {"deployment.json": ""}
+        torch.export.load(path, extra_files=extra)
+        found: dict[str, str] = json.loads(extra["deployment.json"])
+        return found
+
+    def test_without_normalisation_they_read_normalised_images(
+        self, tiny_run: ep.Run, without_normalisation: Path
+    ) -> None:
+        images, _ = tiny_runs.data(tiny_run).test.tensors()
+        key = tiny_run.survivors["key"].iloc[0]
+        model = (without_normalisation / f"{key}.onnx").read_bytes()
+        with torch.no_grad():
+            expected = tiny_run.load_survivor(key)(images)
+            program = torch.export.load(without_normalisation / f"{key}.pt2").module()(images)
+        assert torch.allclose(export.onnx_outputs(export.onnx_session(model), images), expected, atol=1e-3)
+        assert torch.allclose(program, expected, atol=1e-3)
+        assert export.metadata_of(model)["normalisation"] == "outside"
+        assert self.program_metadata(without_normalisation / f"{key}.pt2")["normalisation"] == "outside"
+        operators = [node.op_type for node in onnx.load_from_string(model).graph.node]
+        assert not {"Sub", "Div"} & set(operators)
+
+
+class TestWithoutTheDataSet:
+    """The survivors' files say how images were normalised; those of earlier versions need the data set."""
+
+    @pytest.fixture
+    def moved(self, tiny_run: ep.Run, tmp_path: Path) -> Path:
+        """A copy of the run whose data set is an image folder that is not there."""
+        folder = shutil.copytree(tiny_run.root, tmp_path / "moved")
+        config = (folder / "config.yaml").read_text()
+        changed = config.replace("dataset: mnist5k", "dataset: imagefolder").replace("root: null", "root: nowhere")
+        assert changed != config
+        (folder / "config.yaml").write_text(changed)
+        return folder
+
+    def test_files_are_checked_on_random_images(
+        self, tiny_run: ep.Run, moved: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rows = exporting.export_run(moved, ["onnx"])
+        assert "files are checked on random images, and no MCR is measured: data.root: nowhere" in caplog.text
+        assert all(math.isnan(row.mcr_validation) and math.isnan(row.mcr_test) for row in rows)
+        assert all(row.max_difference <= 1e-4 for row in rows)
+        pixels = tiny_runs.data(tiny_run).test.pixels()[:20]
+        images, _ = tiny_runs.data(tiny_run).test.batch(torch.arange(20))
+        key = tiny_run.survivors["key"].iloc[0]
+        session = export.onnx_session((moved / "export" / f"{key}.onnx").read_bytes())
+        with torch.no_grad():
+            expected = tiny_run.load_survivor(key)(images)
+        assert torch.allclose(export.onnx_outputs(session, pixels), expected, atol=1e-3)
+
+    def test_eight_bits_need_it(self, moved: Path) -> None:
+        with pytest.raises(DataError, match=r"--quantize needs the calibration images, .*nowhere"):
+            exporting.export_run(moved, ["onnx"], int8=True)
+
+    @staticmethod
+    def as_earlier_versions_wrote(folder: Path) -> None:
+        for path in (folder / "survivors").glob("*.safetensors"):
+            tensors, metadata = files.read_tensors(path)
+            files.write_tensors(path, tensors, {name: metadata[name] for name in ("image_shape", "classes")})
+
+    def test_files_of_earlier_versions_take_it_from_the_data_set(self, tiny_run: ep.Run, tmp_path: Path) -> None:
+        folder = shutil.copytree(tiny_run.root, tmp_path / "earlier")
+        self.as_earlier_versions_wrote(folder)
+        assert ep.load_run(folder).input_format == InputFormat((1, 28, 28), 10)
+        exporting.export_run(folder, ["torch"])
+        key = tiny_run.survivors["key"].iloc[0]
+        metadata = files.read_tensors(folder / "export" / f"{key}.safetensors")[1]
+        assert InputFormat.from_metadata(metadata) == tiny_run.input_format
+        assert tiny_run.input_format.mean is not None
+
+    def test_files_of_earlier_versions_without_it_say_what_is_missing(self, moved: Path) -> None:
+        self.as_earlier_versions_wrote(moved)
+        with pytest.raises(DataError, match=r"did not store mean and standard deviation of the images, .*nowhere"):
+            exporting.export_run(moved, ["torch"])
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        ("given", "was made by ep.evolve from a network that its folder does not hold"),
+        ("mine:network", r"its network \(mine:network\) is code, which reading a run does not import"),
+    ],
+)
+def test_a_network_that_the_folder_cannot_build_is_one_line(
+    tiny_run: ep.Run, tmp_path: Path, network: str, reason: str
+) -> None:
+    folder = shutil.copytree(tiny_run.root, tmp_path / "run")
+    config = (folder / "config.yaml").read_text().replace(f"network: {tiny_runs.NETWORK}", f"network: {network}")
+    (folder / "config.yaml").write_text(config)
+    with pytest.raises(ExportError, match=reason + r".*; export run\.load_survivor\(key, network=model\)"):
+        exporting.export_run(folder)
 
 
 def test_the_others_are_exported_when_one_cannot_be(

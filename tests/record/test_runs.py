@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from evoprune.config.loading import config_from_dict, dump_config
+from evoprune.data.input_format import InputFormat
 from evoprune.discovery.discover import search_space
 from evoprune.errors import RunFolderError, UserError
 from evoprune.record import files
@@ -93,7 +94,7 @@ class TestLoadSurvivor:
         config = config_from_dict({"name": "run", "model": {"network": self.NETWORK}})
         files.write_text(folder.config, dump_config(config))
         files.write_json(folder.space, space.to_dict())
-        saved = SavedSurvivor(small.state_dict(), (1, 8, 8), 3)
+        saved = SavedSurvivor(small.state_dict(), InputFormat((1, 8, 8), 3))
         write_survivor(folder.survivor("ab"), saved, space, genome)
         score = Score(1, 10, 10, True, True, 100, 50, 200, 0.5)
         files.write_parquet(folder.candidates(0), candidates_frame([Candidate(0, "ab", genome, score, False)]))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import evoprune as ep
+from evoprune.data.input_format import InputFormat
 from evoprune.discovery.discover import search_space
 from evoprune.errors import SearchSpaceError
 from evoprune.record import files
@@ -45,10 +46,10 @@ def test_a_file_is_read_back_to_the_bit_and_as_small_as_the_cost(name: str, shar
     def check(genome: Genome) -> None:
         tensors = ep.compact(model, space, genome).state_dict()
         assert same_bits(unpack(pack(tensors, space, space.check(genome)), space, space.check(genome)), tensors)
-        write_survivor(path, SavedSurvivor(tensors, (3, 8, 8), 5), space, genome)
+        write_survivor(path, SavedSurvivor(tensors, InputFormat((3, 8, 8), 5)), space, genome)
         again = read_survivor(path, space, genome)
         assert same_bits(dict(again.tensors), tensors)
-        assert (again.image_shape, again.classes) == ((3, 8, 8), 5)
+        assert again.inputs == InputFormat((3, 8, 8), 5)
         price = ep.cost(space, genome)
         assert price.bytes <= path.stat().st_size <= 1.02 * price.bytes + HEADER_BYTES
 
