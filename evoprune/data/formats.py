@@ -1,74 +1,73 @@
-"""The file formats of the published data sets."""
+"""Readers of the published data sets' file formats: IDX (MNIST) and MAT (SVHN).
+
+They stand in place of torchvision's data sets, which read IDX files only after they are unpacked (Debian's are
+gzipped), read MAT files with scipy (see `mat`), and do not bound the memory that a file takes.
+"""
 
 import gzip
-import pickle
+import math
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evoprune.data.bounded_reading import read_at_most
+from evoprune.data.mat import read_mat
+
 Pixels = NDArray[Any]
 Labels = NDArray[np.int64]
 
+_MOST_BYTES = 1 << 30
+"""More than any of the published files has in memory: MNIST's training images have 47 MB."""
+
 _IDX_UNSIGNED_BYTE = 8
+_IDX_MOST_DIMENSIONS = 3
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An array of unsigned bytes in the IDX format of MNIST; gzipped where the name ends in .gz.
+    """Reads an array of unsigned bytes in the IDX format of MNIST.
 
-    Raises ValueError, EOFError or OSError where the file is damaged.
+    Args:
+        path: the file is gzipped if its name ends in `.gz`.
+
+    Returns:
+        uint8, of the one to three dimensions that the header says.
+
+    Raises:
+        ValueError, EOFError, OSError: if the file is damaged or its size does not match its header.
     """
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if len(content) < 4 or content[:3] != bytes([0, 0, _IDX_UNSIGNED_BYTE]):
-        raise ValueError("is no IDX file of unsigned bytes")
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", count=dimensions, offset=4).astype(int)
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != shape.prod():
-        raise ValueError(f"has {values.size} bytes where its header says {shape.prod()}")
-    return values.reshape(shape)
-
-
-def read_cifar_batch(path: Path) -> tuple[Pixels, Labels]:
-    """Images uint8 (n, 3, 32, 32) and labels (n,) of one of the CIFAR "python version" batches.
-
-    These files are pickles; `_ArraysOnly` reads them without running code of theirs.
-    Raises pickle.UnpicklingError, ValueError, EOFError or OSError where the file is damaged.
-    """
-    with path.open("rb") as file:
-        content = _ArraysOnly(file, encoding="latin1").load()
-    names = ("labels", "fine_labels")
-    labels = next((content[name] for name in names if name in content), None) if isinstance(content, dict) else None
-    if labels is None or "data" not in content:
-        raise ValueError("holds no 'data' with 'labels' or 'fine_labels'")
-    return np.asarray(content["data"], np.uint8).reshape(-1, 3, 32, 32), np.asarray(labels, np.int64)
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
+        file = cast(IO[bytes], opened)
+        magic = file.read(4)
+        dimensions = magic[3] if len(magic) == 4 else 0
+        if magic[:3] != bytes([0, 0, _IDX_UNSIGNED_BYTE]) or not 1 <= dimensions <= _IDX_MOST_DIMENSIONS:
+            raise ValueError("not an IDX file of unsigned bytes")
+        shape = [int(size) for size in np.frombuffer(file.read(4 * dimensions), ">u4", count=dimensions)]
+        expected = math.prod(shape)
+        if expected > _MOST_BYTES:
+            raise ValueError(f"the header says {expected} bytes, more than any data set has")
+        values = read_at_most(file, expected)
+    if len(values) != expected:
+        raise ValueError(f"the header says {expected} bytes, the file has {len(values)}")
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def read_svhn(path: Path) -> tuple[Pixels, Labels]:
-    """Images uint8 (n, 3, 32, 32) and labels (n,) of a .mat file of SVHN's cropped digits.
+    """Reads a .mat file of SVHN's cropped digits.
 
-    The digit 0, which the file calls 10, is class 0.
-    Raises ValueError, KeyError or OSError where the file is damaged.
+    Returns:
+        Images uint8 (n, 3, 32, 32) and labels int64 (n,). The digit 0, which the file calls 10, is class 0.
+
+    Raises:
+        ValueError, OSError, struct.error, zlib.error: if the file is damaged or holds anything but such arrays.
     """
-    from scipy.io import loadmat
-
-    content = loadmat(path)
-    labels = content["y"].astype(np.int64).reshape(-1)
-    images = content["X"].transpose(3, 2, 0, 1)  # (h, w, c, n) -> (n, c, h, w)
-    return np.ascontiguousarray(images), np.where(labels == 10, 0, labels)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles plain containers and NumPy arrays; any other class or function in the file is refused.
-
-    What an unpickler may do is what `find_class` gives it to call, so nothing else can run.
-    """
-
-    _NUMPY = frozenset({"_reconstruct", "_frombuffer", "ndarray", "dtype"})
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        numpy_array = module_name.partition(".")[0] == "numpy" and global_name in self._NUMPY
-        if numpy_array or (module_name, global_name) == ("_codecs", "encode"):
-            return super().find_class(module_name, global_name)
-        raise pickle.UnpicklingError(f"must hold arrays only, not {module_name}.{global_name}")
+    content = read_mat(path, ("X", "y"))
+    images, labels = content["X"], content["y"]
+    if images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3) or images.ndim != 4:
+        raise ValueError(f"X must be (32, 32, 3, n) of uint8, not {images.shape} of {images.dtype}")
+    if labels.shape != (images.shape[3], 1) or not np.isin(labels, range(11)).all():
+        raise ValueError(f"y must be ({images.shape[3]}, 1) labels from 0 to 10, not {labels.shape}, or has others")
+    digits = labels[:, 0].astype(np.int64)
+    pixels = np.ascontiguousarray(images.transpose(3, 2, 0, 1))  # (h, w, c, n) -> (n, c, h, w)
+    return pixels, np.where(digits == 10, 0, digits)

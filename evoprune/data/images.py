@@ -1,7 +1,8 @@
-"""Where images are kept: in memory, or in files that are read as they are asked for."""
+"""Containers of images: in memory, or in files that are read on demand."""
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -11,11 +12,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from evoprune.errors import DataError
-from evoprune.networks.plugin import describe
+from evoprune.errors import DataError, type_and_first_line
 
 _CHUNK = 1000
 _FILES_TO_INSPECT = 5000
+
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""Whatever a file's name says. Among Pillow's other formats is EPS, which Ghostscript would run as a program."""
 
 
 class Images(Protocol):
@@ -28,10 +31,10 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Tensor) -> Tensor:
-        """The images at int64 (b,) as uint8, or float32 where they were given so, (b, c, h, w)."""
+        """The images at positions int64 (b,): uint8, or float32 if they were given as floats, (b, c, h, w)."""
 
     def select(self, indices: Tensor) -> Self:
-        """The images at int64 (n,), in this order, without the others."""
+        """A container of the images at positions int64 (n,) alone, in this order."""
 
     def identity(self) -> Iterator[bytes]:
         """Bytes that differ if the images, their order or their type differ, in pieces of bounded size."""
@@ -63,7 +66,7 @@ class ImageArray:
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Image files below `root`, brought to one shape (c, h, w) as they are read."""
+    """Image files below `root`, scaled and cropped to one shape (c, h, w) when they are read."""
 
     root: Path
     paths: tuple[Path, ...]
@@ -100,30 +103,72 @@ def tensor_identity(tensor: Tensor) -> Iterator[bytes]:
         yield rows.cpu().numpy().tobytes()
 
 
-def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """One image file as uint8 (c, h, w), scaled to cover h x w and cropped at the centre where it differs.
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """Opens an image file in one of `IMAGE_FORMATS`, whose readers run no other program.
 
-    Raises DataError that names the file where it is damaged.
+    Raises:
+        DataError: if the file, or what is done with the image inside, fails: it is damaged, too large for Pillow's
+            limit against decompression bombs, or of a pixel type that does not fit 0..255.
     """
-    channels, height, width = shape
     try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            if image.mode in ("I", "F") and not _has_16_bits(image):
+                raise ValueError(f"pixels of type {image.mode} have no fixed range; save 8 or 16 bits a channel")
+            yield image
     except Exception as error:
         raise damaged_image(path, error) from error
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """Reads one image file, scaled to cover h x w and cropped at the centre if it has another size.
+
+    Grey images of 16 bits are scaled: 65535 becomes 255.
+
+    Args:
+        path: of the file.
+        shape: (c, h, w); c is 1 for grey or 3 for colour.
+
+    Returns:
+        uint8 (c, h, w).
+
+    Raises:
+        DataError: as `opened_image`.
+    """
+    channels, height, width = shape
+    with opened_image(path) as file:
+        image = _eight_bits(file) if _has_16_bits(file) else file
+        image = image.convert("L" if channels == 1 else "RGB")
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     pixels = np.array(image).reshape(height, width, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def is_grey(image: Image.Image) -> bool:
+    """Whether the image has one channel, of 1, 8 or 16 bits."""
+    return image.mode in ("1", "L") or _has_16_bits(image)
+
+
 def damaged_image(path: Path, error: Exception) -> DataError:
-    """What to raise for an image file that could not be read because of `error`."""
-    return DataError(f"data.root: {path} cannot be read as an image ({describe(error)}); remove it or get it anew")
+    """The error to raise for an image file that could not be read because of `error`."""
+    return DataError(
+        f"data.root: {path} cannot be read as an image ({type_and_first_line(error)}); remove it, or get it anew"
+    )
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the image is grey with pixels in 0..65535, which Pillow reads as mode I from PGM and, once, PNG files."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16 bits in 8: Pillow's own conversion would make everything above 255 white."""
+    return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
 
 
 def as_float(pixels: Tensor) -> Tensor:
-    """uint8 0..255 to float32 0..1; float32 stays as it is."""
+    """Pixels as float32: uint8 in 0..255 becomes 0..1; float32 is returned as it is."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
@@ -136,12 +181,15 @@ def chunks_to_inspect(images: Images) -> tuple[Tensor, ...]:
 
 
 def channel_statistics(images: Images) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every channel over all pixels, float32 (c,) each, of `as_float` images.
+    """The normalisation of images: mean and standard deviation of each channel over all pixels, as floats in 0..1.
 
-    Of images in files, 5,000 evenly spaced ones stand for all. A channel that never changes has deviation 1.
+    Of more than 5,000 image files, 5,000 evenly spaced ones are read. A constant channel has deviation 1.
+
+    Returns:
+        Mean and deviation, float32 (c,) each.
     """
     chunks = chunks_to_inspect(images)
-    # Sums are taken of the differences to one pixel: of a channel that never changes they are exactly 0.
+    # Sums of differences to one pixel are exactly 0 for a constant channel.
     shift = as_float(images.read(chunks[0][:1]))[:, :, :1, :1]  # (1, c, 1, 1)
     sums, squares = torch.zeros(2, images.shape[0], dtype=torch.float64)
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""The data of an experiment: a data set by name, cut into its splits."""
+"""The data of an experiment: reads a data set by name and cuts it into splits."""
 
 import difflib
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ KNOWN_SHAPES: Mapping[str, tuple[tuple[int, int, int], int]] = MappingProxyType(
         "svhn": ((3, 32, 32), 10),
     }
 )
-"""Image shape (c, h, w) and classes of the data sets that are the same everywhere."""
+"""Image shape (c, h, w) and number of classes of the published data sets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +70,14 @@ class Data:
 
 
 def load_data(config: DataConfig, seed: int) -> Data:
-    """Reads the data set and cuts it into splits that depend on `seed` and the sizes alone.
+    """Reads the data set and cuts it into splits that depend on `seed` and the split sizes alone.
 
-    Validation is held out of the training images, balanced over the classes; calibration is drawn from what
-    is left, in the same way. All splits are normalised with mean and deviation of the training split.
-    A data set without an official test set (mnist5k) gives 1,000 images for one.
-    Raises DataError where the data set is unknown, missing or damaged, or too small for its splits.
+    Validation images are held out of the training images with every class in proportion; calibration images are drawn
+    from the remaining training images in the same way. All splits are normalised with mean and standard deviation of
+    the training split. A data set without an official test set (mnist5k) gives 1,000 images for one.
+
+    Raises:
+        DataError: if the data set is unknown, missing, damaged, or too small for its splits.
     """
     raw = _read(config)
     rng = np.random.default_rng(seed)
@@ -108,9 +110,10 @@ def load_data(config: DataConfig, seed: int) -> Data:
 
 
 def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], int]:
-    """What a network for this data set reads and tells apart; the usual data sets need not be there for it.
+    """The image shape (c, h, w) and the number of classes. Files of published data sets are not needed for it.
 
-    Returns (c, h, w) and the number of classes. Raises DataError where other data cannot be read.
+    Raises:
+        DataError: if any other data set cannot be read.
     """
     if config.dataset in KNOWN_SHAPES:
         return KNOWN_SHAPES[config.dataset]
@@ -131,7 +134,7 @@ def _read(config: DataConfig) -> RawData:
     nearest = difflib.get_close_matches(config.dataset, known, n=1, cutoff=0.4)
     raise DataError(
         f"data.dataset: there is no data set {config.dataset!r}; "
-        + (f"the nearest is {nearest[0]}" if nearest else f"take one of {', '.join(known)} or module:callable")
+        + (f"the nearest is {nearest[0]}" if nearest else f"use one of {', '.join(known)} or module:callable")
     )
 
 
@@ -145,7 +148,7 @@ def _select(part: LabelledImages, indices: Indices) -> LabelledImages:
 
 
 def _check(name: str, raw: RawData) -> None:
-    """Images and labels must fit each other, and test images must be like training images."""
+    """Checks that images and labels match, and that test images have the shape of training images."""
     parts = {"training": raw.train} | ({"test": raw.test} if raw.test is not None else {})
     for part_name, part in parts.items():
         if not len(part.labels):
@@ -153,13 +156,13 @@ def _check(name: str, raw: RawData) -> None:
         if len(part.images) != len(part.labels):
             raise DataError(
                 f"data.dataset: {name} has {len(part.images)} {part_name} images but "
-                f"{len(part.labels)} labels; there must be one label an image"
+                f"{len(part.labels)} labels; there must be one label for each image"
             )
         _check_labels(name, part_name, part.labels, raw.classes)
     if raw.test is not None and raw.test.images.shape != raw.train.images.shape:
         raise DataError(
             f"data.dataset: {name} has test images of {_shape(raw.test.images)} but training images of "
-            f"{_shape(raw.train.images)}; they must be alike"
+            f"{_shape(raw.train.images)}; they must have one shape"
         )
 
 
@@ -180,11 +183,11 @@ def _check_sizes(config: DataConfig, available: int) -> None:
     if config.validation >= available:
         raise DataError(
             f"data.validation: {config.validation} images cannot be held out of the {available} training "
-            f"images of {config.dataset}, for some must be left to train on; take {available - 1} at most"
+            f"images of {config.dataset}, because training needs some; take {available - 1} at most"
         )
     left = available - config.validation
     if config.calibration > left:
         raise DataError(
-            f"data.calibration: {config.calibration} images cannot be drawn from the {left} that are left "
-            f"to train on after data.validation took {config.validation}; take {left} at most"
+            f"data.calibration: {config.calibration} images cannot be drawn from the {left} that training keeps "
+            f"after data.validation took {config.validation}; take {left} at most"
         )

@@ -15,7 +15,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images and labels of one split; what is read from it is normalised channel by channel.
+    """The images and labels of one split. Images read from it are normalised: (pixels - mean) / std.
 
     labels: int64 (n,). mean, std: float32 (c,), of the training images.
     """
@@ -39,7 +39,7 @@ class Split:
         return as_float(self.images.read(torch.arange(len(self))))
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """All images and labels, as of `batch`."""
+        """All images and labels, as `batch` gives them."""
         return self.batch(torch.arange(len(self)))
 
     def fingerprint(self) -> str:
@@ -63,11 +63,20 @@ class Split:
 
 
 def stratified_split(labels: Indices, size: int, rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Draws `size` of the positions 0..n-1 so that every class has its share of them, within one.
+    """Draws `size` of the positions 0..n-1 so that each class has its share of them, within one.
 
-    labels: int64 (n,), >= 0. Shares are rounded by largest remainder.
-    Returns the drawn positions in random order and the others in rising order.
-    Raises ValueError where size is not in 0..n.
+    Shares are rounded by largest remainder.
+
+    Args:
+        labels: int64 (n,), >= 0.
+        size: the number of positions to draw.
+        rng: draws them.
+
+    Returns:
+        The drawn positions in random order, and the others in rising order.
+
+    Raises:
+        ValueError: if size is not in 0..n.
     """
     if not 0 <= size <= len(labels):
         raise ValueError(f"size must be in 0..{len(labels)} (the number of labels), not {size}")
@@ -79,10 +88,10 @@ def stratified_split(labels: Indices, size: int, rng: np.random.Generator) -> tu
 
 
 def _class_counts(labels: Indices, size: int) -> Indices:
-    """How many of `size` fall to each class: (classes,), every one within one of size * n_class / n."""
+    """The number of positions to draw from each class, (classes,): within one of size * n_class / n."""
     if size == 0:
         return np.zeros(0, np.int64)
-    # Whole numbers throughout: a share rounded as a float could pass the images that a class has.
+    # Integers throughout: a share rounded from a float could exceed the images of a class.
     counts, remainders = np.divmod(size * np.bincount(labels), len(labels))
     largest = np.argsort(-remainders, kind="stable")[: size - counts.sum()]
     counts[largest] += 1

@@ -1,4 +1,4 @@
-"""Callables that the user names in the config as `module:callable`."""
+"""Callables that the user names in the config as `module:callable`, and how their errors are reported."""
 
 import importlib
 import sys
@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evoprune.errors import UserError
+from evoprune.errors import UserError, type_and_first_line
+
+_MISSING = object()
 
 
 @contextmanager
 def working_directory_importable() -> Iterator[None]:
-    """Inside it, modules that lie in the current directory can be imported, as with `python -m`."""
+    """Inside it, modules in the current directory can be imported, as with `python -m`."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     # A module written a moment ago may be missing from the importer's listing of its folder.
@@ -20,36 +22,55 @@ def working_directory_importable() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        if folder in sys.path:  # the user's code may have changed the path
+            sys.path.remove(folder)
+
+
+@contextmanager
+def user_code(what: str, remedy: str, error_class: type[UserError]) -> Iterator[None]:
+    """Inside it, code of the user's runs: whatever it raises, `SystemExit` included, becomes an error of one line.
+
+    Args:
+        what: the config key, the code and the action that fails, for the message.
+        remedy: what the user can do, for the message.
+        error_class: raised as "<what> (<type and message>); <remedy>".
+
+    Raises:
+        KeyboardInterrupt: as it is.
+    """
+    try:
+        with working_directory_importable():
+            yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise error_class(f"{what} ({type_and_first_line(error)}); {remedy}") from error
 
 
 def import_callable(reference: str, key: str, error_class: type[UserError]) -> Callable[..., Any]:
-    """The callable that `module:callable` names; the callable may be dotted (`module:Class.method`).
+    """Imports the callable that `module:callable` names.
 
-    key: the config key it came from, for the message.
-    Raises error_class where the module cannot be imported or has no such callable.
+    Args:
+        reference: the callable may be dotted (`module:Class.method`).
+        key: the config key that names it, for the message.
+        error_class: the error to raise.
+
+    Raises:
+        error_class: if the module cannot be imported or has no such callable.
     """
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
-        raise error_class(f"{key}: {reference!r} is no module:callable; write as in my_package.my_module:make")
-    try:
-        with working_directory_importable():
-            target: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise error_class(
-            f"{key}: cannot import module {module_name!r} of {reference!r} ({describe(error)}); "
-            "it must be installed or lie in the current directory"
-        ) from error
-    for name in path.split("."):
-        if not hasattr(target, name):
-            raise error_class(f"{key}: {reference!r}: {module_name!r} has no {path!r}; name a callable that it has")
-        target = getattr(target, name)
+        raise error_class(f"{key} must be module:callable, as in my_package.my_module:make, not {reference!r}")
+    with user_code(
+        f"{key}: cannot import module {module_name!r} of {reference!r}",
+        "it must be installed or lie in the current directory",
+        error_class,
+    ):
+        target: Any = importlib.import_module(module_name)
+        for name in path.split("."):
+            target = getattr(target, name, _MISSING)
+    if target is _MISSING:
+        raise error_class(f"{key}: {reference!r}: {module_name!r} has no {path!r}; name a callable that it has")
     if not callable(target):
-        raise error_class(f"{key}: {reference!r} is a {type(target).__name__}; name something that can be called")
+        raise error_class(f"{key}: {reference!r} must be a callable, not a {type(target).__name__}; name another")
     return target
-
-
-def describe(error: BaseException) -> str:
-    """An exception on one short line: its type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Networks by layer string, by the zoo's name, from torchvision, or from the user's own module."""
+"""Networks by layer string, by a name of the zoo, from torchvision, or from the user's own module."""
 
 import difflib
 import inspect
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evoprune.errors import NetworkError
+from evoprune.errors import NetworkError, type_and_first_line
 from evoprune.networks.layer_string import build_layers, parse_layer_string
 from evoprune.networks.mobilenet import mobilenetv2_small
 from evoprune.networks.modes import eval_mode
-from evoprune.networks.plugin import describe, import_callable, working_directory_importable
+from evoprune.networks.plugin import import_callable, user_code
 from evoprune.networks.resnet import small_resnet
 from evoprune.networks.seeding import global_seed
 
@@ -35,7 +35,7 @@ ZOO: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
 
 
 class GreyToColour(nn.Module):
-    """Repeats the one channel of grey images three times, for networks that read colours."""
+    """Repeats the channel of grey images three times, for networks that read colour images."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.repeat(1, 3, 1, 1)  # (batch, 1, h, w) -> (batch, 3, h, w)
@@ -44,15 +44,23 @@ class GreyToColour(nn.Module):
 def build_network(
     network: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator
 ) -> nn.Module:
-    """The network that `model.network` names, freshly initialised from `generator` alone.
+    """Builds the network that `model.network` names, freshly initialised from `generator` alone.
 
-    network: a layer string (`16C5-MP2-10`); a name of `ZOO`: the ResNets of He et al. for small images,
-    with 1x1 convolutions as shortcuts (option B: of a zero-padded shortcut, the padded maps stay whole), and
-    mobilenetv2_small; `torchvision:NAME`, where grey images are repeated to three channels by a
-    `GreyToColour` put in front; or `module:callable`, called with those of the keyword arguments `classes`
-    and `image_shape` that its signature names.
-    image_shape: (c, h, w). The network maps float (batch, c, h, w) to logits (batch, classes).
-    Raises NetworkError where there is no such network or it does not fit the images and classes.
+    Args:
+        network: one of four kinds. A layer string (`16C5-MP2-10`). A name in `ZOO`: mobilenetv2_small, and the ResNets
+            of He et al. for small images with 1x1 convolutions as shortcuts (option B; zero-padded shortcuts would
+            keep the maps that they pad whole). `torchvision:NAME`; for grey images, a `GreyToColour` in front repeats
+            them to three channels. `module:callable`, called with those of the keyword arguments `classes` and
+            `image_shape` that its signature names.
+        image_shape: (c, h, w).
+        classes: the number of outputs.
+        generator: on the CPU.
+
+    Returns:
+        A network that maps float (batch, c, h, w) to logits (batch, classes).
+
+    Raises:
+        NetworkError: if there is no such network or it does not fit the images and classes.
     """
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with global_seed(seed):
@@ -62,11 +70,13 @@ def build_network(
 
 
 def pretrained_weights(name: str) -> dict[str, Tensor]:
-    """The state dict of torchvision's default weights of `name`, downloaded if not in PyTorch's cache.
+    """The state dict of torchvision's default weights for `name`, downloaded unless PyTorch's cache has it.
 
-    The names are the network's own: of a network behind a `GreyToColour` they lack the prefix `network.`;
-    the classifier has ImageNet's 1,000 classes. Raises NetworkError where there are no such weights or
-    they cannot be downloaded.
+    Its names lack the prefix `network.` of a network behind a `GreyToColour`, and its classifier has ImageNet's 1,000
+    classes.
+
+    Raises:
+        NetworkError: if there are no such weights or they cannot be downloaded.
     """
     from torchvision import models
 
@@ -78,7 +88,7 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise NetworkError(
             f"model.weights: the pretrained weights of {TORCHVISION}{name} cannot be downloaded "
-            f"({describe(error)}); get {weights.url} and put it into {folder}"
+            f"({type_and_first_line(error)}); get {weights.url} and put it into {folder}"
         ) from error
 
 
@@ -103,7 +113,7 @@ def _nearest(name: str, known: Any) -> str:
 
 
 def check_torchvision_name(name: str) -> None:
-    """Raises NetworkError, with the nearest name, where torchvision has no such classification network."""
+    """Raises NetworkError, with the nearest name, if torchvision has no classification network of this name."""
     import torchvision.models
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -118,7 +128,7 @@ def _from_torchvision(name: str, image_shape: tuple[int, int, int], classes: int
     from torchvision import models
 
     check_torchvision_name(name)
-    # Two networks have second classifiers, for training only, which would change what their outputs are.
+    # These two have auxiliary classifiers for training, with which they would return several outputs.
     auxiliary = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **auxiliary)
     if image_shape[0] == 1:
@@ -129,15 +139,10 @@ def _from_torchvision(name: str, image_shape: tuple[int, int, int], classes: int
 def _from_callable(reference: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     make = import_callable(reference, "model.network", NetworkError)
     offered = {"classes": classes, "image_shape": image_shape}
-    try:
-        with working_directory_importable():
-            named = inspect.signature(make).parameters
-            model = make(**{name: value for name, value in offered.items() if name in named})
-    except Exception as error:
-        raise NetworkError(
-            f"model.network: {reference!r} failed when called ({describe(error)}); it is called with no "
-            "arguments but `classes` and `image_shape`, where its signature names them"
-        ) from error
+    remedy = "its arguments can be `classes` and `image_shape`, if its signature names them, and no others"
+    with user_code(f"model.network: {reference!r} failed when called", remedy, NetworkError):
+        named = inspect.signature(make).parameters
+        model = make(**{name: value for name, value in offered.items() if name in named})
     if not isinstance(model, nn.Module):
         raise NetworkError(
             f"model.network: {reference!r} returned a {type(model).__name__}; it must return a torch Module"
@@ -146,16 +151,12 @@ def _from_callable(reference: str, image_shape: tuple[int, int, int], classes: i
 
 
 def _check_fits(model: nn.Module, network: str, image_shape: tuple[int, int, int], classes: int) -> None:
-    """Runs the network once on an empty image: it must read the images and give one logit a class."""
+    """Runs the network on an image of zeros: it must read the images and give one logit for each class."""
     shape = "x".join(map(str, image_shape))
-    try:
-        with torch.no_grad(), eval_mode(model):
-            logits = model(torch.zeros(1, *image_shape))
-    except Exception as error:
-        raise NetworkError(
-            f"model.network: {network!r} cannot read images of {shape} ({describe(error)}); "
-            "take another network or images of another size"
-        ) from error
+    remedy = "take another network or images of another size"
+    reading = user_code(f"model.network: {network!r} cannot read images of {shape}", remedy, NetworkError)
+    with reading, torch.no_grad(), eval_mode(model):
+        logits = model(torch.zeros(1, *image_shape))
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (1, classes):
         raise NetworkError(

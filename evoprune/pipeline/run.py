@@ -276,7 +276,7 @@ def _given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | No
         if isinstance(getattr(network, "colour", None), GreyToColour):
             weights = {f"network.{tensor}": value for tensor, value in weights.items()}
     else:
-        weights = read_weights(Path(source))
+        weights = read_weights(Path(source), network)
     load_weights(network, weights, source)
     return weights
 

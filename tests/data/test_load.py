@@ -2,7 +2,6 @@
 
 import gzip
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
@@ -162,20 +161,6 @@ def test_cifar_batches(tmp_path: Path) -> None:
     assert small("cifar100", tmp_path / "cifar-100-python").classes == 100
 
 
-class _Trap:
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return Path.touch, (Path("trapped"),)  # type: ignore[return-value]
-
-
-def test_code_in_a_cifar_batch_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_cifar(tmp_path / "cifar-10-batches-py", CIFAR10_FILES, "labels")
-    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps({"data": _Trap()}))
-    with pytest.raises(DataError, match=r"data_batch_3 is damaged .*must hold arrays only"):
-        small("cifar10", tmp_path)
-    assert not (tmp_path / "trapped").exists()
-
-
 def test_svhn_files(tmp_path: Path) -> None:
     images = RNG.integers(0, 256, (32, 32, 3, 20), np.uint8)
     for part in ("train", "test"):
@@ -249,7 +234,7 @@ def test_mistakes_in_image_folders(tmp_path: Path) -> None:
         small("imagefolder", tmp_path)
     write_pictures(tmp_path / "train", {"cat": (8, 8)})
     write_pictures(tmp_path / "test", {"cow": (8, 8)})
-    with pytest.raises(DataError, match=r"cow is a class that .*train has not"):
+    with pytest.raises(DataError, match=r"test/cow must have one of its name in .*train;"):
         small("imagefolder", tmp_path)
     (tmp_path / "test" / "cow").rename(tmp_path / "test" / "cat")
     picture = tmp_path / "test" / "cat" / "0.png"
@@ -261,7 +246,47 @@ def test_mistakes_in_image_folders(tmp_path: Path) -> None:
         small("imagefolder", tmp_path)
 
 
-USER_MODULE = """
+def test_hidden_files_and_folders_are_no_classes_and_no_images(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_pictures(tmp_path / part, {"cat": (8, 8), "dog": (8, 8)})
+        write_pictures(tmp_path / part, {".ipynb_checkpoints": (8, 8), "cat/.ipynb_checkpoints": (9, 9)})
+        (tmp_path / part / "dog" / "._0.png").write_bytes(b"a resource fork")
+    data = small("imagefolder", tmp_path, validation=2, calibration=4)
+    assert (data.classes, len(data.train), len(data.test)) == (2, 10, 12)
+
+
+def test_a_class_folder_without_images_is_named(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_pictures(tmp_path / part, {"cat": (8, 8), "dog": (8, 8)})
+    (tmp_path / "train" / "zebra").mkdir()
+    with pytest.raises(DataError, match=r"train/zebra must have images, but it has none; put some into it, or remove"):
+        small("imagefolder", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_grey_images_of_16_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, 257], [128 * 257, 65535]], np.uint16)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            path = tmp_path / part / name / f"0.{suffix}"
+            if suffix == "pgm":
+                path.write_bytes(b"P5 2 2 65535\n" + values.astype(">u2").tobytes())
+            else:
+                Image.fromarray(values).save(path)
+    images = image_folder(tmp_path, None).train.images
+    assert images.read(torch.tensor([1])).tolist() == [[[[0, 1], [128, 255]]]]
+
+
+def test_images_of_floats_are_refused(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / part / "cat" / "0.tif")
+    with pytest.raises(DataError, match=r"0\.tif cannot be read .*type F have no fixed range; save 8 or 16 bits"):
+        image_folder(tmp_path, None)
+
+
+USER_MODULE = r"""
 import numpy as np, torch
 from torch.utils.data import TensorDataset
 
@@ -285,6 +310,41 @@ def wrong_shapes():
 
 def wrong_test_label():
     return np.zeros((30, 8, 8), np.uint8), labels, np.ones((6, 8, 8), np.uint8), labels[:6] + 1
+
+def few_rows_of_channels_last():
+    return np.zeros((30, 2, 8, 3), np.uint8), labels, np.ones((6, 2, 8, 3), np.uint8), labels[:6]
+
+def not_finite():
+    images = np.zeros((30, 8, 8))
+    images[7, 0, 0], images[9, 1, 1] = np.nan, np.inf
+    return images, labels, images, labels
+
+def huge_labels():
+    return np.zeros((30, 8, 8)), labels * 10**12, np.zeros((30, 8, 8)), labels
+
+def leaving():
+    raise SystemExit(0)
+
+def without_memory():
+    raise MemoryError
+
+def endless():
+    return endless()
+
+class OfItsOwn(BaseException):
+    pass
+
+def of_its_own():
+    raise OfItsOwn("first line\nsecond")
+
+class Leaving:
+    def __len__(self):
+        return 3
+    def __getitem__(self, index):
+        raise SystemExit("no image")
+
+def leaving_later():
+    return Leaving(), Leaving()
 
 def channels_last():
     return np.zeros((30, 8, 8, 3), np.uint8), labels, np.ones((6, 8, 8, 3), np.uint8), labels[:6]
@@ -314,6 +374,14 @@ def test_user_data(user_module: str, made: str, channels: int) -> None:
         ("wrong_shapes", "test images of 1x9x9 but training images of 1x8x8"),
         ("wrong_test_label", "test image with label 3; labels must be from 0 to 2"),
         ("channels_last", r"must be \(n, h, w\) or \(n, c, h, w\), not \(30, 8, 8, 3\)"),
+        ("few_rows_of_channels_last", r"not \(30, 2, 8, 3\); bring channels forward with images.transpose"),
+        ("not_finite", r"train images must be finite .* 2 of 30 .* \(the first is image 7,"),
+        ("huge_labels", "train labels must be below 1,000,000, not 2000000000000; number the classes"),
+        ("leaving", r":leaving' failed \(SystemExit: 0\); it is called without arguments"),
+        ("without_memory", r":without_memory' failed \(MemoryError\)"),
+        ("endless", r":endless' failed \(RecursionError: maximum recursion"),
+        ("of_its_own", r":of_its_own' failed \(OfItsOwn: first line\)"),
+        ("leaving_later", r":leaving_later' failed \(SystemExit: no image\)"),
         ("missing", "has no 'missing'"),
     ],
 )

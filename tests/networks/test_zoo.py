@@ -26,6 +26,16 @@ def number():
 
 def failing():
     raise RuntimeError("first line\\nsecond line")
+
+def leaving():
+    raise SystemExit(0)
+
+def without_memory():
+    raise MemoryError
+
+class Leaving(nn.Module):
+    def forward(self, images):
+        raise SystemExit
 """
 
 
@@ -90,14 +100,24 @@ def test_user_modules(user_module: str) -> None:
     [
         ("number", "returned a int; it must return a torch Module"),
         ("failing", r"failed when called \(RuntimeError: first line\)"),
+        ("leaving", r":leaving' failed when called \(SystemExit: 0\)"),
+        ("without_memory", r":without_memory' failed when called \(MemoryError\)"),
+        ("Leaving", r":Leaving' cannot read images of 1x28x28 \(SystemExit\)"),
         ("missing", "has no 'missing'"),
-        ("", "is no module:callable"),
+        ("", "must be module:callable, as in"),
     ],
 )
 def test_mistakes_of_user_modules(user_module: str, callable_name: str, message: str) -> None:
     with pytest.raises(NetworkError, match=message) as caught:
         build(f"{user_module}:{callable_name}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_ends_the_process_when_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_zoo_leaving.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NetworkError, match=r"cannot import module 'nets_zoo_leaving' .* \(SystemExit: 0\); it must be"):
+        build("nets_zoo_leaving:make")
 
 
 def test_network_that_does_not_fit_the_data(user_module: str) -> None:

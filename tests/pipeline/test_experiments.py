@@ -117,9 +117,9 @@ MASKED = {
 }
 
 ABSENT = {
-    "anwar_mnist": r"mnist is not in .* get \S*train-images-idx3-ubyte.gz .* or set data.root to where they lie",
-    "anwar_cifar10_small": r"cifar10 is not in .* get \S*cifar-10-python.tar.gz, .* or set data.root to where they lie",
-    "anwar_svhn": r"svhn is not in .* get \S*train_32x32.mat \S*test_32x32.mat, .* or set data.root to where they lie",
+    "anwar_mnist": r"mnist is not in .* get \S*train-images-idx3-ubyte.gz .* or set data.root to their folder",
+    "anwar_cifar10_small": r"cifar10 is not in .* get \S*cifar-10-python.tar.gz, .* or set data.root to their folder",
+    "anwar_svhn": r"svhn is not in .* get \S*train_32x32.mat \S*test_32x32.mat, .* or set data.root to their folder",
 }
 
 
