@@ -1,4 +1,4 @@
-"""A network's weights as if nobody had trained it."""
+"""Fresh weights for a network that exists already."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,14 @@ from evoprune.networks.seeding import global_seed
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draws every parameter anew, in place, as PyTorch's layers do when they are made: for the shapes they have now.
+    """Draws all parameters anew, in place, by each layer's own rule and for its present shape.
 
-    Raises NetworkError where a module has parameters but no `reset_parameters`.
+    Args:
+        model: every module with parameters must have `reset_parameters`.
+        seed: of the draws.
+
+    Raises:
+        NetworkError: if a module has parameters but no `reset_parameters`.
     """
     resets: list[Callable[[], None]] = []
     for name, module in model.named_modules():
@@ -19,8 +24,8 @@ def initialise(model: nn.Module, seed: int) -> None:
             resets.append(reset)
         elif any(True for _ in module.parameters(recurse=False)):
             raise NetworkError(
-                f"retrain.start: anew cannot initialise {name or 'the network'}, for {type(module).__name__} has no "
-                "reset_parameters(); give it one, or take keep"
+                f"retrain.start: anew cannot initialise {name or 'the network'}, because {type(module).__name__} has no "
+                "reset_parameters(); add this method, or set retrain.start=keep"
             )
     with global_seed(seed):
         for reset in resets:

@@ -1,7 +1,4 @@
-"""Networks written as in the papers: `2x128C3-MP2-2x128C3-MP2-256FC-10`.
-
-Anwar, Hwang and Sung 2017, section 5, write their networks so.
-"""
+"""Networks in the notation of Anwar, Hwang and Sung 2017, section 5: `2x128C3-MP2-2x128C3-MP2-256FC-10`."""
 
 import re
 from collections import Counter, OrderedDict
@@ -24,7 +21,7 @@ _FORMS = "write 2x128C3, MP2, 256FC or the number of classes"
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution with batch norm and ReLU; stride 1, padding (kernel - 1) // 2, no bias."""
+    """A convolution without bias, stride 1, padding (kernel - 1) // 2; then batch norm and ReLU."""
 
     maps: int
     kernel: int
@@ -49,7 +46,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Output:
-    """The classifier: a linear layer with bias, one output a class."""
+    """The classifier: a linear layer with bias, one output for each class."""
 
     classes: int
     place: str = field(default="", compare=False, repr=False)
@@ -59,19 +56,21 @@ Layer = Conv | MaxPool | Hidden | Output
 
 
 def _check_sizes(token: str, place: str) -> None:
-    """Nobody's network is as large as what is refused here, but a typing error's or a hostile one's is."""
+    """Refuses sizes that only a typing error or a hostile config can have."""
     sizes = [int(size) for size in re.findall(r"\d+", token, re.ASCII)]
     repeats = re.match(r"(\d+)x", token, re.ASCII)
     if max(sizes, default=0) > _LARGEST or (repeats and int(repeats[1]) > _MOST_REPEATS):
-        raise NetworkError(
-            f"{place} is larger than any network: sizes are {_LARGEST} at most, repeats {_MOST_REPEATS}; {_FORMS}"
-        )
+        raise NetworkError(f"{place} must have sizes of {_LARGEST} and repeats of {_MOST_REPEATS} at most; {_FORMS}")
 
 
 def parse_layer_string(text: str) -> tuple[Layer, ...]:
-    """`2x16C3-MP2-10` -> (Conv(16, 3), Conv(16, 3), MaxPool(2), Output(10)).
+    """Parses a layer string: `2x16C3-MP2-10` -> (Conv(16, 3), Conv(16, 3), MaxPool(2), Output(10)).
 
-    Every layer carries its place in the text, for messages. Raises NetworkError that points at the token.
+    Returns:
+        The layers, each with its place in the text for messages.
+
+    Raises:
+        NetworkError: names the token that cannot be parsed.
     """
     tokens = text.split("-")
     layers: list[Layer] = []
@@ -94,7 +93,7 @@ def parse_layer_string(text: str) -> tuple[Layer, ...]:
 def _parse_token(token: str, place: str) -> list[Layer]:
     match = _TOKEN.fullmatch(token)
     if match is None:
-        raise NetworkError(f"{place} is no layer; {_FORMS}")
+        raise NetworkError(f"{place} is not a layer; {_FORMS}")
     numbers = {name: int(digits) for name, digits in match.groupdict().items() if digits is not None}
     if 0 in numbers.values():
         raise NetworkError(f"{place} has a 0; every number in it must be 1 or more")
@@ -108,10 +107,18 @@ def _parse_token(token: str, place: str) -> list[Layer]:
 
 
 def build_layers(layers: tuple[Layer, ...], image_shape: tuple[int, int, int], classes: int) -> nn.Sequential:
-    """The network of parsed layers, initialised from PyTorch's global generator.
+    """Builds the network of parsed layers, initialised from PyTorch's global generator.
 
-    image_shape: (c, h, w). The modules are conv1, norm1, relu1, pool1, ..., flatten, fc1, ..., out.
-    Raises NetworkError where pooling leaves less than one pixel or the last number is not `classes`.
+    Args:
+        layers: from `parse_layer_string`.
+        image_shape: (c, h, w).
+        classes: the number of outputs.
+
+    Returns:
+        A network with the modules conv1, norm1, relu1, pool1, ..., flatten, fc1, ..., out.
+
+    Raises:
+        NetworkError: if a layer leaves less than one pixel or the last number is not `classes`.
     """
     maps, height, width = image_shape
     modules: OrderedDict[str, nn.Module] = OrderedDict()
@@ -147,11 +154,11 @@ def build_layers(layers: tuple[Layer, ...], image_shape: tuple[int, int, int], c
 
 
 def _reduced(pixels: int, layer: Conv | MaxPool) -> int:
-    """The side that the layer leaves of a side of `pixels`."""
+    """The side of the layer's output in pixels, for an input with a side of `pixels`."""
     if isinstance(layer, MaxPool):
         left = pixels // layer.size
     else:
         left = pixels + 2 * ((layer.kernel - 1) // 2) - layer.kernel + 1
     if left < 1:
-        raise NetworkError(f"{layer.place} leaves nothing of {pixels} pixels a side; leave it out or make it smaller")
+        raise NetworkError(f"{layer.place} leaves nothing of {pixels} pixels a side; remove it or make it smaller")
     return left

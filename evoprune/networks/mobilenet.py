@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from evoprune.networks.resnet import he_initialise
 
-# Expansion, maps, blocks, stride of the first block: as in table 2 of the paper, cut down to small images.
+# Expansion, maps, blocks, stride of the first block: table 2 of the paper, reduced for small images.
 _STAGES = ((1, 16, 1, 1), (6, 24, 1, 1), (6, 32, 2, 2), (6, 64, 2, 2))
 _STEM_MAPS = 16
 _HEAD_MAPS = 256
@@ -22,9 +22,12 @@ def _conv_norm_relu(in_maps: int, maps: int, kernel: int, stride: int = 1, group
 
 
 class InvertedResidual(nn.Module):
-    """1x1 convolution to `expansion` times the maps, 3x3 depthwise convolution, 1x1 convolution back.
+    """A 1x1 convolution to `expansion` times the maps, a 3x3 depthwise convolution, and a 1x1 convolution back.
 
-    The input is added where the shapes agree. Sandler et al. 2018, section 3.3.
+    The input is added if its shape is that of the output.
+
+    References:
+        Sandler et al. 2018, section 3.3.
     """
 
     def __init__(self, in_maps: int, maps: int, stride: int, expansion: int) -> None:
@@ -41,9 +44,13 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenetv2_small(channels: int, classes: int) -> nn.Sequential:
-    """MobileNetV2 with 4 stages of inverted residuals of 16 to 64 maps; about 17M MACs for a 28x28 image.
+    """MobileNetV2 with 4 stages of inverted residuals of 16 to 64 maps: about 17 million MACs for a 28x28 image.
 
-    He initialisation, drawn from PyTorch's global generator.
+    Weights are drawn from PyTorch's global generator (He initialisation).
+
+    Args:
+        channels: of the images.
+        classes: the number of outputs.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict(stem=_conv_norm_relu(channels, _STEM_MAPS, 3))
     in_maps = _STEM_MAPS

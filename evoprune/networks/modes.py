@@ -1,4 +1,4 @@
-"""Train and eval mode of networks."""
+"""Training and evaluation mode of networks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside it the model is in eval mode; afterwards every module has the mode that it had."""
+    """Inside it, the model is in evaluation mode; afterwards, every module is in its mode of before."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

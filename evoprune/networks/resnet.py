@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, and a shortcut around them.
 
-    Where the shapes differ the shortcut is a 1x1 convolution with batch norm (option B of the paper): a
-    shortcut padded with zeros (option A) ties every map to one of a narrower layer and cannot be pruned.
+    If the shapes of input and output differ, the shortcut is a 1x1 convolution with batch norm (option B of the paper).
+    A shortcut padded with zeros (option A) would tie each map to one of a narrower layer, so that none could be pruned.
     """
 
     def __init__(self, in_maps: int, maps: int, stride: int) -> None:
@@ -35,11 +35,18 @@ class BasicBlock(nn.Module):
 
 
 def small_resnet(depth: int, channels: int, classes: int) -> nn.Sequential:
-    """ResNet of `depth` = 6n + 2 layers: a convolution, 3 stages of n blocks, a classifier.
+    """The ResNet of `depth` = 6n + 2 layers for small images: a convolution, 3 stages of n blocks, a classifier.
 
-    The stages have 16, 32 and 64 maps, the later ones half the height and width each.
-    He initialisation, drawn from PyTorch's global generator.
-    He et al. 2016, section 4.2, with shortcuts of option B.
+    The stages have 16, 32 and 64 maps; the second and the third halve height and width.
+    Weights are drawn from PyTorch's global generator (He initialisation).
+
+    Args:
+        depth: 6n + 2 for a whole n >= 1.
+        channels: of the images.
+        classes: the number of outputs.
+
+    References:
+        He et al. 2016, section 4.2, with shortcuts of option B.
     """
     blocks = (depth - 2) // 6
     modules: OrderedDict[str, nn.Module] = OrderedDict(
@@ -68,7 +75,7 @@ def small_resnet(depth: int, channels: int, classes: int) -> nn.Sequential:
 
 
 def he_initialise(network: nn.Module) -> None:
-    """Convolutions drawn from a normal distribution of variance 2 / fan-out (He et al. 2015)."""
+    """Draws the weights of convolutions from a normal distribution of variance 2 / fan-out (He et al. 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

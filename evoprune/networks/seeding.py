@@ -1,4 +1,4 @@
-"""Seeds for the pieces of PyTorch that draw from its global generators (initialisation, dropout)."""
+"""Seeds, also for the parts of PyTorch that draw from its global generators (initialisation, dropout)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,11 @@ import torch
 
 @contextmanager
 def global_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Inside it, PyTorch's global generators start from `seed`; afterwards they are as they were before.
+    """Inside it, PyTorch's global generators start from `seed`; afterwards, they have their state of before.
 
-    Reaches the CPU's generator, and that of `device` if it is another one.
+    Args:
+        seed: 0..2**63-1.
+        device: its generator is seeded, too, if it is a GPU.
     """
     cuda = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -23,5 +25,5 @@ def global_seed(seed: int, device: torch.device | None = None) -> Iterator[None]
 
 
 def mixed_seed(*parts: int) -> int:
-    """One seed in 0..2**63-1 out of several whole numbers >= 0, by numpy's SeedSequence."""
+    """Combines whole numbers >= 0 into one seed in 0..2**63-1 with NumPy's SeedSequence."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,4 +1,4 @@
-"""Distillation: a network is trained to say what another one says of the same images."""
+"""Distillation: a network is trained towards the outputs of another one, its teacher."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,22 @@ from evoprune.data.splits import Split
 from evoprune.training.layout import lay_out
 
 REMEMBERED_BYTES = 2**28
-"""Logits that take more than that are computed whenever they are asked for."""
+"""A teacher's logits for a whole split are kept if they take at most this many bytes."""
 
 _BATCH = 250
 
 
 class Teacher:
-    """A network's logits for the images of a split.
+    """The logits of a network for the images of a split.
 
-    Where images are the same in every epoch, each one's logits are computed once, for all that are taught: with small
-    networks that is up to two fifths of the whole time of training.
-    model: is put into eval mode, on the device. precision: what products are computed in, as in `TrainConfig`.
+    If images are the same in every epoch, their logits are computed once for all networks that are trained: with small
+    networks, computing them takes up to two fifths of the time of training.
+
+    Args:
+        model: moved to the device, in evaluation mode.
+        split: the images that networks are trained on.
+        device: computes.
+        precision: of the products, as in `TrainConfig`.
     """
 
     def __init__(self, model: nn.Module, split: Split, device: torch.device, precision: str):
@@ -32,9 +37,15 @@ class Teacher:
         self._remembered: Tensor | None = None
 
     def logits(self, indices: Tensor, images: Tensor, same_every_epoch: bool) -> Tensor:
-        """float (b, classes) for the split's images at `indices` (b,), which are `images` on the device.
+        """The logits for some images of the split.
 
-        same_every_epoch: they are as the split gives them, not augmented.
+        Args:
+            indices: their positions in the split, int64 (b,).
+            images: the images on the device, (b, c, h, w).
+            same_every_epoch: whether they are as in the split, not augmented.
+
+        Returns:
+            float (b, classes), on the device.
         """
         if not same_every_epoch:
             return self._of(images)
@@ -60,21 +71,27 @@ class Teacher:
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """Who teaches, how much of the loss it is (0..1), and how far outputs are softened."""
+    """A teacher, the weight (0..1) of its part of the loss, and the temperature that softens outputs."""
 
     teacher: Teacher
     weight: float
     temperature: float
 
     def loss(self, labels_loss: Tensor, logits: Tensor, taught: Tensor) -> Tensor:
-        """(1 - weight) * the labels' loss + weight * `distillation_loss`."""
+        """(1 - weight) * labels_loss + weight * distillation_loss(logits, taught, temperature)."""
         return (1 - self.weight) * labels_loss + self.weight * distillation_loss(logits, taught, self.temperature)
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch. Logits: (b, classes).
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), the mean over the batch.
 
-    Hinton, Vinyals and Dean 2015, section 2.
+    Args:
+        logits: of the student, (b, classes).
+        teacher_logits: (b, classes).
+        temperature: T.
+
+    References:
+        Hinton, Vinyals and Dean 2015, section 2.
     """
     student = functional.log_softmax(logits / temperature, dim=1)
     wanted = functional.log_softmax(teacher_logits / temperature, dim=1)

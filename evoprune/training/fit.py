@@ -1,4 +1,4 @@
-"""Training and evaluation."""
+"""Training."""
 
 import math
 import time
@@ -27,7 +27,7 @@ _MOMENTUM = "momentum."
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch that was trained. epoch: from 1 to epochs. loss: mean over the epoch's images."""
+    """One epoch of training. epoch: 1..epochs. loss: mean over the images of the epoch. seconds: its time."""
 
     epoch: int
     epochs: int
@@ -37,9 +37,9 @@ class EpochReport:
 
 @dataclass(frozen=True, eq=False)
 class FitState:
-    """Where training stands after `epoch` epochs; it goes on from here exactly as if never interrupted.
+    """The state of training after `epoch` epochs. Training that resumes from it is exactly as if never interrupted.
 
-    tensors: "model.<name>" for the state dict, "momentum.<name>" for the optimiser; contiguous, on the CPU.
+    tensors: `model.<name>` for the state dict, `momentum.<name>` for the optimiser; contiguous, on the CPU.
     """
 
     epoch: int
@@ -47,7 +47,7 @@ class FitState:
 
     @classmethod
     def before(cls, model: nn.Module) -> "FitState":
-        """Where training starts from the model's own weights."""
+        """The state before the first epoch, with copies of the model's weights."""
         copies = {_MODEL + name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         return cls(0, {name: tensor.contiguous() for name, tensor in copies.items()})
 
@@ -59,7 +59,7 @@ class FitState:
 
 @dataclass(frozen=True)
 class _Job:
-    """What stays the same from the first step of `fit` to the last."""
+    """The parts of `fit` that are the same in all steps."""
 
     model: nn.Module
     split: Split
@@ -86,16 +86,29 @@ def fit(
     until: int | None = None,
     on_epoch: Callable[[EpochReport, FitState], None] | None = None,
 ) -> None:
-    """Trains the model in place, on `device`, and leaves it there in eval mode.
+    """Trains the model in place, on `device`, and leaves it there in evaluation mode.
 
-    Stochastic gradient descent with Nesterov momentum at the learning rate of `learning_rate_at`, down the gradient of
-    the cross entropy, or of that and of the distillation from a teacher of the same split.
-    Epoch k draws from generators seeded by (seed, k), so it is the same whether resumed or not.
-    augment: names of `AUGMENTATIONS`. masks: bool, by the parameter's name: weights where it is False are zero and
-    stay so, their gradients and momentum too.
-    state: training goes on from there. until: the epoch after which it stops, at the schedule's end if None.
-    on_epoch: called after every epoch with what can be resumed from.
-    Raises TrainingError where the loss or the weights are not finite; NetworkError where `state` is another network's.
+    Stochastic gradient descent with Nesterov momentum, at the learning rate of `learning_rate_at`. The loss is the cross
+    entropy, with distillation its weighted mean with the distillation loss. Epoch k draws from generators seeded by
+    (seed, k), so it is the same whether training was resumed or not.
+
+    Args:
+        model: trained in place.
+        split: the training images.
+        train: epochs, batch size, learning rate, momentum, weight decay and precision.
+        seed: of the order of images, augmentations and dropout.
+        device: computes.
+        augment: names in `AUGMENTATIONS`.
+        distillation: its teacher was made for the same split.
+        masks: bool, by the parameter's name. Weights whose mask is False are zero and stay zero, as do their gradients
+            and momentum.
+        state: resumes from there; None: starts from the model's weights.
+        until: the epoch after which training stops; None: the last of the schedule.
+        on_epoch: called after each epoch with its report and the state to resume from.
+
+    Raises:
+        TrainingError: if the loss or a weight is not finite.
+        NetworkError: if `state` is of another network.
     """
     model.to(device)
     layout = lay_out_to_train(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
@@ -125,9 +138,14 @@ def fit(
 
 
 def hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> list[RemovableHandle]:
-    """Sets masked weights to zero and lets no gradient reach them: no step, momentum or decay can move them then.
+    """Sets masked weights to zero and their gradients too, so that no step, momentum or weight decay moves them.
 
-    masks: bool, False where a parameter of that name is pruned. Returns what ends it (`handle.remove()`).
+    Args:
+        model: changed in place.
+        masks: bool, by the parameter's name; False for pruned weights.
+
+    Returns:
+        Handles whose `remove()` lets gradients reach the weights again.
     """
     handles = []
     for name, mask in masks.items():
@@ -141,10 +159,17 @@ def hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> list[Removabl
 
 
 def learning_rate_at(step: int, steps: int, highest: float) -> float:
-    """Linear warm-up to `highest` over the first tenth of the steps, then a half cosine down towards zero.
+    """The learning rate of a step: linear warm-up over the first tenth of the steps, then half a cosine towards zero.
 
-    step: 0..steps-1. It depends on the number of the step alone, which makes training resumable.
-    Goyal et al. 2017, section 2.2 (warm-up); Loshchilov and Hutter 2017, eq. 5 (cosine).
+    It depends on the number of the step alone, which makes training resumable.
+
+    Args:
+        step: 0..steps-1.
+        steps: of the whole training.
+        highest: the learning rate at the end of the warm-up.
+
+    References:
+        Goyal et al. 2017, section 2.2 (warm-up); Loshchilov and Hutter 2017, eq. 5 (cosine).
     """
     warm_up = max(1, round(_WARM_UP * steps))
     if step < warm_up:
@@ -230,7 +255,7 @@ def _train_epoch(job: _Job, epoch: int) -> float:
             images = augmented(images, job.augment, generator)
             total += len(indices) * _train_step(job, indices, images, labels, rate, step)
     if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
-        raise TrainingError(  # the loss would say so at the next step, which there may not be
+        raise TrainingError(  # the next step's loss would show it, but there may be no next step
             f"training: the weights are not finite after step {step + 1} with learning rate {rate:.3g}; "
             f"take a learning_rate below {job.train.learning_rate:g}"
         )
@@ -238,7 +263,7 @@ def _train_epoch(job: _Job, epoch: int) -> float:
 
 
 def _train_step(job: _Job, indices: Tensor, images: Tensor, labels: Tensor, rate: float, step: int) -> float:
-    """One step down the gradient. Returns the mean loss of the batch before it."""
+    """One step of gradient descent. Returns the mean loss of the batch before the step."""
     for group in job.optimiser.param_groups:
         group["lr"] = rate
     job.optimiser.zero_grad()

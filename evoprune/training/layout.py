@@ -1,4 +1,4 @@
-"""The memory layout in which a network computes and is trained."""
+"""The memory layout (contiguous or channels-last) in which a network computes and is trained."""
 
 import torch
 from torch import Tensor, nn
@@ -6,14 +6,20 @@ from torch import Tensor, nn
 from evoprune.networks.modes import eval_mode
 
 _WHOLE_BLOCK = 16
-"""Input maps a group from which a convolution fills the widest block of oneDNN's kernels for the CPU."""
+"""Input maps per group with which a convolution fills the widest block of oneDNN's kernels for CPUs."""
 
 
 def lay_out(model: nn.Module, images: Tensor) -> torch.memory_format:
-    """Puts the network's weights into channels-last, which is faster, where it runs so; else leaves them contiguous.
+    """Brings the network's weights into the channels-last layout, which is faster, if the network runs in it.
 
     A network that views its maps as vectors (`x.view(x.size(0), -1)`) runs in the contiguous layout alone.
-    images: float (b, c, h, w), on the network's device. Returns the layout to give images in.
+
+    Args:
+        model: changed in place.
+        images: float (b, c, h, w), on the network's device.
+
+    Returns:
+        The layout that images must have.
     """
     if images.ndim != 4:
         return torch.contiguous_format
@@ -28,10 +34,10 @@ def lay_out(model: nn.Module, images: Tensor) -> torch.memory_format:
 
 
 def lay_out_to_train(model: nn.Module, images: Tensor) -> torch.memory_format:
-    """As `lay_out`, but contiguous on a CPU where pruning left a strided pointwise convolution few input maps.
+    """As `lay_out`, but contiguous on a CPU if the network has a strided pointwise convolution of few input maps.
 
-    In channels-last, the gradient of such weights is written past oneDNN's memory: it is wrong, or the process ends
-    (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    In channels-last, oneDNN writes the gradient of such weights past its memory, so that it is wrong or the process
+    ends (https://github.com/uxlfoundation/oneDNN/issues/6035).
     """
     if images.device.type == "cpu" and any(_is_narrow_shortcut(module) for module in model.modules()):
         model.to(memory_format=torch.contiguous_format)
@@ -49,10 +55,10 @@ def _is_narrow_shortcut(module: nn.Module) -> bool:
 
 
 def laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:
-    """The tensor in a layout; others than (n, c, h, w) as they are.
+    """The tensor in a layout; a tensor that is not (n, c, h, w) is returned as it is.
 
-    Of one channel, both layouts are the same numbers in the same order, and strides alone tell the library which one is
-    meant: a convolution of such images gives its maps in the layout that they name.
+    With one channel, both layouts have the same numbers in the same order, and only the strides tell them apart; a
+    convolution returns its maps in the layout that the strides of its input name.
     """
     if tensor.ndim != 4:
         return tensor

@@ -1,4 +1,4 @@
-"""How many threads PyTorch computes with."""
+"""The number of threads that PyTorch computes with."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch computes with so many threads inside it."""
+    """Inside it, PyTorch computes with `count` threads; afterwards, with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -52,7 +52,7 @@ def test_convolutions_have_no_bias_and_linear_layers_have() -> None:
     [
         (
             "2x128D3-MP2-10",
-            "model.network: '2x128D3' (token 1 of '2x128D3-MP2-10') is no layer; "
+            "model.network: '2x128D3' (token 1 of '2x128D3-MP2-10') is not a layer; "
             "write 2x128C3, MP2, 256FC or the number of classes",
         ),
         ("16C5--10", "'' (token 2 of"),
@@ -60,7 +60,7 @@ def test_convolutions_have_no_bias_and_linear_layers_have() -> None:
         ("16C5-MP2", "'MP2' (token 2 of '16C5-MP2') is the last layer but must be the number of classes"),
         ("64FC-16C3-10", "'16C3' (token 2 of '64FC-16C3-10') reads images but comes after a hidden layer"),
         ("0x16C3-10", "'0x16C3' (token 1 of '0x16C3-10') has a 0"),
-        ("16C5\n-10", "is no layer"),
+        ("16C5\n-10", "is not a layer"),
     ],
 )
 def test_mistakes_point_at_the_token(text: str, message: str) -> None:
