@@ -24,8 +24,8 @@ def initialise(model: nn.Module, seed: int) -> None:
             resets.append(reset)
         elif any(True for _ in module.parameters(recurse=False)):
             raise NetworkError(
-                f"retrain.start: anew cannot initialise {name or 'the network'}, because {type(module).__name__} has no "
-                "reset_parameters(); add this method, or set retrain.start=keep"
+                f"retrain.start: anew cannot initialise {name or 'the network'}, because {type(module).__name__} has "
+                "no reset_parameters(); add this method, or set retrain.start=keep"
             )
     with global_seed(seed):
         for reset in resets:

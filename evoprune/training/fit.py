@@ -88,9 +88,9 @@ def fit(
 ) -> None:
     """Trains the model in place, on `device`, and leaves it there in evaluation mode.
 
-    Stochastic gradient descent with Nesterov momentum, at the learning rate of `learning_rate_at`. The loss is the cross
-    entropy, with distillation its weighted mean with the distillation loss. Epoch k draws from generators seeded by
-    (seed, k), so it is the same whether training was resumed or not.
+    Stochastic gradient descent with Nesterov momentum, at the learning rate of `learning_rate_at`. The loss is the
+    cross entropy, with distillation its weighted mean with the distillation loss. Epoch k draws from generators seeded
+    by (seed, k), so it is the same whether training was resumed or not.
 
     Args:
         model: trained in place.
