@@ -43,13 +43,12 @@ from evoprune.record.training_states import (
 )
 from evoprune.scoring.batching import gram_bytes, measured_execution
 from evoprune.scoring.candidate import Candidate
-from evoprune.scoring.conditions import ImageRecord
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.losses import Examples
 from evoprune.scoring.problem import errors_as_scored, make_problem
 from evoprune.scoring.scorer import Problem
 from evoprune.search.algorithms import make_algorithm
-from evoprune.search.loop import LoopState, evolve
+from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.survivor_choice import choose_survivors
 from evoprune.space.cost import cost
@@ -209,18 +208,17 @@ def search(context: RoundContext, problem: Problem, workers: Workers) -> list[Ca
     snapshot, told = newest_state(folder, fingerprint, context.progress.note)
     last = snapshot.generation if snapshot is not None else -1
     drop_after(folder, last)
-    if snapshot is not None:
-        algorithm.restore(snapshot.algorithm, {candidate.key: candidate for candidate in reversed(told)})
-
-    def keep(generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
-        with uninterrupted():
-            files.write_parquet(folder.candidates(generation), candidates_frame(candidates))
-            write_snapshot(folder, Snapshot(generation, algorithm.state(), loop_to_json(state), fingerprint))
-
     context.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
-    known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
-    stands = LoopState(ImageRecord.empty(len(problem.labels))) if snapshot is None else loop_from_json(snapshot.loop)
-    evolve(algorithm, space, workers, config.search, last + 1, known, stands, context.progress, keep)
+    loop = SearchLoop(algorithm, space, workers, config.search, context.progress, len(problem.labels))
+    if snapshot is not None:
+        loop.restore(last + 1, snapshot.algorithm, loop_from_json(snapshot.loop), told)
+    while loop.has_next():
+        generation = loop.next()
+        number = generation.number
+        with uninterrupted():
+            files.write_parquet(folder.candidates(number), candidates_frame(generation.candidates))
+            write_snapshot(folder, Snapshot(number, algorithm.state(), loop_to_json(generation.state), fingerprint))
+        context.progress.generation(generation.summary)
     unchanged = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != unchanged]
     return choose_survivors(front, config.retrain.survivors, Objective.of(config.search, whole))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from evoprune.scoring.conditions import Conditions, ImageRecord
-from evoprune.search.loop import LoopState, Part
+from evoprune.search.loop import GenomeBatch, LoopState
 
 
 def loop_to_json(state: LoopState) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def loop_from_json(data: Mapping[str, Any]) -> LoopState:
     return LoopState(
         ImageRecord(np.array(data["wrong_share"])),
         tuple(
-            Part(
+            GenomeBatch(
                 generation=part["generation"],
                 genomes=tuple(np.frombuffer(bytes.fromhex(genome), dtype=np.uint8) for genome in part["genomes"]),
                 keys=tuple(part["keys"]),

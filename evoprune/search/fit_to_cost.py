@@ -1,4 +1,4 @@
-"""Genomes brought to a cost: maps (and kernels) go or come back, every group's width by the same factor."""
+"""Brings a genome to a target cost: maps and kernels go or come back, every group's width by the same factor."""
 
 from collections.abc import Callable
 
@@ -9,27 +9,36 @@ from evoprune.space.plan import Genome, Group
 from evoprune.space.search_space import SearchSpace
 
 CostOf = Callable[[Genome], float]
-"""What a genome costs."""
+"""Cost of a genome."""
 
 
-def fitted(space: SearchSpace, genome: Genome, target: float, cost_of: CostOf, importance: np.ndarray) -> Genome:
-    """The genome with as many maps and kernels as cost no more than the target, and no fewer.
+def fit_to_cost(space: SearchSpace, genome: Genome, target: float, cost_of: CostOf, importance: np.ndarray) -> Genome:
+    """The genome with as many maps and kernels as the target cost allows.
 
-    Those of least importance in their group (or layer) go first, those of most come back first. Strides stay, but where
-    no map or kernel is left to go, or to come back: then one after the other gets a mask of the fewest taps, or none.
-    importance: float (genes,), compared within groups and layers alone. Where nothing is left to go (a network of
-    which most stays whole) it may cost more than the target.
+    The least important maps of a group (or kernels of a layer) go first, the most important ones come back first.
+    Stride genes change only after all maps and kernels have gone or come back: then one after the other gets the mask
+    of the fewest taps, or the dense one.
+
+    Args:
+        space: search space of the genome.
+        genome: uint8 (genes,).
+        target: highest cost allowed.
+        cost_of: cost of a genome; must not rise when a part goes.
+        importance: float (genes,), higher stays; compared within groups and layers alone.
+
+    Returns:
+        The genome. It costs more than the target only if nothing is left to remove.
     """
     over = cost_of(genome) > target
-    values = _fewest(space) if over else space.full()
-    order = _leaving(space, genome, importance) if over else _returning(space, genome, importance)
+    values = _removed_values(space) if over else space.full()
+    order = _removal_order(space, genome, importance) if over else _return_order(space, genome, importance)
 
     def changed(count: int) -> Genome:
         result = genome.copy()
         result[order[:count]] = values[order[:count]]
         return space.repair(space.returned(result, genome), importance)
 
-    low, high = 0, len(order)  # over: the fewest that go; else: the most that come back
+    low, high = 0, len(order)  # Bisection for the fewest genes to remove, or the most genes to bring back.
     while low < high:
         middle = (low + high) // 2 if over else (low + high + 1) // 2
         fits = cost_of(changed(middle)) <= target
@@ -40,47 +49,49 @@ def fitted(space: SearchSpace, genome: Genome, target: float, cost_of: CostOf, i
     return changed(low)
 
 
-def least(space: SearchSpace) -> Genome:
-    """The genome that keeps no more than it must: least widths, no kernels, of each layer's masks those of fewest taps.
+def smallest_genome(space: SearchSpace) -> Genome:
+    """The genome of the lowest cost: minimum widths, no kernels, and each layer's masks of the fewest taps.
 
-    Kernels without which a map that must stay would go are left.
+    Kernels stay if a map that must stay would be lost without them.
     """
-    return space.repair(_fewest(space), np.zeros(space.genes))
+    return space.repair(_removed_values(space), np.zeros(space.genes))
 
 
-def _fewest(space: SearchSpace) -> Genome:
-    """No maps, no kernels, and masks of the fewest taps: what genes are where all has gone."""
+def _removed_values(space: SearchSpace) -> Genome:
+    """The value of each gene after its part has gone: 0 for maps and kernels, the mask of the fewest taps."""
     genome = np.zeros(space.genes, dtype=np.uint8)
     for strides in space.strides:
         genome[strides.genes] = int(strides.tap_table.sum(1).argmin())
     return genome
 
 
-def _leaving(space: SearchSpace, genome: Genome, importance: np.ndarray) -> np.ndarray:
-    """Genes that stay, in the order in which they go: by their place in their group as a share of its width."""
+def _removal_order(space: SearchSpace, genome: Genome, importance: np.ndarray) -> np.ndarray:
+    """Genes of the present parts, in the order in which they go: by their rank as a share of their group's width."""
     genes, places = [], []
     for part in _binary_parts(space):
-        stays = part.genes.start + np.flatnonzero(genome[part.genes])
-        genes.append(stays[np.argsort(importance[stays], kind="stable")])
-        places.append(np.arange(1, len(stays) + 1) / max(len(stays), 1))
-    return np.concatenate([_by_place(genes, places), _strides_to_move(space, genome, _fewest(space), importance)])
+        present = part.genes.start + np.flatnonzero(genome[part.genes])
+        genes.append(present[np.argsort(importance[present], kind="stable")])
+        places.append(np.arange(1, len(present) + 1) / max(len(present), 1))
+    return np.concatenate(
+        [_sorted_by(places, genes), _strides_to_change(space, genome, _removed_values(space), importance)]
+    )
 
 
-def _returning(space: SearchSpace, genome: Genome, importance: np.ndarray) -> np.ndarray:
-    """Genes that have gone, in the order in which they come back: by how much wider their group then is."""
+def _return_order(space: SearchSpace, genome: Genome, importance: np.ndarray) -> np.ndarray:
+    """Genes of the removed parts, in the order in which they come back: by how much wider their group then is."""
     genes, places = [], []
     for part in _binary_parts(space):
-        gone = part.genes.start + np.flatnonzero(genome[part.genes] == 0)
-        genes.append(gone[np.argsort(-importance[gone], kind="stable")])
-        places.append(np.arange(1, len(gone) + 1) / max(part.size - len(gone), 1))
-    return np.concatenate([_by_place(genes, places), _strides_to_move(space, genome, space.full(), -importance)])
+        removed = part.genes.start + np.flatnonzero(genome[part.genes] == 0)
+        genes.append(removed[np.argsort(-importance[removed], kind="stable")])
+        places.append(np.arange(1, len(removed) + 1) / max(part.size - len(removed), 1))
+    return np.concatenate([_sorted_by(places, genes), _strides_to_change(space, genome, space.full(), -importance)])
 
 
-def _strides_to_move(space: SearchSpace, genome: Genome, values: Genome, importance: np.ndarray) -> np.ndarray:
-    """Stride genes that have not these values yet, of least importance first."""
+def _strides_to_change(space: SearchSpace, genome: Genome, values: Genome, importance: np.ndarray) -> np.ndarray:
+    """Stride genes whose value differs from `values`, the least important first."""
     genes = [strides.start + np.flatnonzero((genome != values)[strides.genes]) for strides in space.strides]
-    moved = np.concatenate([np.zeros(0, dtype=np.int64), *genes])
-    return moved[np.argsort(importance[moved], kind="stable")]
+    differing = np.concatenate([np.zeros(0, dtype=np.int64), *genes])
+    return differing[np.argsort(importance[differing], kind="stable")]
 
 
 def _binary_parts(space: SearchSpace) -> tuple[Group | KernelGenes, ...]:
@@ -88,7 +99,8 @@ def _binary_parts(space: SearchSpace) -> tuple[Group | KernelGenes, ...]:
     return (*space.groups, *space.kernels)
 
 
-def _by_place(genes: list[np.ndarray], places: list[np.ndarray]) -> np.ndarray:
+def _sorted_by(places: list[np.ndarray], genes: list[np.ndarray]) -> np.ndarray:
+    """All genes by ascending place; genes of the same place keep their order."""
     if not genes:
         return np.zeros(0, dtype=np.int64)
     return np.concatenate(genes)[np.argsort(np.concatenate(places), kind="stable")]

@@ -1,4 +1,4 @@
-"""A genetic algorithm with one objective: the best fitness at a target cost, or least cost within the tolerance."""
+"""A genetic algorithm with one objective: the best fitness at each target cost, or the lowest cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,121 +7,134 @@ import numpy as np
 from deap import base, tools
 
 from evoprune.scoring.candidate import Candidate
+from evoprune.search.algorithm import Algorithm, keys_of
 from evoprune.search.breeding import Breeding
 from evoprune.search.objective import Objective
-from evoprune.search.selection import feasible_front, shortfall
+from evoprune.search.selection import violation
 from evoprune.space.plan import Genome
 
 
-class Genetic:
-    """Elitist: parents and children compete (mu + lambda). One population a target; a child may get into any of them.
+class Genetic(Algorithm):
+    """Elitist search with one population for each target: parents and children compete (mu + lambda).
 
-    Parents are drawn by binary tournament. Holland 1975; plus selection as in Baeck and Schwefel 1993.
+    Without targets there is one population, ranked by cost within the tolerance. A child bred for one target may get
+    into the population of any other. Parents are drawn by binary tournament.
+
+    References:
+        Holland 1975; Baeck and Schwefel 1993 (plus selection).
     """
 
     def __init__(self, breeder: Breeding, objective: Objective, population: int, rng: np.random.Generator):
+        """Starts with empty populations.
+
+        Args:
+            breeder: makes first genomes and children.
+            objective: by which candidates are compared, and the targets.
+            population: number of candidates that survive a generation, over all targets together.
+            rng: all random draws come from it.
+        """
+        super().__init__(objective)
         self._breeder = breeder
-        self._objective = objective
         self._targets: tuple[float | None, ...] = objective.targets or (None,)
         self._size = max(2, population // len(self._targets))
         self._rng = rng
         self._asked = 0
         self._populations: list[list[Candidate]] = [[] for _ in self._targets]
-        self.front: list[Candidate] = []
 
-    def known(self) -> tuple[tuple[float, float], ...]:
-        """What gets into no population: more errors, or divergence, than the last one in it, at a cost for it or more.
+    def dominance_bounds(self) -> tuple[tuple[float, float], ...]:
+        """The fitness of the last candidate in each full population: a worse one does not get into it.
 
-        What costs just as much as the next target is for that one's population.
+        A bound holds from just above the next lower target, since a candidate of exactly that cost may get into the
+        next population. Without targets there are none.
         """
         if not self._objective.targets:
             return ()
         targets = self._objective.targets
-        above = [*(float(np.nextafter(target, np.inf)) for target in targets[1:]), 0.0]
+        just_above_next = [*(float(np.nextafter(target, np.inf)) for target in targets[1:]), 0.0]
         return tuple(
-            (least, self._objective.fitness_of(population[-1]))
-            for target, least, population in zip(targets, above, self._populations, strict=True)
-            if len(population) == self._size and self._is_in(population[-1], target)
+            (least_cost, self._objective.fitness_of(population[-1]))
+            for target, least_cost, population in zip(targets, just_above_next, self._populations, strict=True)
+            if len(population) == self._size and self._belongs_to(population[-1], target)
         )
 
     def ask(self, count: int) -> list[Genome]:
-        """So many genomes to be scored next, the populations' in turn; the first time, the whole network first."""
+        """Children of the populations in turn; before the first `tell`, first populations."""
         if not self._populations[0]:
-            starts = self._breeder.starts(count - 1, self._rng)
-            genomes = [self._breeder.whole, *(self._at(start, place) for place, start in enumerate(starts))]
+            initial = self._breeder.initial_genomes(count - 1, self._rng)
+            genomes = [self._breeder.unpruned, *(self._at_target(each, place) for place, each in enumerate(initial))]
         else:
             genomes = [self._child(self._asked + place) for place in range(count)]
         self._asked += count
         return genomes
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
-        """The scored candidates of what was asked last."""
+        """Selects every target's next population from the present one and the candidates."""
+        super().tell(candidates)
         for place, target in enumerate(self._targets):
             pool = {candidate.key: candidate for candidate in (*self._populations[place], *candidates)}
             ranked = tools.selBest(
                 [_Ranked(candidate, target, self._objective) for candidate in pool.values()], self._size
             )
             self._populations[place] = [one.candidate for one in ranked]
-        self.front = feasible_front([*self.front, *candidates], self._objective)
 
     def state(self) -> dict[str, Any]:
-        """Plain data from which `restore` goes on."""
+        """The generator's state, the number of genomes asked for, and the keys of the populations and of the front."""
         return {
             "rng": self._rng.bit_generator.state,
             "asked": self._asked,
-            "populations": [[candidate.key for candidate in population] for population in self._populations],
-            "front": [candidate.key for candidate in self.front],
+            "populations": [keys_of(population) for population in self._populations],
+            **super().state(),
         }
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
-        """The state of before; `candidates` by key, as they were told."""
+        """Continues from a state, as `Algorithm.restore`."""
+        super().restore(state, candidates)
         self._rng.bit_generator.state = state["rng"]
         self._asked = state["asked"]
         self._populations = [[candidates[key] for key in population] for population in state["populations"]]
-        self.front = [candidates[key] for key in state["front"]]
 
-    def _is_in(self, candidate: Candidate, target: float) -> bool:
-        """Whether the candidate is one that the target asks for, scored to its end."""
+    def _belongs_to(self, candidate: Candidate, target: float) -> bool:
+        """Whether the candidate costs no more than the target and was scored on all images."""
         return candidate.score.exact and self._objective.cost_of(candidate) <= target
 
     def _child(self, place: int) -> Genome:
         population = self._populations[place % len(self._targets)]
 
-        def parent() -> Genome:  # the population is sorted: the better of two is the first of them
+        def draw_parent() -> Genome:  # The population is sorted: of two candidates, the one at the lower index wins.
             return population[int(self._rng.integers(len(population), size=2).min())].genome
 
-        return self._breeder.child_at(parent, self._target_of(place), self._rng)
+        return self._breeder.breed(draw_parent, self._target_of(place), self._rng)
 
-    def _at(self, genome: Genome, place: int) -> Genome:
+    def _at_target(self, genome: Genome, place: int) -> Genome:
         """The genome brought to the target of the population whose turn it is."""
         target = self._target_of(place)
-        return genome if target is None else self._breeder.fitted(genome, target, self._rng)
+        return genome if target is None else self._breeder.fit_to_cost(genome, target, self._rng)
 
     def _target_of(self, place: int) -> float | None:
         return self._targets[place % len(self._targets)]
 
 
-class _LastFirst(base.Fitness):
-    """Compared in this order, all minimised: what is not allowed, then what is sought, then the tie's."""
+class _Rank(base.Fitness):
+    """DEAP's fitness of three values, compared in their order, all minimised."""
 
     weights = (-1.0, -1.0, -1.0)
 
 
 class _Ranked:
-    """A candidate as one population ranks it.
+    """A candidate with its rank in the population of one target, for DEAP's selection.
 
-    With a target: what costs more than it last, by how much; then what was not scored to its end; then by fitness.
-    Without: the feasible first, by cost; the others by how far they are from it.
+    With a target: candidates that cost more come last, by their cost; before them those that were not scored on all
+    images; the others by fitness. Without one: feasible candidates by cost, then the others by `violation`.
     """
 
     def __init__(self, candidate: Candidate, target: float | None, objective: Objective):
         self.candidate = candidate
         cost, fitness = objective.cost_of(candidate), float(objective.fitness_of(candidate))
-        kind, rate = shortfall(candidate, objective)
+        kind, rate = violation(candidate, objective)
         if target is None:
             values = (float(kind), cost if kind == 0 else rate, fitness)
         elif cost > target:
             values = (3 + cost / target, fitness, cost)
         else:
             values = (float(kind), fitness if kind == 0 else rate, cost)
-        self.fitness = _LastFirst(values)
+        self.fitness = _Rank(values)

@@ -1,9 +1,10 @@
-"""The loop of a search: ask, score what is new, tell, report; by generations, or without waiting for their ends."""
+"""The loop of a search: ask for genomes, score the new ones, tell the candidates; by generations or in steady state."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,19 +12,26 @@ from evoprune.config.schema import SearchConfig
 from evoprune.progress import GenerationSummary, Progress
 from evoprune.scoring.candidate import Candidate, Outcome, Score
 from evoprune.scoring.conditions import Conditions, ImageRecord
-from evoprune.search.algorithms import Algorithm
+from evoprune.search.algorithm import Algorithm
 from evoprune.search.objective import score_cost
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.workers.workers import Workers
 
-STEADY_PARTS = 8
-"""Into how many parts steady-state search divides a generation: so many are under way at any time."""
+STEADY_STATE_BATCHES = 8
+"""Number of batches into which steady-state search divides a generation; so many are always under way."""
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Genomes that were asked for together, and what they are scored under. genomes: canonical; keys: theirs."""
+class GenomeBatch:
+    """Genomes that are asked for and scored together.
+
+    Attributes:
+        generation: generation to which they belong.
+        genomes: canonical genomes.
+        keys: keys of their phenotypes.
+        conditions: conditions under which they are scored.
+    """
 
     generation: int
     genomes: tuple[Genome, ...]
@@ -33,171 +41,233 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class LoopState:
-    """Where a loop stands besides its algorithm: what was got wrong so far, and parts asked for but not yet told."""
+    """The state of a loop between two generations, besides its algorithm's state and the scores.
+
+    Attributes:
+        record: how often each validation image was misclassified.
+        under_way: batches that were asked for but not told yet; only in steady state.
+    """
 
     record: ImageRecord
-    under_way: tuple[Part, ...] = ()
-
-
-OnGeneration = Callable[[int, Sequence[Candidate], LoopState], None]
-"""Told a generation's number and candidates once the algorithm has been told, and where the loop then stands."""
-
-
-def evolve(
-    algorithm: Algorithm,
-    space: SearchSpace,
-    workers: Workers,
-    config: SearchConfig,
-    first: int,
-    known: dict[str, Score],
-    state: LoopState,
-    progress: Progress,
-    on_generation: OnGeneration,
-) -> None:
-    """Runs generations `first` to `config.generations`.
-
-    known: scores by key from before; the new ones are added, and no phenotype is scored twice. state: where the loop
-    stood after the generation before. By `config.steady_state` a part is asked for as soon as the one STEADY_PARTS
-    before it has been told, so that nobody waits for a generation's end; what is asked for after what depends on
-    neither times nor the number of workers.
-    """
-    started, evaluated = time.perf_counter(), 0
-    sizes = part_sizes(config)
-    under_way: deque[_Asked] = deque()
-
-    def put_under_way(part: Part) -> None:
-        scored = part.generation <= config.generations
-        under_way.append(_submitted(part, workers, known, under_way) if scored else _Asked(part, {}, None))
-
-    for part in state.under_way:
-        put_under_way(part)
-    asked, told, end = first * len(sizes) + len(under_way), first * len(sizes), (config.generations + 1) * len(sizes)
-    record, starters = state.record, list[Genome]()
-    conditions = conditions_now(algorithm, record, config)
-    generation = _Generation(first)
-    whole = space.key(space.full())  # always in the first population
-    while told < end:
-        while len(under_way) < len(sizes):
-            number, place = divmod(asked, len(sizes))
-            if number == 0:  # the first population is one draw
-                starters = starters or algorithm.ask(config.population)
-                genomes = starters[sum(sizes[:place]) : sum(sizes[: place + 1])]
-            else:
-                genomes = algorithm.ask(sizes[place])
-            put_under_way(part_of(genomes, number, conditions, space))
-            asked += 1
-        head = under_way.popleft()
-        assert head.ticket is not None, "parts that are told are scored"
-        generation.expected += len(head.new)
-        report = _reporter(progress, generation, config.generations)
-        candidates, outcomes = told_by(head.part, head.new, workers.collect(head.ticket, report), known)
-        algorithm.tell(candidates)
-        generation.candidates += candidates
-        generation.scored.append((head.part.conditions.order, outcomes))
-        told += 1
-        if told % len(sizes):
-            continue
-        record = record.updated(generation.scored)
-        conditions = conditions_now(algorithm, record, config)
-        on_generation(generation.number, generation.candidates, LoopState(record, tuple(a.part for a in under_way)))
-        evaluated += generation.done
-        elapsed = time.perf_counter() - started
-        left = (config.generations - generation.number) * elapsed / (generation.number - first + 1)
-        full_cost = score_cost(known[whole], config.cost)
-        progress.generation(_summary(algorithm, generation.candidates, config, full_cost, evaluated / elapsed, left))
-        generation = _Generation(generation.number + 1)
-
-
-def part_sizes(config: SearchConfig) -> list[int]:
-    """How many candidates each part of a generation has: one part, or in steady-state search several even ones."""
-    parts = min(STEADY_PARTS, config.population) if config.steady_state else 1
-    return [(config.population + place) // parts for place in range(parts)]
-
-
-def conditions_now(algorithm: Algorithm, record: ImageRecord, config: SearchConfig) -> Conditions:
-    """What is scored under when the algorithm stands there."""
-    return Conditions(record.order(), algorithm.known() if config.stop_dominated else (), config.judged_by)
-
-
-def part_of(genomes: Sequence[Genome], generation: int, conditions: Conditions, space: SearchSpace) -> Part:
-    """Genomes as a part, canonical. Raises SearchSpaceError where one leaves no whole network."""
-    phenotypes = [space.check(genome) for genome in genomes]
-    return Part(generation, tuple(p.genome for p in phenotypes), tuple(p.key for p in phenotypes), conditions)
-
-
-def new_genomes(part: Part, known: Container[str]) -> dict[str, Genome]:
-    """The part's genomes by key whose phenotypes are not known, each once, in their order."""
-    return {key: genome for key, genome in zip(part.keys, part.genomes, strict=True) if key not in known}
-
-
-def told_by(
-    part: Part, new: dict[str, Genome], outcomes: list[Outcome], known: dict[str, Score]
-) -> tuple[list[Candidate], list[Outcome]]:
-    """The part's candidates, in its order, and the outcomes of the new ones; their scores are added to `known`."""
-    known.update((key, outcome.score) for key, outcome in zip(new, outcomes, strict=True))
-    scored, candidates = set(new), []
-    for key, genome in zip(part.keys, part.genomes, strict=True):
-        cached = key not in scored
-        scored.discard(key)  # the next one of the same phenotype in this part was known by then
-        score = replace(known[key], eval_seconds=0.0) if cached else known[key]
-        candidates.append(Candidate(part.generation, key, genome, score, cached))
-    return candidates, outcomes
+    under_way: tuple[GenomeBatch, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """A part that was asked for. new: what workers score of it; ticket: theirs, None where it is not to be scored."""
+class Generation:
+    """A completed generation.
 
-    part: Part
+    Attributes:
+        number: 0 for the first population.
+        candidates: in the order in which they were asked for.
+        state: state of the loop after it.
+        summary: figures for `Progress.generation`.
+    """
+
+    number: int
+    candidates: tuple[Candidate, ...]
+    state: LoopState
+    summary: GenerationSummary
+
+
+class SearchLoop:
+    """Runs a search generation by generation: `while loop.has_next(): generation = loop.next()`.
+
+    No phenotype is scored twice. With `config.steady_state`, a batch is asked for as soon as the one
+    `STEADY_STATE_BATCHES` before it was told, so that no worker waits for the end of a generation; the candidates
+    depend neither on times nor on the number of workers.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        space: SearchSpace,
+        workers: Workers,
+        config: SearchConfig,
+        progress: Progress,
+        images: int,
+    ):
+        """Prepares a search from generation 0.
+
+        Args:
+            algorithm: asked for genomes, told their candidates.
+            space: search space of the genomes.
+            workers: score the genomes.
+            config: population, generations, and how candidates are compared.
+            progress: receives each score; its `generation` is the caller's to call, once the generation is kept.
+            images: number of validation images.
+        """
+        self._algorithm = algorithm
+        self._space = space
+        self._workers = workers
+        self._config = config
+        self._progress = progress
+        self._sizes = batch_sizes(config)
+        self._full_key = space.key(space.full())  # The unpruned network is in every first population.
+        self._first_population: list[Genome] = []
+        self._start(0, LoopState(ImageRecord.empty(images)), {})
+
+    def restore(
+        self, generation: int, algorithm: Mapping[str, Any], state: LoopState, candidates: Sequence[Candidate]
+    ) -> None:
+        """Continues an earlier search.
+
+        Args:
+            generation: number of the next generation.
+            algorithm: state of the algorithm after the generation before it.
+            state: state of the loop after the generation before it.
+            candidates: those of all generations before it, in their order.
+        """
+        self._algorithm.restore(algorithm, {candidate.key: candidate for candidate in reversed(candidates)})
+        self._start(generation, state, {one.key: one.score for one in candidates if not one.cached})
+
+    def _start(self, generation: int, state: LoopState, scores: dict[str, Score]) -> None:
+        self._first = self._generation = generation
+        self._scores = scores
+        self._record = state.record
+        self._under_way: deque[_Submitted] = deque()
+        for batch in state.under_way:
+            self._submit(batch)
+        self._asked = generation * len(self._sizes) + len(state.under_way)
+        self._conditions = self._present_conditions()
+        self._started, self._evaluated = time.perf_counter(), 0
+
+    def has_next(self) -> bool:
+        """Whether there is another generation."""
+        return self._generation <= self._config.generations
+
+    def next(self) -> Generation:
+        """Runs the next generation.
+
+        Raises:
+            WorkerError: as `Workers.collect`.
+            SearchSpaceError: a genome leaves no connected network.
+        """
+        number, expected, done = self._generation, 0, 0
+        candidates: list[Candidate] = []
+        scored: list[tuple[np.ndarray, Sequence[Outcome]]] = []
+        for _ in self._sizes:
+            while len(self._under_way) < len(self._sizes):
+                self._ask()
+            submitted = self._under_way.popleft()
+            assert submitted.ticket is not None, "batches of the search's generations are scored"
+            expected += len(submitted.new)
+            outcomes = self._workers.collect(submitted.ticket, self._reporter(number, done, expected))
+            done += len(outcomes)
+            self._scores.update((key, outcome.score) for key, outcome in zip(submitted.new, outcomes, strict=True))
+            told = batch_candidates(submitted.batch, submitted.new, self._scores)
+            self._algorithm.tell(told)
+            candidates += told
+            scored.append((submitted.batch.conditions.order, outcomes))
+        self._generation += 1
+        self._evaluated += done
+        self._record = self._record.updated(scored)
+        self._conditions = self._present_conditions()
+        state = LoopState(self._record, tuple(submitted.batch for submitted in self._under_way))
+        return Generation(number, tuple(candidates), state, self._summary(number, candidates))
+
+    def _ask(self) -> None:
+        """Asks for the next batch and hands it to the workers."""
+        number, place = divmod(self._asked, len(self._sizes))
+        if number == 0:  # The first population is drawn at once.
+            self._first_population = self._first_population or self._algorithm.ask(self._config.population)
+            genomes = self._first_population[sum(self._sizes[:place]) : sum(self._sizes[: place + 1])]
+        else:
+            genomes = self._algorithm.ask(self._sizes[place])
+        self._submit(genome_batch(genomes, number, self._conditions, self._space))
+        self._asked += 1
+
+    def _submit(self, batch: GenomeBatch) -> None:
+        """Hands to the workers the genomes of a batch that are neither scored nor submitted before.
+
+        Batches after the last generation are kept but not scored, so that a longer search can go on from here.
+        """
+        if batch.generation > self._config.generations:
+            self._under_way.append(_Submitted(batch, {}, None))
+            return
+        submitted_before = {key for submitted in self._under_way for key in submitted.new}
+        new = unscored(batch, self._scores, submitted_before)
+        ticket = self._workers.submit(list(new.values()), batch.conditions)
+        self._under_way.append(_Submitted(batch, new, ticket))
+
+    def _present_conditions(self) -> Conditions:
+        """The conditions under which the next batches are scored."""
+        bounds = self._algorithm.dominance_bounds() if self._config.stop_dominated else ()
+        return Conditions(self._record.order(), bounds, self._config.judged_by)
+
+    def _reporter(self, generation: int, done_before: int, expected: int) -> Callable[[int], None]:
+        """Reports the scores of a batch as part of their generation's."""
+        last = self._config.generations
+        return lambda done: self._progress.scored(generation, last, done_before + done, expected)
+
+    def _summary(self, number: int, candidates: Sequence[Candidate]) -> GenerationSummary:
+        config, front = self._config, self._algorithm.front
+        best = front[0] if front else None
+        elapsed = time.perf_counter() - self._started
+        return GenerationSummary(
+            generation=number,
+            generations=config.generations,
+            evaluated=sum(not candidate.cached for candidate in candidates),
+            cached=sum(candidate.cached for candidate in candidates),
+            feasible=sum(bool(candidate.score.feasible) for candidate in candidates),
+            candidates=len(candidates),
+            best_cost=score_cost(best.score, config.cost) if best else None,
+            full_cost=score_cost(self._scores[self._full_key], config.cost),
+            cost_name=config.cost,
+            best_mcr=best.score.mcr if best else None,
+            evaluations_per_second=self._evaluated / elapsed,
+            seconds_left=(config.generations - number) * elapsed / (number - self._first + 1),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Submitted:
+    """A batch at the workers.
+
+    Attributes:
+        batch: the batch.
+        new: those of its genomes that the workers score, by key.
+        ticket: the workers' ticket; None for a batch that is not scored.
+    """
+
+    batch: GenomeBatch
     new: dict[str, Genome]
     ticket: int | None
 
 
-@dataclass
-class _Generation:
-    """A generation as its parts are told. expected: scores of the parts so far."""
-
-    number: int
-    candidates: list[Candidate] = field(default_factory=list)
-    scored: list[tuple[np.ndarray, list[Outcome]]] = field(default_factory=list)
-    expected: int = 0
-
-    @property
-    def done(self) -> int:
-        return sum(len(outcomes) for _, outcomes in self.scored)
+def batch_sizes(config: SearchConfig) -> list[int]:
+    """Number of candidates in each batch of a generation: one batch, or several about even ones in steady state."""
+    batches = min(STEADY_STATE_BATCHES, config.population) if config.steady_state else 1
+    return [(config.population + place) // batches for place in range(batches)]
 
 
-def _submitted(part: Part, workers: Workers, known: dict[str, Score], under_way: Sequence[_Asked]) -> _Asked:
-    """Gives workers what is new of a part: neither known, nor under way in a part before it."""
-    new = {key: g for key, g in new_genomes(part, known).items() if not any(key in asked.new for asked in under_way)}
-    return _Asked(part, new, workers.submit(list(new.values()), part.conditions))
+def genome_batch(genomes: Sequence[Genome], generation: int, conditions: Conditions, space: SearchSpace) -> GenomeBatch:
+    """A batch of these genomes in canonical form.
+
+    Raises:
+        SearchSpaceError: a genome leaves no connected network.
+    """
+    phenotypes = [space.check(genome) for genome in genomes]
+    return GenomeBatch(generation, tuple(p.genome for p in phenotypes), tuple(p.key for p in phenotypes), conditions)
 
 
-def _reporter(progress: Progress, generation: _Generation, generations: int) -> Callable[[int], None]:
-    before = generation.done
-    return lambda done: progress.scored(generation.number, generations, before + done, generation.expected)
+def unscored(batch: GenomeBatch, *known: Container[str]) -> dict[str, Genome]:
+    """The batch's genomes by key, each phenotype once, in their order, without those that a container has."""
+    pairs = zip(batch.keys, batch.genomes, strict=True)
+    return {key: genome for key, genome in pairs if not any(key in keys for keys in known)}
 
 
-def _summary(
-    algorithm: Algorithm,
-    candidates: Sequence[Candidate],
-    config: SearchConfig,
-    full_cost: float,
-    rate: float,
-    seconds_left: float,
-) -> GenerationSummary:
-    best = algorithm.front[0] if algorithm.front else None
-    return GenerationSummary(
-        generation=candidates[0].generation,
-        generations=config.generations,
-        evaluated=sum(not candidate.cached for candidate in candidates),
-        cached=sum(candidate.cached for candidate in candidates),
-        feasible=sum(bool(candidate.score.feasible) for candidate in candidates),
-        candidates=len(candidates),
-        best_cost=score_cost(best.score, config.cost) if best else None,
-        full_cost=full_cost,
-        cost_name=config.cost,
-        best_mcr=best.score.mcr if best else None,
-        evaluations_per_second=rate,
-        seconds_left=seconds_left,
-    )
+def batch_candidates(batch: GenomeBatch, new: Container[str], scores: Mapping[str, Score]) -> list[Candidate]:
+    """The batch's candidates, in its order.
+
+    Args:
+        batch: the batch.
+        new: keys that were scored for this batch; the first candidate of such a key is not cached, all others are.
+        scores: scores of all its keys.
+    """
+    candidates, seen = [], set[str]()
+    for key, genome in zip(batch.keys, batch.genomes, strict=True):
+        cached = key in seen or key not in new
+        seen.add(key)
+        score = replace(scores[key], eval_seconds=0.0) if cached else scores[key]
+        candidates.append(Candidate(batch.generation, key, genome, score, cached))
+    return candidates

@@ -1,4 +1,4 @@
-"""What a search minimises: errors, or what foretells them; and a cost down to where it is wanted."""
+"""The objectives of a search: the errors or the divergence of a candidate, and its cost down to a target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,14 @@ from evoprune.scoring.candidate import Candidate, Score
 
 @dataclass(frozen=True)
 class Objective:
-    """cost: which of a score's costs. targets: such costs, the highest first; none: as cheap as the tolerance allows.
+    """The two quantities that a search minimises: the fitness and the cost.
 
-    fitness: what is minimised besides. What lies below the least target is no better than what lies at it: there, the
-    fitness alone counts.
+    Below the lowest target, a lower cost is no improvement: there the fitness alone counts.
+
+    Attributes:
+        cost: name of the minimised cost.
+        targets: target costs in the unit of the cost, highest first. Empty: the lowest cost within the tolerance.
+        fitness: name of the minimised fitness.
     """
 
     cost: CostName
@@ -21,30 +25,40 @@ class Objective:
 
     @classmethod
     def of(cls, config: SearchConfig, full_cost: float) -> "Objective":
-        """The config's. full_cost: the unpruned network's, also where a later round begins with a smaller one."""
+        """The objectives that a config names.
+
+        Args:
+            config: names the cost, the fitness, and the targets as shares of `full_cost`.
+            full_cost: cost of the unpruned network, also if a later round starts from a smaller one.
+        """
         return cls(config.cost, tuple(share * full_cost for share in config.targets), config.judged_by)
 
     @property
     def floor(self) -> float:
-        """The cost below which cheaper is no better."""
+        """The cost below which a lower cost is no improvement; 0 without targets."""
         return min(self.targets, default=0.0)
 
     def cost_of(self, candidate: Candidate) -> float:
-        """What the candidate costs."""
+        """The candidate's cost."""
         return score_cost(candidate.score, self.cost)
 
-    def price(self, candidate: Candidate) -> float:
-        """What the candidate costs as far as it matters: at least the floor."""
+    def floored_cost(self, candidate: Candidate) -> float:
+        """The candidate's cost, or the floor if the candidate costs less."""
         return max(self.cost_of(candidate), self.floor)
 
     def fitness_of(self, candidate: Candidate) -> float:
-        """What is minimised besides the cost: the candidate's errors, or their divergence, on the images seen."""
+        """The candidate's errors, or the sum of its divergences, on the images it was scored on; lower is better."""
         value: float | None = getattr(candidate.score, self.fitness)
         assert value is not None, f"scores of this search have no {self.fitness}"
         return value
 
-    def known(self, front: Sequence[Candidate]) -> tuple[tuple[float, float], ...]:
-        """What a front says of others, as `Conditions.known`: (cost from which on, fitness)."""
+    def dominance_bounds(self, front: Sequence[Candidate]) -> tuple[tuple[float, float], ...]:
+        """The bounds above which the candidates of a front dominate another one.
+
+        Returns:
+            (cost, fitness) of each candidate of the front: a candidate of that cost or more, with a higher fitness, is
+            dominated. The cost is 0 if the front's candidate is at the floor or below.
+        """
         return tuple(
             (0.0 if self.cost_of(candidate) <= self.floor else self.cost_of(candidate), self.fitness_of(candidate))
             for candidate in front
@@ -52,7 +66,7 @@ class Objective:
 
 
 def score_cost(score: Score, cost: CostName) -> float:
-    """The field of a score that a cost names."""
+    """The cost of a scored candidate by its name."""
     value: float | None = getattr(score, cost)
     assert value is not None, f"scores of this search have no {cost}"
     return value

@@ -1,10 +1,9 @@
-"""Variation of genomes: starts, crossover and mutation. All of it works on vectors, groups and preferences alone."""
+"""Variation operators on genes: first genomes, crossover and mutation, by genome vectors and preferences alone."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from evoprune.config.schema import SearchConfig
 from evoprune.criteria.preferences import Preferences
 from evoprune.space.kernel_genes import KernelGenes, StrideGenes
 from evoprune.space.plan import Genome
@@ -12,40 +11,55 @@ from evoprune.space.search_space import SearchSpace
 
 RANDOM_KEPT_FRACTIONS = (0.9, 0.75, 0.6, 0.45, 0.3)
 RANKED_KEPT_FRACTIONS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-"""Shares of each group's maps (and of kernels, and of taps) that the first population's genomes keep."""
+"""Shares of maps, kernels and taps that random and ranked genomes of a first population keep."""
 
 RANK_NOISE = 0.3
-"""Standard deviation of what is added to a rank (0..1) when a map or kernel is chosen to go or to come back."""
+"""Standard deviation of the noise on the ranks (0..1) by which maps and kernels go or come back."""
 
-NARROWER, WIDER = 0.5, 0.25
-"""Shares of mutations that take away, and that give back; the others swap."""
+REMOVALS, RETURNS = 0.5, 0.25
+"""Shares of mutations that remove parts, and that bring parts back; the others swap parts."""
 
 REACH = (-0.8, 0.5)
 """Powers of ten between which the factor on the mutation rates is drawn; its mean is 1."""
 
 
+@dataclass(frozen=True)
+class MutationRates:
+    """Chances (0..1) that a feature-map gene, a kernel gene and a stride gene of a child change."""
+
+    maps: float
+    kernels: float
+    strides: float
+
+
 @dataclass(frozen=True, eq=False)
-class Operators:
-    """Starts, crossover and mutation for one search space. Every one takes the generator that it draws from."""
+class GeneOperators:
+    """Variation of single genes.
+
+    Attributes:
+        space: search space of the genomes.
+        preferences: which parts rather stay.
+        rates: mutation rates.
+    """
 
     space: SearchSpace
     preferences: Preferences
-    config: SearchConfig
+    rates: MutationRates
 
-    def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
-        """In turn genomes ranked by importance and random ones, at several ratios."""
+    def initial_genomes(self, count: int, rng: np.random.Generator) -> list[Genome]:
+        """Genomes ranked by importance and random ones in turn, at several ratios."""
         genomes: list[Genome] = []
-        while len(genomes) < size:
-            place, random = divmod(len(genomes), 2)
+        while len(genomes) < count:
+            number, random = divmod(len(genomes), 2)
             fractions = RANDOM_KEPT_FRACTIONS if random else RANKED_KEPT_FRACTIONS
-            noise = np.inf if random else RANK_NOISE if place >= len(fractions) else 0.0
-            genomes.append(self._start(fractions[place % len(fractions)], noise, rng))
+            noise = np.inf if random else RANK_NOISE if number >= len(fractions) else 0.0
+            genomes.append(self._initial_genome(fractions[number % len(fractions)], noise, rng))
         return genomes
 
     def crossover(self, one: Genome, other: Genome, rng: np.random.Generator) -> Genome:
-        """A child with each group's maps, each layer's kernels and each layer's strides whole from one parent.
+        """A child that takes each group's maps, each layer's kernels and each layer's strides from one parent.
 
-        Kernels of maps that had gone in the parent whose kernels a layer has come back.
+        Kernels come back if the parent that gave a layer's kernels lacked the maps that the child has.
         """
         space, child = self.space, one.copy()
         givers = [other if swap else one for swap in rng.random(len(space.parts)) < 0.5]
@@ -57,24 +71,23 @@ class Operators:
         return space.repair(child, self.preferences.genes)
 
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        """A genome in which genes have changed at about the config's three rates, at least one.
+        """A genome in which genes change at about the mutation rates, at least one.
 
-        The whole child gets narrower, wider, or swaps at the same widths: groups of maps and layers' kernels alike,
-        those of low rank going and those of high rank coming back, with noise; strides move to masks of fewer, more or
-        as many taps. How far it moves is drawn log-uniformly around the rates, so that some children leap and some
-        refine.
+        A mutation removes parts, brings parts back, or swaps them, throughout the genome: maps and kernels of low rank
+        go and those of high rank come back, with noise; strides move to masks of fewer, more or as many taps. A factor
+        on the rates is drawn log-uniformly, so that some children move far and some little.
         """
-        space, config = self.space, self.config
+        space, chances = self.space, self.rates
         kind, reach = rng.random(), 10 ** rng.uniform(*REACH)
-        rates = [config.mutation_rate] * len(space.groups) + [config.kernel_mutation_rate] * len(space.kernels)
-        rates += [config.stride_mutation_rate] * len(space.strides)
+        rates = [chances.maps] * len(space.groups) + [chances.kernels] * len(space.kernels)
+        rates += [chances.strides] * len(space.strides)
         counts = rng.binomial([part.size for part in space.parts], np.minimum(reach * np.array(rates), 0.5))
         if not counts.any():
             counts[rng.integers(len(counts))] = 1
         of_maps, of_kernels, of_strides = np.split(counts, np.cumsum([len(space.groups), len(space.kernels)]))
         before, genome = genome, genome.copy()
         for group, count in zip(space.groups, of_maps, strict=True):
-            if kind < NARROWER:  # fewer would come back at once, for widths are multiples
+            if kind < REMOVALS:  # Widths are multiples of `round_to`: fewer maps would come back in the repair.
                 count = -(-count // group.round_to) * group.round_to
             if count:
                 _change_bits(genome[group.genes], int(count), self.preferences.maps[group.genes], kind, rng)
@@ -88,8 +101,8 @@ class Operators:
                 genome[place] = _other_mask(strides, int(genome[place]), kept[gene], kind, rng)
         return space.repair(genome, self.preferences.genes + RANK_NOISE * rng.standard_normal(space.genes))
 
-    def _start(self, kept_fraction: float, noise: float, rng: np.random.Generator) -> Genome:
-        """A genome that keeps about this share of every kind of part; noise: infinite for a random one."""
+    def _initial_genome(self, kept_fraction: float, noise: float, rng: np.random.Generator) -> Genome:
+        """A genome that keeps about this share of every kind of part. noise: on ranks; infinite: a random genome."""
         space = self.space
 
         def importance(ranks: np.ndarray) -> np.ndarray:
@@ -109,21 +122,29 @@ class Operators:
 
 
 def _change_bits(genes: Genome, count: int, ranks: np.ndarray, kind: float, rng: np.random.Generator) -> None:
-    """Takes away, gives back or swaps (by `kind`, 0..1) `count` genes, in place; one always stays."""
+    """Removes, brings back or swaps (by `kind`, 0..1) `count` genes, in place; at least one stays."""
     noisy = ranks + RANK_NOISE * rng.standard_normal(len(genes))
-    stays, away = np.flatnonzero(genes), np.flatnonzero(genes == 0)
-    if kind >= NARROWER:
-        genes[away[np.argsort(-noisy[away], kind="stable")[:count]]] = 1
-    if not NARROWER <= kind < NARROWER + WIDER:
-        genes[stays[np.argsort(noisy[stays], kind="stable")[: max(0, min(count, len(stays) - 1))]]] = 0
+    present, removed = np.flatnonzero(genes), np.flatnonzero(genes == 0)
+    if kind >= REMOVALS:
+        genes[removed[np.argsort(-noisy[removed], kind="stable")[:count]]] = 1
+    if not REMOVALS <= kind < REMOVALS + RETURNS:
+        genes[present[np.argsort(noisy[present], kind="stable")[: max(0, min(count, len(present) - 1))]]] = 0
 
 
 def _masks_at(
     strides: StrideGenes, kept_fraction: float, kept: np.ndarray, noise: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """For each gene a mask that keeps about this share of taps: of those, the one that keeps most of the norm, or any.
+    """For each gene the mask of about this share of taps that keeps most importance, with noise, or a random one.
 
-    kept: float (genes, values), share of the norm. Returns int (genes,).
+    Args:
+        strides: the genes and their table of masks.
+        kept_fraction: share of the taps that stay, 0..1.
+        kept: float (genes, masks), share of a gene's importance that each mask keeps.
+        noise: standard deviation of the noise on that share; infinite: a random mask.
+        rng: generator of the noise.
+
+    Returns:
+        int (genes,), indices into the table.
     """
     taps = strides.tap_table.sum(1)
     wanted = taps[np.argmin(np.abs(taps / taps.max() - kept_fraction))]
@@ -135,11 +156,11 @@ def _masks_at(
 
 
 def _other_mask(strides: StrideGenes, value: int, kept: np.ndarray, kind: float, rng: np.random.Generator) -> int:
-    """Another mask with the next fewer, the next more or as many taps; the more of the norm it keeps, the likelier."""
+    """Another mask of the next fewer, the next more or as many taps; the more importance it keeps, the likelier."""
     taps = strides.tap_table.sum(1)
     levels = np.unique(taps)
     level = int(np.searchsorted(levels, taps[value]))
-    level += -1 if kind < NARROWER else 1 if kind < NARROWER + WIDER else 0
+    level += -1 if kind < REMOVALS else 1 if kind < REMOVALS + RETURNS else 0
     values = np.flatnonzero(taps == levels[np.clip(level, 0, len(levels) - 1)])
     values = values[values != value]
     if not len(values):

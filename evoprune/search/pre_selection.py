@@ -1,11 +1,10 @@
-"""Children of other widths, for a target by the litter, and children of other maps."""
+"""Pre-selection: several children are bred, and a surrogate chooses the one to score."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from evoprune.search.breeding import Breeder
+from evoprune.search.breeding import Breeder, DrawParent
 from evoprune.search.fit_to_cost import CostOf
 from evoprune.search.surrogate import Surrogate
 from evoprune.space.plan import Genome
@@ -13,38 +12,48 @@ from evoprune.space.plan import Genome
 
 @dataclass(frozen=True, eq=False)
 class PreSelection:
-    """Children of other widths, for a target the one of a litter that the surrogate says; and children of other maps.
+    """Breeds children of other widths, pre-selected by a surrogate at a target, and children of other maps.
 
-    of_widths, of_maps: who breeds them. share_of_maps: the share of the latter, of whom the surrogate knows nothing.
-    size: children of a litter; 1: the surrogate is not asked.
+    Attributes:
+        width_breeder: breeds children of other widths.
+        map_breeder: breeds children of other maps at about the same widths.
+        map_share: share of the latter, 0..1. They are not pre-selected, since the surrogate knows widths alone.
+        brood_size: number of children from which one is chosen; 1: no choice.
+        surrogate: predicts the fitness of children.
+
+    References:
+        Jin 2011 (pre-selection by a surrogate).
     """
 
-    of_widths: Breeder
-    of_maps: Breeder
-    share_of_maps: float
-    size: int
+    width_breeder: Breeder
+    map_breeder: Breeder
+    map_share: float
+    brood_size: int
     surrogate: Surrogate
 
     @property
-    def whole(self) -> Genome:
-        return self.of_widths.whole
+    def unpruned(self) -> Genome:
+        """The genome of the unpruned network."""
+        return self.width_breeder.unpruned
 
     @property
     def cost_of(self) -> CostOf:
-        return self.of_widths.cost_of
+        """Cost of a genome."""
+        return self.width_breeder.cost_of
 
-    def starts(self, size: int, rng: np.random.Generator) -> list[Genome]:
-        """As `Breeding.starts`: several widths."""
-        return self.of_widths.starts(size, rng)
+    def initial_genomes(self, count: int, rng: np.random.Generator) -> list[Genome]:
+        """As `Breeding.initial_genomes`: several widths."""
+        return self.width_breeder.initial_genomes(count, rng)
 
-    def child_at(self, parent: Callable[[], Genome], target: float | None, rng: np.random.Generator) -> Genome:
-        """As `Breeding.child_at`."""
-        if rng.random() < self.share_of_maps:
-            return self.of_maps.child_at(parent, target, rng)
-        if target is None or self.size == 1:
-            return self.of_widths.child_at(parent, target, rng)
-        return self.surrogate.most_promising([self.of_widths.child_at(parent, target, rng) for _ in range(self.size)])
+    def breed(self, draw_parent: DrawParent, target: float | None, rng: np.random.Generator) -> Genome:
+        """As `Breeding.breed`."""
+        if rng.random() < self.map_share:
+            return self.map_breeder.breed(draw_parent, target, rng)
+        if target is None or self.brood_size == 1:
+            return self.width_breeder.breed(draw_parent, target, rng)
+        brood = [self.width_breeder.breed(draw_parent, target, rng) for _ in range(self.brood_size)]
+        return self.surrogate.most_promising(brood)
 
-    def fitted(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
-        """As `Breeding.fitted`."""
-        return self.of_widths.fitted(genome, target, rng)
+    def fit_to_cost(self, genome: Genome, target: float, rng: np.random.Generator) -> Genome:
+        """As `Breeding.fit_to_cost`."""
+        return self.width_breeder.fit_to_cost(genome, target, rng)

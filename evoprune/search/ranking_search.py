@@ -1,4 +1,4 @@
-"""Ranking: no search at all, the criterion alone says what goes, and the cost or the tolerance how much."""
+"""Pruning by a ranking alone: a criterion decides which maps go, the cost or the tolerance decides how many."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,77 +6,76 @@ from typing import Any
 import numpy as np
 
 from evoprune.scoring.candidate import Candidate
+from evoprune.search.algorithm import Algorithm
 from evoprune.search.fit_to_cost import CostOf
 from evoprune.search.objective import Objective
-from evoprune.search.ranking import most_important, most_within
-from evoprune.search.selection import feasible_front
+from evoprune.search.ranking import most_maps_within, top_ranked
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 
 
-class RankingSearch:
-    """Every genome keeps the first maps of one order; nothing is drawn.
+class RankingSearch(Algorithm):
+    """Every genome keeps the first maps of one ranking; nothing is random.
 
-    With targets as many as each one allows, over and over: what is asked again is known. Without any, so many at even
-    steps, then those between the fewest maps that were within the tolerance and the most below them that were not.
-    order: int64 (maps,), as of `ranking`.
+    With targets, genomes keep as many maps as each target allows; later generations repeat them, and their scores are
+    known by then. Without targets, the first generation keeps numbers of maps at even steps; later ones look between
+    the fewest maps that were within the tolerance and the most below them that were not.
     """
 
     def __init__(self, space: SearchSpace, order: np.ndarray, objective: Objective, cost_of: CostOf):
+        """Works out how many maps each target allows.
+
+        Args:
+            space: search space of the genomes.
+            order: int64 (maps,), the ranking: see `rank_maps`.
+            objective: by which candidates are compared, and the targets.
+            cost_of: cost of a genome.
+        """
+        super().__init__(objective)
         self._space = space
         self._order = order
-        self._objective = objective
         self._cost_of = cost_of
-        self._at_targets = [most_within(space, order, target, cost_of) for target in objective.targets]
+        self._counts_at_targets = [most_maps_within(space, order, target, cost_of) for target in objective.targets]
         self._asked = 0
-        self._too_few: list[int] = []  # how many maps stayed where errors passed the tolerance
-        self.front: list[Candidate] = []
-
-    def known(self) -> tuple[tuple[float, float], ...]:
-        """The front: what it beats is not kept."""
-        return self._objective.known(self.front)
+        self._too_few: list[int] = []  # Numbers of maps at which the errors passed the tolerance, ascending.
 
     def ask(self, count: int) -> list[Genome]:
-        """So many ranked genomes; the very first one is the whole network."""
+        """Genomes that keep the first maps of the ranking."""
         asked, self._asked = self._asked, self._asked + count
-        whole = [] if asked else [self._space.full()]
-        ranked = self._counts(asked, count - len(whole))
-        return [*whole, *(most_important(self._space, self._order, stays) for stays in ranked)]
+        unpruned = [] if asked else [self._space.full()]
+        counts = self._next_counts(asked, count - len(unpruned))
+        return [*unpruned, *(top_ranked(self._space, self._order, kept) for kept in counts)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
-        """The scored candidates of what was asked last."""
-        self.front = feasible_front([*self.front, *candidates], self._objective)
-        failed = {self._stays(one) for one in candidates if one.score.feasible is False}
+        """Notes which numbers of maps are too few."""
+        super().tell(candidates)
+        failed = {self._kept_maps(one) for one in candidates if one.score.feasible is False}
         self._too_few = sorted({*self._too_few, *failed})
 
     def state(self) -> dict[str, Any]:
-        """Plain data from which `restore` goes on."""
-        return {
-            "asked": self._asked,
-            "too_few": self._too_few,
-            "front": [candidate.key for candidate in self.front],
-        }
+        """The number of genomes asked for, the numbers of maps that are too few, and the keys of the front."""
+        return {"asked": self._asked, "too_few": self._too_few, **super().state()}
 
     def restore(self, state: Mapping[str, Any], candidates: Mapping[str, Candidate]) -> None:
-        """The state of before; `candidates` by key, as they were told."""
+        """Continues from a state, as `Algorithm.restore`."""
+        super().restore(state, candidates)
         self._asked = state["asked"]
         self._too_few = list(state["too_few"])
-        self.front = [candidates[key] for key in state["front"]]
 
-    def _counts(self, asked: int, count: int) -> list[int]:
-        """How many maps stay of what is asked for next."""
-        if targets := self._at_targets:
-            before = max(asked - 1, 0)  # the whole network was none of theirs
-            return [targets[place % len(targets)] for place in range(before, before + count)]
+    def _next_counts(self, asked: int, count: int) -> list[int]:
+        """The numbers of maps that the next genomes keep."""
+        if targets := self._counts_at_targets:
+            ranked_before = max(asked - 1, 0)  # The unpruned network is not one of the ranked genomes.
+            return [targets[number % len(targets)] for number in range(ranked_before, ranked_before + count)]
         if not asked:
             return np.linspace(0, self._space.maps, count, endpoint=False).astype(int).tolist()
-        return np.linspace(*self._between(), count + 2)[1:-1].round().astype(int).tolist()
+        return np.linspace(*self._bracket(), count + 2)[1:-1].round().astype(int).tolist()
 
-    def _between(self) -> tuple[int, int]:
-        """The most maps below the fewest that are enough which are too few; and these."""
-        enough = self._stays(self.front[0]) if self.front else self._space.maps
+    def _bracket(self) -> tuple[int, int]:
+        """The most maps that are too few, and the fewest that are enough."""
+        enough = self._kept_maps(self.front[0]) if self.front else self._space.maps
         return max((count for count in self._too_few if count < enough), default=0), enough
 
-    def _stays(self, candidate: Candidate) -> int:
-        """How many maps of the order stay of a candidate."""
-        return most_within(self._space, self._order, self._objective.cost_of(candidate), self._cost_of)
+    def _kept_maps(self, candidate: Candidate) -> int:
+        """The number of maps of the ranking that a candidate keeps."""
+        return most_maps_within(self._space, self._order, self._objective.cost_of(candidate), self._cost_of)

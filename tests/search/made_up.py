@@ -11,10 +11,11 @@ from evoprune.criteria.preferences import Preferences
 from evoprune.progress import SilentProgress
 from evoprune.record.loop_state import loop_to_json
 from evoprune.scoring.candidate import Candidate, Outcome, Score
-from evoprune.scoring.conditions import Conditions, ImageRecord
+from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.losses import Examples
-from evoprune.search.algorithms import Algorithm, make_algorithm
-from evoprune.search.loop import LoopState, evolve
+from evoprune.search.algorithm import Algorithm
+from evoprune.search.algorithms import make_algorithm
+from evoprune.search.loop import Generation, SearchLoop
 from evoprune.space.cost import cost
 from evoprune.space.plan import Axis, Genome, Group, Layer, TensorInfo
 from evoprune.space.search_space import SearchSpace
@@ -115,7 +116,6 @@ class Counting:
 
 
 SIZES = (12, 10, 8)
-START = LoopState(ImageRecord.empty(100))
 
 
 def planted(seed: int, allowed: int, sizes: Sequence[int] = SIZES) -> Counting:
@@ -144,15 +144,25 @@ class Kept:
     states: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
 
-    def __call__(self, generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
-        assert generation == len(self.candidates)
-        self.loops.append(json.dumps(loop_to_json(state)))
-        self.candidates.append(list(candidates))
+    def keep(self, generation: Generation) -> None:
+        assert generation.number == len(self.candidates)
+        self.loops.append(json.dumps(loop_to_json(generation.state)))
+        self.candidates.append(list(generation.candidates))
         self.states.append(json.dumps(self.algorithm.state()))
 
 
 def searched(workers: Counting, config: SearchConfig, seed: int = 0, maps: np.ndarray | None = None) -> Kept:
     """A whole search; maps: ranks."""
     kept = Kept(algorithm_for(workers.space, config, seed, maps))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, START, SilentProgress(), kept)
+    run(loop_for(kept.algorithm, workers, config), kept)
     return kept
+
+
+def loop_for(algorithm: Algorithm, workers: Counting, config: SearchConfig) -> SearchLoop:
+    return SearchLoop(algorithm, workers.space, workers, config, SilentProgress(), workers.images)
+
+
+def run(loop: SearchLoop, kept: Kept) -> None:
+    """The loop to its end, every generation kept."""
+    while loop.has_next():
+        kept.keep(loop.next())

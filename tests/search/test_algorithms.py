@@ -9,12 +9,10 @@ import pytest
 
 from evoprune.config.schema import Algorithm, Scope, SearchConfig
 from evoprune.errors import ConfigError
-from evoprune.progress import SilentProgress
 from evoprune.record.loop_state import loop_from_json
 from evoprune.scoring.candidate import Candidate
-from evoprune.search.loop import evolve
-from evoprune.search.particle_filter import resampled, weights
-from evoprune.search.ranking import most_important, ranking
+from evoprune.search.particle_filter import particle_weights, systematic_resample
+from evoprune.search.ranking import rank_maps, top_ranked
 from tests.search.made_up import (
     MACS_A_GENE,
     SIZES,
@@ -22,7 +20,9 @@ from tests.search.made_up import (
     Kept,
     algorithm_for,
     candidate,
+    loop_for,
     planted,
+    run,
     searched,
     space_of,
 )
@@ -87,13 +87,12 @@ def test_a_ranking_finds_the_last_genome_within_the_tolerance(scope: Scope, size
     importance = workers.useful + 2 * np.random.default_rng(0).random(len(workers.useful))
     config = SearchConfig(algorithm="ranking", population=6, generations=4, scope=scope)
     best = searched(workers, config, maps=importance).algorithm.front[0].genome
-    order = ranking(workers.space, importance, scope)
+    order = rank_maps(workers.space, importance, scope)
     errors = [
-        int((workers.useful & (most_important(workers.space, order, count) == 0)).sum())
-        for count in range(len(order) + 1)
+        int((workers.useful & (top_ranked(workers.space, order, count) == 0)).sum()) for count in range(len(order) + 1)
     ]
     last = min(count for count, wrong in enumerate(errors) if wrong <= 4)
-    assert best.tolist() == most_important(workers.space, order, last).tolist()
+    assert best.tolist() == top_ranked(workers.space, order, last).tolist()
 
 
 def test_global_scope_compares_groups_by_their_importance() -> None:
@@ -207,12 +206,12 @@ def test_what_gets_into_no_population_is_known() -> None:
     """Populations of two for each target: the second best one within it says what is too bad."""
     config = SearchConfig(algorithm="genetic", population=4, target_cost=(0.8, 0.4))
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
-    assert algorithm.known() == ()
+    assert algorithm.dominance_bounds() == ()
     algorithm.tell([candidate(9, 100), candidate(2, 200), candidate(1, 240), candidate(0, 300)])
     above = np.nextafter(120.0, np.inf)  # what costs 120 is within 0.4
-    assert algorithm.known() == ((above, 2),)  # only one is
+    assert algorithm.dominance_bounds() == ((above, 2),)  # only one is
     algorithm.tell([candidate(5, 120), candidate(7, 90), candidate(3, 230)])
-    assert algorithm.known() == ((above, 2), (0.0, 7))
+    assert algorithm.dominance_bounds() == ((above, 2), (0.0, 7))
 
 
 def test_populations_hold_what_diverges_least_where_that_is_asked_for() -> None:
@@ -220,7 +219,7 @@ def test_populations_hold_what_diverges_least_where_that_is_asked_for() -> None:
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
     told = [candidate(e, 150, divergence=d) for e, d in ((3, 9.0), (9, 3.0), (4, 8.0), (8, 4.0), (5, 7.0))]
     algorithm.tell(told)
-    assert algorithm.known() == ((0.0, 8.0),)  # of the four that are in
+    assert algorithm.dominance_bounds() == ((0.0, 8.0),)  # of the four that are in
     assert [one.score.divergence for one in algorithm.front] == [3.0]
 
 
@@ -228,7 +227,7 @@ def test_the_front_says_what_is_beaten() -> None:
     config = SearchConfig(algorithm="nsga2", population=4, target_cost=0.5)
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
     algorithm.tell([candidate(9, 100), candidate(8, 150), candidate(1, 240), candidate(2, 290)])
-    assert set(algorithm.known()) == {(0.0, 8), (240, 1)}
+    assert set(algorithm.dominance_bounds()) == {(0.0, 8), (240, 1)}
 
 
 # --- states
@@ -256,10 +255,10 @@ def test_a_restored_state_goes_on_exactly(algorithm: Algorithm, after: int, stea
     whole = searched(workers, config)
     told = [candidate for generation in whole.candidates[: after + 1] for candidate in generation]
     resumed = Kept(algorithm_for(workers.space, config, seed=99), whole.candidates[: after + 1])
-    resumed.algorithm.restore(json.loads(whole.states[after]), {c.key: c for c in reversed(told)})
-    again, stood = planted(0, allowed=2), loop_from_json(json.loads(whole.loops[after]))
-    known = {candidate.key: candidate.score for candidate in told if not candidate.cached}
-    evolve(resumed.algorithm, again.space, again, config, after + 1, known, stood, SilentProgress(), resumed)
+    again = planted(0, allowed=2)
+    loop = loop_for(resumed.algorithm, again, config)
+    loop.restore(after + 1, json.loads(whole.states[after]), loop_from_json(json.loads(whole.loops[after])), told)
+    run(loop, resumed)
     assert [plain(generation) for generation in resumed.candidates] == [plain(g) for g in whole.candidates]
     assert resumed.states == whole.states[after + 1 :]
     assert [c.key for c in resumed.algorithm.front] == [c.key for c in whole.algorithm.front]
@@ -296,16 +295,16 @@ def plain(candidates: Sequence[Candidate]) -> list[tuple[Any, ...]]:
 
 def test_weights_by_hand() -> None:
     """Rates 0.1 and 0.3 have a standard deviation of 0.1: the second one's weight is exp(-2) of the first one's."""
-    one, other = weights([0.1, 0.3])
+    one, other = particle_weights([0.1, 0.3])
     assert other / one == pytest.approx(np.exp(-2))
     assert one + other == pytest.approx(1)
-    assert weights([0.2, 0.2]).tolist() == [0.5, 0.5]
+    assert particle_weights([0.2, 0.2]).tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_particles_are_drawn_as_often_as_they_weigh(seed: int) -> None:
     """Systematic: within one of count * weight, whatever the draw."""
-    drawn = resampled(np.array([0.5, 0.3, 0.2, 0.0]), 10, np.random.default_rng(seed))
+    drawn = systematic_resample(np.array([0.5, 0.3, 0.2, 0.0]), 10, np.random.default_rng(seed))
     assert np.bincount(drawn, minlength=4).tolist() == [5, 3, 2, 0]
 
 

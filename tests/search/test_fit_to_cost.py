@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoprune.search.fit_to_cost import fitted, least
+from evoprune.search.fit_to_cost import fit_to_cost, smallest_genome
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
@@ -18,7 +18,7 @@ def macs(space: SearchSpace, genome: Genome) -> float:
 
 def brought(space: SearchSpace, genome: Genome, genes: float, importance: np.ndarray) -> Genome:
     """To the cost of so many genes."""
-    return fitted(space, genome, genes * MACS_A_GENE, lambda one: macs(space, one), importance)
+    return fit_to_cost(space, genome, genes * MACS_A_GENE, lambda one: macs(space, one), importance)
 
 
 def test_the_least_important_go_the_same_share_of_every_group() -> None:
@@ -56,8 +56,8 @@ def test_no_more_than_the_target_and_nothing_else_fits(
     """At most the target wherever the least genome is; one step of widths more in every group would be too much."""
     space, rng = space_of(*sizes, minimum=minimum, round_to=round_to), np.random.default_rng(seed)
     start = space.random(rng, keep=rng.uniform(0.1, 1))
-    target = max(share * macs(space, space.full()), macs(space, least(space)))
-    result = fitted(space, start, target, lambda one: macs(space, one), rng.random(space.genes))
+    target = max(share * macs(space, space.full()), macs(space, smallest_genome(space)))
+    result = fit_to_cost(space, start, target, lambda one: macs(space, one), rng.random(space.genes))
     space.check(result)
     assert macs(space, result) <= target
     room = sum(min(2 * round_to + minimum, group.size) for group in space.groups) * MACS_A_GENE
@@ -67,4 +67,4 @@ def test_no_more_than_the_target_and_nothing_else_fits(
 @pytest.mark.parametrize("minimum", [1, 3])
 def test_the_least_genome_has_the_least_widths(minimum: int) -> None:
     space = space_of(5, 4, minimum=minimum)
-    assert space.widths(least(space)).tolist() == [minimum, minimum]
+    assert space.widths(smallest_genome(space)).tolist() == [minimum, minimum]

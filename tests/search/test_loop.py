@@ -10,12 +10,9 @@ from evoprune.config.schema import SearchConfig
 from evoprune.progress import GenerationSummary, SilentProgress
 from evoprune.scoring.candidate import Candidate
 from evoprune.scoring.conditions import Conditions
-from evoprune.search.loop import evolve, new_genomes, part_of, part_sizes, told_by
+from evoprune.search.loop import SearchLoop, batch_candidates, batch_sizes, genome_batch, unscored
 from evoprune.workers.workers import score
-from tests.search.made_up import MACS_A_GENE, SIZES, START, Counting, Kept, algorithm_for, planted, searched, space_of
-
-SILENT = SilentProgress()
-
+from tests.search.made_up import MACS_A_GENE, SIZES, Counting, Kept, algorithm_for, planted, searched, space_of
 
 # --- the loop
 
@@ -56,24 +53,26 @@ def test_candidates_come_in_the_order_of_the_genomes() -> None:
     workers = Counting(space, np.ones(4, bool), allowed=1)
     genomes = [np.array(bits, np.uint8) for bits in ([1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1])]
     unconditional = Conditions(np.arange(100))
-    known = {space.key(genomes[3]): score(workers, genomes[3:], unconditional)[0].score}
-    part = part_of(genomes, 7, unconditional, space)
-    new = new_genomes(part, known)
+    scores = {space.key(genomes[3]): score(workers, genomes[3:], unconditional)[0].score}
+    batch = genome_batch(genomes, 7, unconditional, space)
+    new = unscored(batch, scores)
     assert list(new) == [space.key(genome) for genome in genomes[:2]]
-    candidates, outcomes = told_by(part, new, score(workers, list(new.values()), unconditional), known)
+    assert list(unscored(batch, scores, {space.key(genomes[0])})) == [space.key(genomes[1])]
+    outcomes = score(workers, list(new.values()), unconditional)
+    scores |= {key: outcome.score for key, outcome in zip(new, outcomes, strict=True)}
+    candidates = batch_candidates(batch, new, scores)
     assert [candidate.genome.tolist() for candidate in candidates] == [genome.tolist() for genome in genomes]
     assert [candidate.cached for candidate in candidates] == [False, False, True, True]
     assert [candidate.score.errors for candidate in candidates] == [0, 1, 0, 2]
-    assert [outcome.score for outcome in outcomes] == [candidates[0].score, candidates[1].score]
+    assert [candidate.score.eval_seconds for candidate in candidates] == [0.25, 0.25, 0.0, 0.0]
     assert {candidate.generation for candidate in candidates} == {7}
-    assert known.keys() == {candidate.key for candidate in candidates}
 
 
-def test_parts_of_a_generation() -> None:
-    assert part_sizes(SearchConfig(population=24)) == [24]
-    assert part_sizes(SearchConfig(population=24, steady_state=True)) == [3] * 8
-    assert part_sizes(SearchConfig(population=10, steady_state=True)) == [1, 1, 1, 1, 1, 1, 2, 2]
-    assert part_sizes(SearchConfig(population=5, steady_state=True)) == [1] * 5
+def test_batches_of_a_generation() -> None:
+    assert batch_sizes(SearchConfig(population=24)) == [24]
+    assert batch_sizes(SearchConfig(population=24, steady_state=True)) == [3] * 8
+    assert batch_sizes(SearchConfig(population=10, steady_state=True)) == [1, 1, 1, 1, 1, 1, 2, 2]
+    assert batch_sizes(SearchConfig(population=5, steady_state=True)) == [1] * 5
 
 
 @dataclass
@@ -102,11 +101,18 @@ def test_steady_state_leaves_nobody_waiting(steady: bool) -> None:
     assert kept.algorithm.front
 
 
+def watch(loop: SearchLoop, kept: Kept, watching: Watching) -> None:
+    while loop.has_next():
+        generation = loop.next()
+        kept.keep(generation)
+        watching.generation(generation.summary)
+
+
 def test_generations_are_reported() -> None:
     workers, watching = planted(0, allowed=2), Watching()
     config = SearchConfig(population=8, generations=3)
     kept = Kept(algorithm_for(workers.space, config))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, START, watching, kept)
+    watch(SearchLoop(kept.algorithm, workers.space, workers, config, watching, workers.images), kept, watching)
     assert [summary.generation for summary in watching.summaries] == [0, 1, 2, 3]
     for summary, candidates in zip(watching.summaries, kept.candidates, strict=True):
         assert summary.candidates == summary.evaluated + summary.cached == 8
@@ -122,6 +128,6 @@ def test_without_a_feasible_candidate_there_is_no_best_one() -> None:
     workers, watching = planted(0, allowed=-1), Watching()
     config = SearchConfig(population=8, generations=1)
     kept = Kept(algorithm_for(workers.space, config))
-    evolve(kept.algorithm, workers.space, workers, config, 0, {}, START, watching, kept)
+    watch(SearchLoop(kept.algorithm, workers.space, workers, config, watching, workers.images), kept, watching)
     assert kept.algorithm.front == []
     assert (watching.summaries[-1].best_cost, watching.summaries[-1].feasible) == (None, 0)

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import evoprune as ep
-from evoprune.config.schema import SearchConfig
 from evoprune.criteria.importance import of_kernels, of_strides
 from evoprune.criteria.preferences import Preferences, magnitude_preferences
 from evoprune.criteria.weight_criteria import magnitude
 from evoprune.discovery.discover import search_space
-from evoprune.search.fit_to_cost import fitted, least
-from evoprune.search.operators import Operators
-from evoprune.search.random_search import drawn_at
+from evoprune.search.fit_to_cost import fit_to_cost, smallest_genome
+from evoprune.search.operators import GeneOperators, MutationRates
+from evoprune.search.random_search import random_genome_at
 from evoprune.search.width_operators import WidthOperators
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
@@ -37,11 +36,9 @@ def wide(kinds: tuple[bool, bool, bool] = (True, True, True)) -> tuple[nn.Module
     return model.eval(), search_space(model, images, feature_maps=maps, kernels=kernels, strides=strides)
 
 
-def breeding(rates: tuple[float, float, float] = (0.02, 0.02, 0.05)) -> Operators:
+def breeding(rates: tuple[float, float, float] = (0.02, 0.02, 0.05)) -> GeneOperators:
     model, space = wide()
-    maps, kernels, strides = rates
-    config = SearchConfig(mutation_rate=maps, kernel_mutation_rate=kernels, stride_mutation_rate=strides)
-    return Operators(space, magnitude_preferences(model, space), config)
+    return GeneOperators(space, magnitude_preferences(model, space), MutationRates(*rates))
 
 
 def kinds(genome: Genome) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,7 +99,7 @@ def test_kernels_of_a_transposed_convolution_are_counted_outputs_first() -> None
 def test_starts_of_every_kind() -> None:
     """Ranked ones keep kernels of the largest norm and, at each gene, the mask that keeps most of it."""
     operators, space = breeding(), wide()[1]
-    population = operators.starts(16, np.random.default_rng(0))
+    population = operators.initial_genomes(16, np.random.default_rng(0))
     shares = []
     for genome in population[:10:2]:  # narrower ones may fall apart and be repaired
         for genes, ranks in zip(space.kernels, operators.preferences.kernels, strict=True):
@@ -190,8 +187,7 @@ def test_strides_move_to_the_next_number_of_taps_and_favour_the_norm() -> None:
     """From {0, 2} of 1x3 (2 taps) to 3 or to 1; of the single taps mostly to the one with all of the norm."""
     model, space = by_hand()
     preferences = magnitude_preferences(model, space)
-    config = SearchConfig(kernel_mutation_rate=0, stride_mutation_rate=1)
-    operators, rng = Operators(space, preferences, config), np.random.default_rng(0)
+    operators, rng = GeneOperators(space, preferences, MutationRates(0.02, 0, 1)), np.random.default_rng(0)
     genome = space.full()
     genome[space.strides[0].genes] = 1
     children = np.array([operators.mutate(genome, rng)[space.strides[0].genes] for _ in range(300)])
@@ -203,7 +199,7 @@ def test_strides_move_to_the_next_number_of_taps_and_favour_the_norm() -> None:
 def test_the_same_generator_gives_the_same_children() -> None:
     def bred() -> list[list[int]]:
         operators, rng = breeding(), np.random.default_rng(4)
-        population = operators.starts(7, rng)
+        population = operators.initial_genomes(7, rng)
         child = operators.crossover(population[3], population[4], rng)
         return [genome.tolist() for genome in (*population, child, operators.mutate(child, rng))]
 
@@ -220,13 +216,13 @@ def test_preferences_have_a_value_for_every_gene() -> None:
 # --- maps that come back where there are kernels
 
 
-def halves() -> tuple[Operators, Genome, Genome]:
+def halves() -> tuple[GeneOperators, Genome, Genome]:
     """Of maps and kernels: the first 5 and 6 of 10 and 12 maps with all their kernels, and the others."""
     model, space = wide((True, True, False))
     first, other = space.full(), space.full()
     first[[*range(5, 10), *range(16, 22)]] = 0
     other[[*range(5), *range(10, 16)]] = 0
-    operators = Operators(space, magnitude_preferences(model, space), SearchConfig())
+    operators = GeneOperators(space, magnitude_preferences(model, space), MutationRates(0.02, 0.02, 0.05))
     return operators, space.canonical(first), space.canonical(other)
 
 
@@ -269,16 +265,16 @@ def test_maps_come_back_for_a_target() -> None:
     operators, first, _ = halves()
     space = operators.space
     target = cost(space, space.full()).macs
-    whole = fitted(space, first, target, lambda genome: cost(space, genome).macs, operators.preferences.genes)
+    whole = fit_to_cost(space, first, target, lambda genome: cost(space, genome).macs, operators.preferences.genes)
     assert (whole == 1).all()
 
 
 def test_kernels_alone_may_go_for_a_target() -> None:
     """The least genome has none; what has one input stays: 10 maps of 9 taps at 8 x 8 places."""
     _, space = wide((False, True, False))
-    assert cost(space, least(space)).macs == 10 * 9 * 64
+    assert cost(space, smallest_genome(space)).macs == 10 * 9 * 64
     ranks = np.random.default_rng(0).random(space.genes)
-    genome = fitted(space, space.full(), 8000, lambda one: cost(space, one).macs, ranks)
+    genome = fit_to_cost(space, space.full(), 8000, lambda one: cost(space, one).macs, ranks)
     assert 8000 - 9 * 36 < cost(space, genome).macs <= 8000
 
 
@@ -293,6 +289,6 @@ def test_strides_are_drawn_for_a_target(share: float, kinds: tuple[bool, bool, b
     whole = cost(space, space.full()).macs
     rng = np.random.default_rng(0)
     for _ in range(10):
-        genome = drawn_at(space, share * whole, lambda one: cost(space, one).macs, rng)
+        genome = random_genome_at(space, share * whole, lambda one: cost(space, one).macs, rng)
         assert (share - 0.1) * whole < cost(space, genome).macs <= share * whole
         space.check(genome)

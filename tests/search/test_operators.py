@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoprune.config.schema import SearchConfig
-from evoprune.search.operators import Operators
+from evoprune.search.operators import GeneOperators, MutationRates
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from tests.search.made_up import preferences, space_of
@@ -26,8 +25,8 @@ def check_valid(space: SearchSpace, genome: Genome) -> None:
         assert width % group.round_to == 0 or width == group.size
 
 
-def operators(space: SearchSpace, ranks: np.ndarray, rate: float = 0.02) -> Operators:
-    return Operators(space, preferences(space, ranks), SearchConfig(mutation_rate=rate))
+def operators(space: SearchSpace, ranks: np.ndarray, rate: float = 0.02) -> GeneOperators:
+    return GeneOperators(space, preferences(space, ranks), MutationRates(rate, 0.02, 0.05))
 
 
 def ranks_of(space: SearchSpace, rng: np.random.Generator) -> np.ndarray:
@@ -39,7 +38,7 @@ def ranks_of(space: SearchSpace, rng: np.random.Generator) -> np.ndarray:
 def test_starts(space: SearchSpace, seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     ranks = ranks_of(space, rng)
-    population = operators(space, ranks).starts(size, rng)
+    population = operators(space, ranks).initial_genomes(size, rng)
     assert len(population) == size
     for genome in population:
         check_valid(space, genome)
@@ -49,7 +48,7 @@ def test_starts_are_ranked_and_random_genomes_of_all_widths() -> None:
     """The ranked ones of the first round keep exactly the best maps of every group; the others do not."""
     space = space_of(40, 40)
     ranks = np.concatenate([np.linspace(0, 1, 40)] * 2)
-    population = operators(space, ranks).starts(16, np.random.default_rng(0))
+    population = operators(space, ranks).initial_genomes(16, np.random.default_rng(0))
     ranked, random = population[::2], population[1::2]
     for genome in ranked:
         assert all((np.diff(genome[group.genes].astype(int)) >= 0).all() for group in space.groups)
@@ -126,7 +125,7 @@ def test_the_same_generator_gives_the_same_genomes(seed: int) -> None:
     def bred() -> list[list[int]]:
         rng = np.random.default_rng(seed)
         breed = operators(space, ranks, 0.1)
-        population = breed.starts(9, rng)
+        population = breed.initial_genomes(9, rng)
         child = breed.crossover(population[3], population[4], rng)
         return [genome.tolist() for genome in (*population, child, breed.mutate(child, rng))]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evoprune.config.schema import Scope
 from evoprune.errors import ConfigError
-from evoprune.search.ranking import most_important, ranked_genome, ranking, ranks_within_groups
+from evoprune.search.ranking import rank_maps, ranked_genome, ranks_within_groups, top_ranked
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from tests.search.made_up import MACS_A_GENE, space_of
@@ -43,7 +43,7 @@ def test_least_widths_and_multiples_hold() -> None:
     space = space_of(4, 4, minimum=2, round_to=2)
     genome = ranked_genome(space, IMPORTANCE, 7 * MACS_A_GENE, "global", lambda g: cost(space, g).macs)
     assert genome.tolist() == [1, 1, 1, 1, 1, 0, 1, 0]
-    with pytest.raises(ConfigError, match="cannot reach a cost of 90: at the least widths allowed it is 120; raise"):
+    with pytest.raises(ConfigError, match="cannot reach a cost of 90: at the minimum widths it is 120; raise"):
         ranked_genome(space, IMPORTANCE, 3 * MACS_A_GENE, "global", lambda g: cost(space, g).macs)
 
 
@@ -68,8 +68,8 @@ def test_no_genome_of_the_ranking_is_nearer(seed: int, sizes: list[int], round_t
     def cost_of(genome: Genome) -> float:
         return cost(space, genome).macs
 
-    order = ranking(space, importance, scope)
-    costs = [cost_of(most_important(space, order, count)) for count in range(space.maps + 1)]
+    order = rank_maps(space, importance, scope)
+    costs = [cost_of(top_ranked(space, order, count)) for count in range(space.maps + 1)]
     within = [value for value in costs if value <= target]
     if not within:
         with pytest.raises(ConfigError):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from evoprune.scoring.candidate import Candidate
 from evoprune.search.objective import Objective
-from evoprune.search.selection import Individual, dominates, feasible_front, select
+from evoprune.search.selection import Individual, dominates, feasible_front, select_population
 from tests.search.made_up import candidate
 
 MACS = Objective("macs")
@@ -55,12 +55,12 @@ def test_by_divergence_it_alone_counts_among_the_feasible() -> None:
     assert (dominates(near, far, apart), dominates(far, near, apart)) == (True, False)
     assert (dominates(near, far, MACS), dominates(far, near, MACS)) == (False, True)
     assert Individual(near, apart).fitness.values == (2.5, 100)
-    assert feasible_front([far, near], apart) == select([far, near], 1, apart) == [near]
+    assert feasible_front([far, near], apart) == select_population([far, near], 1, apart) == [near]
     late = candidate(9, 100, None, images_seen=90, divergence=9.0)
     soon = candidate(2, 100, None, images_seen=20, divergence=9.0)
     assert dominates(late, soon, apart)
     assert not dominates(soon, late, apart)
-    assert apart.known([near]) == ((100, 2.5),)
+    assert apart.dominance_bounds([near]) == ((100, 2.5),)
 
 
 def test_the_front_by_hand() -> None:
@@ -119,7 +119,7 @@ def test_the_front_of_fronts_is_the_front_of_all(candidates: list[Candidate]) ->
 @given(candidates=CANDIDATES, share=st.floats(0, 1))
 def test_selection_takes_front_by_front(candidates: list[Candidate], share: float) -> None:
     count = int(share * len(candidates))
-    selected = select(candidates, count, MACS)
+    selected = select_population(candidates, count, MACS)
     keys = {one.key for one in selected}
     assert len(selected) == len(keys) == count
     for one in selected:  # whoever beats it was taken first

@@ -33,7 +33,7 @@ def test_a_process_by_hand() -> None:
     Every length and noise is as likely, which leaves a variance of 1 / (1 + noise).
     """
     process = GaussianProcess(np.array([[0.0], [100.0]]), np.array([6.0, 4.0]))
-    mean, deviation = process.predicted(np.array([[0.0], [100.0], [50.0]]))
+    mean, deviation = process.predict(np.array([[0.0], [100.0], [50.0]]))
     noise = 1 / (mean[0] - 5) - 1
     assert min(abs(noise - one) for one in NOISES) < 1e-9
     assert mean == pytest.approx([5 + 1 / (1 + noise), 5 - 1 / (1 + noise), 5])
@@ -43,13 +43,13 @@ def test_a_process_by_hand() -> None:
 def test_a_plane_is_learnt() -> None:
     inputs = np.random.default_rng(0).uniform(0, 3, (60, 3))
     slopes = np.array([1.0, -2.0, 0.5])
-    mean, deviation = GaussianProcess(inputs[:40], inputs[:40] @ slopes).predicted(inputs[40:])
+    mean, deviation = GaussianProcess(inputs[:40], inputs[:40] @ slopes).predict(inputs[40:])
     assert mean == pytest.approx(inputs[40:] @ slopes, abs=0.2)
     assert (deviation < 0.3).all()
 
 
 def test_where_all_are_alike_every_guess_is_that() -> None:
-    mean, deviation = GaussianProcess(np.zeros((3, 2)), np.full(3, 7.0)).predicted(np.ones((2, 2)))
+    mean, deviation = GaussianProcess(np.zeros((3, 2)), np.full(3, 7.0)).predict(np.ones((2, 2)))
     assert mean == pytest.approx([7, 7])
     assert deviation == pytest.approx([0, 0], abs=1e-5)
 

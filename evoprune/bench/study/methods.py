@@ -21,11 +21,10 @@ from evoprune.pipeline.stages import SEARCH_SEED, criterion_context
 from evoprune.progress import Progress
 from evoprune.scoring.batching import gram_bytes
 from evoprune.scoring.candidate import Candidate
-from evoprune.scoring.conditions import ImageRecord
 from evoprune.scoring.scorer import Problem
 from evoprune.search.algorithms import make_algorithm
-from evoprune.search.fit_to_cost import fitted
-from evoprune.search.loop import LoopState, evolve
+from evoprune.search.fit_to_cost import fit_to_cost
+from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.ranking import ranked_genome
 from evoprune.space.plan import Genome
@@ -222,7 +221,7 @@ def subject_in(bench: Bench, seed: int) -> CriterionContext:
 def even_widths(problem: Problem, target: float) -> Genome:
     """Every group's first maps, the same share of each, at the target's cost: as a network built that narrow has."""
     space = problem.space
-    return fitted(space, space.full(), target, problem.cost_of, -np.arange(space.genes, dtype=np.float64))
+    return fit_to_cost(space, space.full(), target, problem.cost_of, -np.arange(space.genes, dtype=np.float64))
 
 
 def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Genome, ...], int]:
@@ -231,14 +230,13 @@ def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Geno
     rng = np.random.default_rng([seed, SEARCH_SEED])
     preferences = preferences_of(config.criterion, subject_in(bench, seed))
     objective = Objective(config.cost, bench.costs, config.judged_by)
-    maker = make_algorithm(space, config, preferences, problem.cost_of, rng)
+    algorithm = make_algorithm(space, config, preferences, problem.cost_of, rng)
+    loop = SearchLoop(algorithm, space, bench.workers, config, bench.progress, len(problem.labels))
     told: list[Candidate] = []
-
-    def keep(generation: int, candidates: Sequence[Candidate], state: LoopState) -> None:
-        told.extend(candidates)
-
-    start = LoopState(ImageRecord.empty(len(problem.labels)))
-    evolve(maker, space, bench.workers, config, 0, {}, start, bench.progress, keep)
+    while loop.has_next():
+        generation = loop.next()
+        told += generation.candidates
+        bench.progress.generation(generation.summary)
     return tuple(_best(told, cost, objective) for cost in bench.costs), sum(not one.cached for one in told)
 
 
