@@ -107,7 +107,7 @@ def latency_table(
         table = LatencyTable(layers, ((0.0, 0.0),))
         points: dict[float, float] = {}
         for share in WIDTHS:
-            genome = space.top(rng.random(space.genes), np.full(len(space.groups), share))
+            genome = space.most_important(rng.random(space.genes), np.full(len(space.groups), share))
             phenotype = space.check(genome)
             network = lower_compacted(compact(model, space, genome), image, keep_plain=True, stopwatch=stopwatch)
             (seconds,) = stopwatch([partial(network.network, image)])

@@ -20,7 +20,7 @@ from evoprune.space.cost import phenotype_cost
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
-from evoprune.space.tensors import cut_tensors, mend, named_tensors, replace_tensors, zeroed_tensors
+from evoprune.space.tensors import cut_tensors, named_tensors, replace_tensors, update_sizes, zeroed_tensors
 from evoprune.surgery.compensation import Statistics, compensated, on_device
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.training.layout import laid_out, lay_out
@@ -236,7 +236,7 @@ class Scorer:
         replace_tensors(
             self._network, put_back | {name: laid_out(tensor, self._layout) for name, tensor in changed.items()}
         )
-        mend(self._network, space)
+        update_sizes(self._network, space)
         self._changed = changed.keys()
         self._forget_statistics()
 

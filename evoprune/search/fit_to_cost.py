@@ -36,7 +36,7 @@ def fit_to_cost(space: SearchSpace, genome: Genome, target: float, cost_of: Cost
     def changed(count: int) -> Genome:
         result = genome.copy()
         result[order[:count]] = values[order[:count]]
-        return space.repair(space.returned(result, genome), importance)
+        return space.repair(space.with_restored_kernels(result, genome), importance)
 
     low, high = 0, len(order)  # Bisection for the fewest genes to remove, or the most genes to bring back.
     while low < high:

@@ -67,7 +67,7 @@ class GeneOperators:
             child[part.genes] = giver[part.genes]
         for part, giver in zip(space.parts, givers, strict=True):
             if isinstance(part, KernelGenes):
-                space.bring_kernels_back(child, space.come_back(child, giver), part)
+                space.restore_kernels(child, space.restored_maps(child, giver), part)
         return space.repair(child, self.preferences.genes)
 
     def mutate(self, genome: Genome, rng: np.random.Generator) -> Genome:
@@ -91,7 +91,7 @@ class GeneOperators:
                 count = -(-count // group.round_to) * group.round_to
             if count:
                 _change_bits(genome[group.genes], int(count), self.preferences.maps[group.genes], kind, rng)
-        genome = space.returned(genome, before)
+        genome = space.with_restored_kernels(genome, before)
         for kernels, ranks, count in zip(space.kernels, self.preferences.kernels, of_kernels, strict=True):
             if count:
                 _change_bits(genome[kernels.genes], int(count), ranks, kind, rng)
@@ -112,7 +112,7 @@ class GeneOperators:
             return float(np.clip(kept_fraction + 0.1 * rng.standard_normal(), 0.02, 1))
 
         maps = importance(self.preferences.maps)
-        genome = space.top(maps, np.array([share() for _ in space.groups]))
+        genome = space.most_important(maps, np.array([share() for _ in space.groups]))
         for kernels, ranks in zip(space.kernels, self.preferences.kernels, strict=True):
             order = np.argsort(importance(ranks), kind="stable")
             genome[kernels.start + order[: round((1 - share()) * kernels.size)]] = 0

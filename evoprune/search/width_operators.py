@@ -69,7 +69,7 @@ class WidthOperators:
             order = np.argsort(-ranks[group.genes] - 2.0 * genes, kind="stable")  # Present maps first, by rank.
             genes[:] = 0
             genes[order[: max(width, 1)]] = 1
-        return space.repair(space.returned(genome, before), self.gene_operators.preferences.genes)
+        return space.repair(space.with_restored_kernels(genome, before), self.gene_operators.preferences.genes)
 
     def _initial_genome(self, number: int, rng: np.random.Generator) -> Genome:
         """The ranked genome at one of the initial widths; kernels and strides are as the gene operators draw them."""
@@ -79,7 +79,7 @@ class WidthOperators:
             (number * 4) % len(INITIAL_WIDTHS)
         ]  # Steps of 4 of 9: few genomes cover the whole range.
         shares = np.clip(share * np.exp(spread * rng.standard_normal(len(space.groups))), 0.02, 1.0)
-        genome = space.top(self.gene_operators.preferences.genes, shares)
+        genome = space.most_important(self.gene_operators.preferences.genes, shares)
         if space.inside_layers:
             drawn = self.gene_operators.initial_genomes(number + 1, rng)[number]
             for part in space.inside_layers:

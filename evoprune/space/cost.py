@@ -1,4 +1,4 @@
-"""What a genome's network costs, counted exactly from the plan."""
+"""The cost of the network that a genome leaves, counted exactly from the plan."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,13 @@ from evoprune.space.search_space import SearchSpace
 
 @dataclass(frozen=True)
 class Cost:
-    """macs: multiply-accumulates of one forward pass of one image. params: parameters. bytes: stored size."""
+    """The cost of one network.
+
+    Attributes:
+        macs: Multiply-accumulates of one forward pass of one image.
+        params: Number of parameters.
+        bytes: Size of the stored weights.
+    """
 
     macs: int
     params: int
@@ -20,12 +26,27 @@ class Cost:
 
 
 def cost(space: SearchSpace, genome: Genome) -> Cost:
-    """MACs, parameters and bytes (as stored: `surgery.packing`) of what the genome leaves. Raises SearchSpaceError."""
+    """Counts MACs, parameters and bytes (as stored: `surgery.packing`) of the network that a genome leaves.
+
+    Args:
+        space: The search space.
+        genome: uint8 (genes,).
+
+    Returns:
+        The exact cost; no network is built.
+
+    Raises:
+        SearchSpaceError: If the genome is not one of this space, or leaves a group fewer maps than it must keep.
+
+    Example:
+        >>> whole, half = ep.cost(space, space.full()), ep.cost(space, genome)
+        >>> print(f"{half.macs / whole.macs:.0%} of the MACs")
+    """
     return phenotype_cost(space, space.check(genome))
 
 
 def phenotype_cost(space: SearchSpace, phenotype: Phenotype) -> Cost:
-    """The cost of a phenotype. Weights that a mask takes out cost nothing; lists of what stays cost their bytes."""
+    """The cost of a phenotype. Masked weights cost nothing; the stored lists of kernels and masks cost their bytes."""
     cut = cut_elements(space, phenotype)
     left = cut | {weight: int(np.count_nonzero(kernels)) for weight, kernels in phenotype.kernels.items()}
     macs = sum(left[layer.weight] * layer.positions for layer in space.layers)
@@ -36,7 +57,7 @@ def phenotype_cost(space: SearchSpace, phenotype: Phenotype) -> Cost:
 
 
 def cut_elements(space: SearchSpace, phenotype: Phenotype) -> dict[str, int]:
-    """How many elements of every tensor stay when positions that go are cut out; masked weights count."""
+    """Number of elements of each tensor after removed positions are cut out; masked weights count."""
     shapes = {tensor.name: list(tensor.shape) for tensor in space.tensors}
     for (tensor, dim), kept in phenotype.kept.items():
         shapes[tensor][dim] = len(kept)
@@ -44,7 +65,7 @@ def cut_elements(space: SearchSpace, phenotype: Phenotype) -> dict[str, int]:
 
 
 def packed_layers(space: SearchSpace, phenotype: Phenotype) -> frozenset[str]:
-    """Weights that are stored as what stays and lists of what that is, since that is smaller than zeros."""
+    """Weights that take fewer bytes as values with lists of their positions than dense, with zeros."""
     cut = cut_elements(space, phenotype)
     itemsize = {tensor.name: tensor.itemsize for tensor in space.tensors}
     return frozenset(
@@ -55,7 +76,7 @@ def packed_layers(space: SearchSpace, phenotype: Phenotype) -> frozenset[str]:
 
 
 def _packed_bytes(space: SearchSpace, phenotype: Phenotype, weight: str) -> int:
-    """Bytes of the weights that stay, 2 a kernel (4 in layers of over 65,536), and 2 a mask (start and stride)."""
+    """Bytes of the weights that stay, 2 per kernel (4 in layers of over 65,536), and 2 per mask (start and stride)."""
     kernels = phenotype.kernels[weight]
     itemsize = next(tensor.itemsize for tensor in space.tensors if tensor.name == weight)
     total = itemsize * int(np.count_nonzero(kernels))

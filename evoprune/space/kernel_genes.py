@@ -1,6 +1,6 @@
-"""Genes of kernels and of kernel-stride masks: which kernels of a layer each one speaks for.
+"""Genes of kernels and of kernel-stride masks, and the kernels that each gene controls.
 
-Kernels are counted as (output map, input map) of the weight: outputs x inputs of its two first dimensions.
+A kernel is a pair (output map, input map): a place in the first two dimensions of the weight.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from evoprune.space.masks import StrideMask, stride_table
 
 @dataclass(frozen=True)
 class KernelGenes:
-    """One bit for each block of `block` output maps and one input map. shape: (outputs, inputs) of the weight."""
+    """One bit per pair of `block` output maps and one input map. shape: (outputs, inputs) of the weight."""
 
     weight: str
     start: int
@@ -33,17 +33,27 @@ class KernelGenes:
 
     @cached_property
     def of_kernel(self) -> np.ndarray:
-        """The gene of every kernel, counted from `start`. Returns int64 (outputs, inputs)."""
+        """The gene of each kernel, counted from `start`: int64 (outputs, inputs)."""
         outputs, inputs = self.shape
         return (np.arange(outputs) // self.block)[:, None] * inputs + np.arange(inputs)
 
 
 @dataclass(frozen=True)
 class StrideGenes:
-    """An index into `table` for each kernel, or for all kernels that share it. table[0] is dense.
+    """Indices into `table`, one per set of kernels that share a mask. table[0] is dense.
 
-    sharing: `input_map`: all kernels that leave one input map share a mask (Anwar, Hwang and Sung 2017, section 4);
-    `layer`: all kernels do; `kernel`: none do. groups: of a grouped convolution, whose inputs repeat in each group.
+    Attributes:
+        weight: Name of the layer's weight.
+        start: Place of the first gene in the genome.
+        shape: (outputs, inputs) of the weight.
+        kernel_size: Size of a kernel along each dimension.
+        table: The masks to choose from.
+        sharing: `input_map`: all kernels that read one input map share a mask; `layer`: all kernels share one;
+            `kernel`: each kernel has its own.
+        groups: Groups of a grouped convolution; each group has its own input maps.
+
+    References:
+        Anwar, Hwang and Sung 2017, section 4 (one mask per input map).
     """
 
     weight: str
@@ -64,7 +74,7 @@ class StrideGenes:
 
     @cached_property
     def of_kernel(self) -> np.ndarray:
-        """The gene of every kernel, counted from `start`. Returns int64 (outputs, inputs)."""
+        """The gene of each kernel, counted from `start`: int64 (outputs, inputs)."""
         outputs, inputs = self.shape
         if self.sharing == "layer":
             return np.zeros(self.shape, dtype=np.int64)
@@ -75,7 +85,7 @@ class StrideGenes:
 
     @cached_property
     def tap_table(self) -> np.ndarray:
-        """Which taps each value keeps. Returns bool (values, taps)."""
+        """The taps that each value keeps: bool (values, taps)."""
         taps = int(np.prod(self.kernel_size))
         table = np.zeros((len(self.table), taps), dtype=bool)
         for value, mask in enumerate(self.table):
@@ -85,7 +95,7 @@ class StrideGenes:
 
 @dataclass(frozen=True)
 class KernelLayer:
-    """A convolution as its kernels see it. shape: (outputs, inputs a group)."""
+    """The kernels of one convolution. shape: (outputs, inputs per group)."""
 
     name: str
     weight: str
@@ -95,13 +105,19 @@ class KernelLayer:
 
 
 def kernel_genes(layers: Sequence[KernelLayer], start: int, block: int) -> tuple[KernelGenes, ...]:
-    """Genes of all layers whose maps have more than one kernel. start: the first one's place in the genome.
+    """Genes of all layers in which a map is read from more than one input map.
 
-    Raises SearchSpaceError where a block is larger than a layer.
+    Args:
+        layers: The convolutions, in the order of the genome.
+        start: Place of the first gene in the genome.
+        block: Number of output maps that share a gene.
+
+    Raises:
+        SearchSpaceError: If a block is larger than a layer.
     """
     genes = []
     for layer in layers:
-        if layer.shape[1] == 1:  # a map's only kernel is the map
+        if layer.shape[1] == 1:  # the only kernel of a map is the map itself
             continue
         if block > layer.shape[0]:
             raise SearchSpaceError(
@@ -116,7 +132,7 @@ def kernel_genes(layers: Sequence[KernelLayer], start: int, block: int) -> tuple
 def stride_genes(
     layers: Sequence[KernelLayer], start: int, sharing: StrideSharing, allowed: Sequence[tuple[int, int]] | None
 ) -> tuple[StrideGenes, ...]:
-    """Genes of all layers whose kernels have more than one tap. Raises SearchSpaceError as `stride_table`."""
+    """Genes of all layers whose kernels have more than one tap. Raises SearchSpaceError like `stride_table`."""
     genes = []
     for layer in layers:
         if int(np.prod(layer.kernel_size)) == 1:

@@ -1,6 +1,7 @@
-"""The three granularities of pruning as values: what stays of a layer's maps, of its kernels, and inside a kernel.
+"""The three granularities of pruning as values: masks over feature maps, over kernels, and inside kernels.
 
-Anwar, Hwang and Sung 2017, sections 3 and 4 (feature maps, kernels, intra-kernel strided sparsity).
+References:
+    Anwar, Hwang and Sung 2017, sections 3 and 4 (feature maps, kernels, intra-kernel strided sparsity).
 """
 
 import math
@@ -12,12 +13,12 @@ from torch import Tensor
 from evoprune.errors import SearchSpaceError
 
 MOST_VALUES = 255
-"""How many values a gene of one byte can take."""
+"""Largest number of masks in a table: a gene is one byte."""
 
 
 @dataclass(frozen=True)
 class FeatureMapMask:
-    """Which output maps of a layer stay. kept: positions among `maps`, ascending."""
+    """The output maps of a layer that stay. kept: positions among `maps`, ascending."""
 
     layer: str
     maps: int
@@ -26,7 +27,7 @@ class FeatureMapMask:
 
 @dataclass(frozen=True)
 class KernelMask:
-    """Which kernels of a layer stay. kept: (output map, input map) pairs among outputs x inputs, ascending."""
+    """The kernels of a layer that stay. kept: pairs (output map, input map), ascending."""
 
     layer: str
     outputs: int
@@ -36,9 +37,10 @@ class KernelMask:
 
 @dataclass(frozen=True, order=True)
 class StrideMask:
-    """Weights at `start, start + stride, ...` over a kernel's taps in row-major order stay.
+    """A mask that keeps the weights at `start, start + stride, ...` over a kernel's taps in row-major order.
 
-    Raises SearchSpaceError where start is not in 0..stride-1.
+    Raises:
+        SearchSpaceError: If start is not in 0..stride-1.
     """
 
     start: int
@@ -52,7 +54,7 @@ class StrideMask:
             )
 
     def taps(self, kernel_size: Sequence[int]) -> tuple[int, ...]:
-        """The taps that stay, row-major. Empty where the start lies behind the last tap."""
+        """The taps that stay, row-major; none if the start lies behind the last tap."""
         return tuple(range(self.start, math.prod(kernel_size), self.stride))
 
     def nonzero_list(self, weight: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ DENSE = StrideMask(0, 1)
 
 @dataclass(frozen=True)
 class LayerStrides:
-    """The stride masks of a layer's kernels. masks: one for each kernel that shares (see `sharing`), in order."""
+    """The stride masks of a layer's kernels. masks: one per set of kernels that share (see `StrideGenes.sharing`)."""
 
     layer: str
     sharing: str
@@ -75,11 +77,17 @@ class LayerStrides:
 def stride_table(
     kernel_size: Sequence[int], allowed: Sequence[tuple[int, int]] | None = None
 ) -> tuple[StrideMask, ...]:
-    """The masks that a stride gene of such a kernel chooses from; the first is dense.
+    """The masks that a stride gene chooses from; the first is dense.
 
-    Every (start, stride) with start < stride that keeps taps no earlier one keeps, by ascending stride; the first 255
-    where there are more, since a gene is one byte. allowed: (start, stride) pairs to choose from instead.
-    Raises SearchSpaceError where a pair's start is not below its stride, or its stride is larger than the kernel.
+    Args:
+        kernel_size: Size of the kernel along each dimension.
+        allowed: Pairs (start, stride) to choose from besides the dense mask; None: all pairs with start < stride.
+
+    Returns:
+        Masks that keep different sets of taps, by ascending stride; at most 255, because a gene is one byte.
+
+    Raises:
+        SearchSpaceError: If a start is not below its stride, or a stride is larger than the kernel.
     """
     taps = math.prod(kernel_size)
     if allowed is None:

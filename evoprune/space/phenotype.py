@@ -1,7 +1,7 @@
-"""What a genome leaves of a network: positions of tensors, and weights inside kernels, after all consequences.
+"""Phenotypes: the tensor positions and weights that a genome keeps, after all consequences.
 
-A feature map that has lost all kernels that make it, or all kernels that read it, is gone too, and so on until
-nothing changes. Genes that can then have no effect are 0, so that equal networks have equal genomes.
+A feature map is removed, too, if all kernels that make it or all kernels that read it are removed, and so on until
+nothing changes. Genes without effect are then set to 0, so that equal networks have equal genomes.
 """
 
 import hashlib
@@ -16,10 +16,13 @@ from evoprune.space.plan import Genome, Layer, Plan
 
 @dataclass(frozen=True, eq=False)
 class Phenotype:
-    """genome: canonical. kept: positions that stay, int64, of every (tensor, dimension) that loses some.
+    """The network that a genome leaves.
 
-    kernels: of every layer that loses kernels or taps besides whole maps, which weights stay: bool (outputs, inputs,
-    taps) in the sizes of the unpruned weight, outputs first; False for maps that are gone.
+    Attributes:
+        genome: The canonical genome: genes without effect are 0.
+        kept: (tensor, dimension) -> positions that stay, int64, for each dimension that loses some.
+        kernels: Weight -> weights that stay, bool (outputs, inputs, taps) in the sizes of the unpruned weight, for each
+            layer that loses kernels or taps besides whole maps; False for removed maps.
     """
 
     genome: Genome
@@ -28,12 +31,12 @@ class Phenotype:
 
     @property
     def key(self) -> str:
-        """A stable name of what is left: 16 hexadecimal digits."""
+        """A stable name of the network that is left: 16 hexadecimal digits."""
         return hashlib.sha256(self.genome.tobytes()).hexdigest()[:16]
 
 
-def develop(space: Plan, genome: Genome) -> Phenotype:
-    """The phenotype of a genome, uint8 (genes,). Groups may have lost all their maps: see `SearchSpace.check`."""
+def phenotype_of(space: Plan, genome: Genome) -> Phenotype:
+    """The phenotype of a genome, uint8 (genes,). Groups may have lost all maps: see `SearchSpace.check`."""
     genome = genome.copy()
     bits = {genes.weight: genome[genes.genes][genes.of_kernel] != 0 for genes in space.kernels}
     while bits:
@@ -44,22 +47,22 @@ def develop(space: Plan, genome: Genome) -> Phenotype:
         genome[: space.maps] = alive
     kernels = _settle_kernel_genes(space, genome, bits)
     kept: dict[tuple[str, int], np.ndarray] = {}
-    for alike in space.axes_alike:
-        index = alike[0].kept(genome)
-        if len(index) < len(alike[0].gene):
-            kept.update(((axis.tensor, axis.dim), index) for axis in alike)
+    for axes in space.axes_with_equal_genes:
+        index = axes[0].kept(genome)
+        if len(index) < len(axes[0].gene):
+            kept.update(((axis.tensor, axis.dim), index) for axis in axes)
     return Phenotype(genome, kept, kernels)
 
 
 def _made_and_read(space: Plan, genome: Genome, bits: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Which maps still have a kernel that makes them, and one that reads them. Returns bool (maps,) each.
+    """Maps that at least one kernel makes, and maps that at least one kernel reads. Returns bool (maps,) each.
 
-    Whole groups of grouped convolutions pass maps on, they neither make nor read them. What no layer makes (or reads)
-    counts as made (read).
+    A grouped convolution whose groups are genes passes maps on; it neither makes nor reads them. Maps that no layer
+    makes (or reads) count as made (or read).
     """
     results = []
     for output in (True, False):
-        concerned, found = np.zeros(space.maps, dtype=bool), np.zeros(space.maps, dtype=bool)
+        applicable, found = np.zeros(space.maps, dtype=bool), np.zeros(space.maps, dtype=bool)
         for layer in space.layers:
             gene = space.genes_along(layer.weight, layer.out_dim if output else layer.in_dim)
             if gene is None or layer.channels_per_group:
@@ -67,14 +70,14 @@ def _made_and_read(space: Plan, genome: Genome, bits: Mapping[str, np.ndarray]) 
             has = np.ones(len(gene), dtype=bool)
             if layer.weight in bits:
                 has = (bits[layer.weight] & _alive(space, layer, genome)).any(axis=1 if output else 0)
-            concerned[gene[gene >= 0]] = True
+            applicable[gene[gene >= 0]] = True
             found[gene[(gene >= 0) & has]] = True
-        results.append(found | ~concerned)
+        results.append(found | ~applicable)
     return results[0], results[1]
 
 
 def _alive(space: Plan, layer: Layer, genome: Genome) -> np.ndarray:
-    """Kernels whose two maps stay. Returns bool (outputs, inputs)."""
+    """Kernels of which both the output map and the input map stay. Returns bool (outputs, inputs)."""
     sides = []
     for dim in (layer.out_dim, layer.in_dim):
         gene = space.genes_along(layer.weight, dim)
@@ -84,7 +87,10 @@ def _alive(space: Plan, layer: Layer, genome: Genome) -> np.ndarray:
 
 
 def _settle_kernel_genes(space: Plan, genome: Genome, bits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Sets kernel and stride genes without effect to 0, in place. Returns `Phenotype.kernels`."""
+    """Sets kernel and stride genes without effect to 0, in place; bits: kernel genes per kernel.
+
+    Returns `Phenotype.kernels`.
+    """
     alive = {genes.weight: _alive(space, space.layer(genes.weight), genome) for genes in space.inside_layers}
     present = {weight: kernels & bits.get(weight, True) for weight, kernels in alive.items()}
     for genes in space.kernels:
@@ -104,7 +110,7 @@ def _settle_kernel_genes(space: Plan, genome: Genome, bits: Mapping[str, np.ndar
 
 
 def masks_of(space: Plan, phenotype: Phenotype) -> tuple[FeatureMapMask | KernelMask | LayerStrides, ...]:
-    """A phenotype as masks, layer by layer, of what loses something."""
+    """A phenotype as masks, layer by layer; only for layers that lose something."""
     masks: list[FeatureMapMask | KernelMask | LayerStrides] = []
     kernels = {genes.weight: genes for genes in space.kernels}
     strides = {genes.weight: genes for genes in space.strides}

@@ -1,4 +1,4 @@
-"""The plan of a search space: its genes, and the tensor positions that each gene removes. Plain data."""
+"""The plan of a search space: its genes and the tensor positions that each gene removes. Plain data."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,15 +10,24 @@ import numpy as np
 from evoprune.space.kernel_genes import KernelGenes, StrideGenes
 
 Genome = np.ndarray
-"""uint8 (genes,): what stays. A gene of feature maps or kernels is 1 where they stay; a stride gene is a table's index.
+"""uint8 (genes,): feature maps first, then kernels, then strides.
 
-Feature maps come first, then kernels, then strides.
+A gene of a feature map or of kernels is 1 if they stay; a stride gene is an index into the layer's table of masks.
 """
 
 
 @dataclass(frozen=True)
 class Group:
-    """Feature maps of the same layers, one gene each; `minimum` of them stay, and a multiple of `round_to`."""
+    """Feature maps of the same layers, one gene each.
+
+    Attributes:
+        name: A name that is unique among the groups.
+        start: Place of the first gene in the genome.
+        size: Number of genes.
+        layers: Layers that make these maps.
+        minimum: Smallest number of maps that stay.
+        round_to: The number of maps that stay is a multiple of this, or all of them.
+    """
 
     name: str
     start: int
@@ -34,23 +43,32 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One dimension of one tensor: the gene of each position, -1 where it always stays. gene: int32 (size,)."""
+    """One dimension of one tensor. gene: int32 (size,), the gene of each position, -1 if it always stays."""
 
     tensor: str
     dim: int
     gene: np.ndarray
 
     def kept(self, genome: Genome) -> np.ndarray:
-        """Positions that stay. Returns int64 (kept,)."""
+        """Positions that stay under a genome: int64 (kept,)."""
         return np.flatnonzero((self.gene < 0) | (genome[self.gene] != 0))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer. Its weight is applied at `positions` places an image (MACs: elements x positions).
+    """A convolution or linear layer.
 
-    out_dim, in_dim: the weight's dimensions of output and input maps. channels_per_group: 0, or where whole
-    groups of a grouped convolution are genes, how many of the weight's first dimension make one group.
+    Attributes:
+        name: Name of the module (or of the weight, if it is a plain parameter).
+        weight: Name of the weight.
+        kind: `convolution`, `transposed convolution` or `linear`.
+        shape: Shape of the weight.
+        positions: Number of places per image at which the weight is applied: MACs = elements x positions.
+        groups: Groups of a grouped convolution.
+        out_dim: Dimension of the weight along which the output maps lie.
+        in_dim: Dimension of the weight along which the input maps lie.
+        channels_per_group: If whole groups of a grouped convolution are genes, the number of positions along the first
+            dimension of the weight per group; otherwise 0.
     """
 
     name: str
@@ -65,15 +83,19 @@ class Layer:
 
     @property
     def taps(self) -> int:
-        """Weights in one kernel; 1 for a linear layer."""
+        """Number of weights in one kernel; 1 for a linear layer."""
         return math.prod(self.shape[2:])
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation over maps (layer or group norm), whose statistics are those of the maps that stay.
+    """A normalisation over maps (layer or group norm), computed over the maps that stay.
 
-    dim: the dimension of the module's input that the maps lie along. channels_per_group: as for a layer.
+    Attributes:
+        module: Name of the module.
+        weight: Name of its weight.
+        dim: Dimension of the module's input along which the maps lie.
+        channels_per_group: As of `Layer`.
     """
 
     module: str
@@ -84,7 +106,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A parameter or buffer: its shape, bytes an element, and whether it is a parameter."""
+    """A stored tensor: its name, shape and bytes per element, and whether it is a parameter (or else a buffer)."""
 
     name: str
     shape: tuple[int, ...]
@@ -94,7 +116,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A part that stays whole, and why."""
+    """A part that stays whole, with the reason."""
 
     name: str
     reason: str
@@ -104,10 +126,16 @@ class Frozen:
 class Plan:
     """The genes of one network and the positions they remove: plain data, picklable, without the network.
 
-    groups: feature maps that may go. axes: the positions of tensors that go with them. layers: what costs MACs.
-    norms: normalisations over maps. tensors: everything the network stores. frozen: what stays whole, with reasons.
-    fixed_macs: multiply-accumulates of one image outside of layers (attention's products). kernels, strides: genes of
-    kernels and of kernel-stride masks, a layer each.
+    Attributes:
+        groups: Feature maps that can be removed.
+        axes: Tensor positions that are removed with them.
+        layers: Convolutions and linear layers, in the order of the forward pass.
+        norms: Normalisations over maps.
+        tensors: All tensors that the network stores.
+        frozen: Parts that stay whole, with reasons.
+        fixed_macs: Multiply-accumulates per image outside of layers (the products of attention).
+        kernels: Genes of kernels, one entry per layer.
+        strides: Genes of kernel-stride masks, one entry per layer.
     """
 
     groups: tuple[Group, ...]
@@ -122,27 +150,27 @@ class Plan:
 
     @cached_property
     def maps(self) -> int:
-        """How many genes are feature maps: the first ones."""
+        """Number of genes of feature maps, which are the first ones."""
         return sum(group.size for group in self.groups)
 
     @property
     def parts(self) -> tuple[Group | KernelGenes | StrideGenes, ...]:
-        """What has genes of one kind: groups of maps, layers' kernels, layers' strides, in the genome's order."""
+        """Groups of maps, then kernels and strides of layers, in the order of the genome."""
         return (*self.groups, *self.inside_layers)
 
     @property
     def inside_layers(self) -> tuple[KernelGenes | StrideGenes, ...]:
-        """Genes of kernels, then of strides: a part a layer each."""
+        """Genes of kernels, then of strides, one entry per layer."""
         return self.kernels + self.strides
 
     @cached_property
     def genes(self) -> int:
-        """How many genes a genome has."""
+        """Number of genes of a genome."""
         return sum(part.size for part in self.parts)
 
     @cached_property
     def cardinality(self) -> np.ndarray:
-        """How many values each gene can take. Returns uint8 (genes,)."""
+        """Number of values that each gene can take: uint8 (genes,)."""
         cardinality = np.full(self.genes, 2, dtype=np.uint8)
         for strides in self.strides:
             cardinality[strides.genes] = len(strides.table)
@@ -161,15 +189,15 @@ class Plan:
         return {(axis.tensor, axis.dim): axis.gene for axis in self.axes}
 
     @cached_property
-    def axes_alike(self) -> tuple[tuple[Axis, ...], ...]:
-        """Axes whose positions have the same genes, which thus always keep the same positions, together."""
-        alike: dict[bytes, list[Axis]] = {}
+    def axes_with_equal_genes(self) -> tuple[tuple[Axis, ...], ...]:
+        """Axes in sets whose positions have the same genes, and so always keep the same positions."""
+        equal: dict[bytes, list[Axis]] = {}
         for axis in self.axes:
-            alike.setdefault(axis.gene.tobytes(), []).append(axis)
-        return tuple(tuple(axes) for axes in alike.values())
+            equal.setdefault(axis.gene.tobytes(), []).append(axis)
+        return tuple(tuple(axes) for axes in equal.values())
 
     def genes_along(self, tensor: str, dim: int) -> np.ndarray | None:
-        """The map gene of each position along a dimension, -1 where it stays; None where all stay. int32 (size,)."""
+        """The map gene of each position along a dimension, int32 (size,), -1 if it stays; None if all stay."""
         return self._genes_of_place.get((tensor, dim))
 
     def full(self) -> Genome:
@@ -180,11 +208,11 @@ class Plan:
         return genome
 
     def widths(self, genome: Genome) -> np.ndarray:
-        """How many maps each group keeps. Returns int64 (groups,)."""
+        """Number of maps that each group keeps: int64 (groups,)."""
         return np.array([int(genome[group.genes].sum()) for group in self.groups], dtype=np.int64)
 
     def with_minimum(self, groups: frozenset[str], minimum: int) -> Self:
-        """The search space in which these groups (by name) keep at least so many maps, where they have more."""
+        """The plan in which these groups (by name) keep at least so many maps, if they have more."""
         raised = (
             replace(group, minimum=minimum) if group.name in groups and group.minimum < minimum < group.size else group
             for group in self.groups
@@ -192,9 +220,9 @@ class Plan:
         return replace(self, groups=tuple(raised))
 
     def without(self, groups: frozenset[str], reason: str) -> Self:
-        """The search space in which these groups (by name) stay whole, for a reason."""
+        """The plan in which these groups (by name) stay whole, for a reason."""
         stays = [group for group in self.groups if group.name not in groups]
-        renumber = np.full(self.maps + 1, -1, dtype=np.int32)  # last: index -1, which stays -1
+        renumber = np.full(self.maps + 1, -1, dtype=np.int32)  # the last entry is index -1, which stays -1
         moved, start = [], 0
         for group in stays:
             renumber[group.genes] = np.arange(start, start + group.size)

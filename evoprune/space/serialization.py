@@ -1,4 +1,4 @@
-"""A search space as plain lists, strings and numbers, and the way back."""
+"""Search spaces to and from plain lists, strings and numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from evoprune.space.plan import Axis, Frozen, Group, Layer, Norm, Plan, TensorIn
 
 
 def plan_to_dict(space: Plan) -> dict[str, Any]:
-    """Plain lists, strings and numbers, for JSON."""
+    """The plan as plain lists, strings and numbers, for JSON."""
     return {
         "groups": [vars(group) | {"layers": list(group.layers)} for group in space.groups],
         "axes": [{"tensor": axis.tensor, "dim": axis.dim, "gene": axis.gene.tolist()} for axis in space.axes],
@@ -31,7 +31,7 @@ def plan_to_dict(space: Plan) -> dict[str, Any]:
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """The way back from `plan_to_dict`. Raises SearchSpaceError where something is missing or of the wrong kind."""
+    """The plan that `plan_to_dict` wrote. Raises SearchSpaceError if a value is missing or of the wrong type."""
     try:
         space = Plan(
             groups=tuple(Group(**row | {"layers": tuple(row["layers"])}) for row in data["groups"]),
@@ -52,16 +52,16 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
             ),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise SearchSpaceError(f"this is no search space of evoprune's: {error!r}") from None
+        raise SearchSpaceError(f"this is no search space of evoprune: {error!r}") from None
     for axis in space.axes:
         if axis.gene.size and int(axis.gene.max()) >= space.genes:
             raise SearchSpaceError(
-                f"this is no search space of evoprune's: {axis.tensor} has gene {axis.gene.max()} of {space.genes}"
+                f"this is no search space of evoprune: {axis.tensor} has gene {axis.gene.max()} of {space.genes}"
             )
     return space
 
 
 def _fields(record: object, *names: str) -> dict[str, Any]:
-    """Those fields of a record, tuples as lists."""
+    """The named fields of a record, tuples as lists."""
     values = {name: getattr(record, name) for name in names}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

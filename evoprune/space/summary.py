@@ -1,4 +1,4 @@
-"""A search space in rows, for people."""
+"""A search space as rows of a table."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from evoprune.space.search_space import SearchSpace
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer. maps: output maps. genes: how many genes its maps are (0: it stays whole)."""
+    """One layer. maps: number of output maps. genes: number of genes of its maps (0: it stays whole)."""
 
     name: str
     kind: str
@@ -21,7 +21,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class SpaceReport:
-    """What would be searched of a network, with totals over all of it."""
+    """The search space of one network, with totals over the whole network."""
 
     network: str
     layers: tuple[LayerReport, ...]
@@ -33,7 +33,7 @@ class SpaceReport:
 
 
 def space_report(network: str, space: SearchSpace) -> SpaceReport:
-    """The rows of a search space, layers in the order of the forward pass."""
+    """The report of a search space. network: its name. Layers are in the order of the forward pass."""
     elements = cut_elements(space, space.phenotype(space.full()))
     genes = {name: group.size for group in space.groups for name in group.layers}
     layers = tuple(

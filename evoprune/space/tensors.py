@@ -1,4 +1,4 @@
-"""What a genome means for a module's tensors: positions zeroed (the meaning), or cut out (the speed)."""
+"""A genome applied to the tensors of a module: removed positions set to zero (masking) or cut out (compaction)."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,14 @@ from evoprune.space.search_space import SearchSpace
 
 
 def copied(model: nn.Module, share_tensors: bool = False) -> nn.Module:
-    """A copy of a network, also of one that holds computed tensors, as weight_norm leaves them.
+    """A deep copy of a network, also of one that holds computed tensors (old weight_norm).
 
-    share_tensors: the copy holds the very same tensors. Raises SearchSpaceError where it cannot be copied.
+    Args:
+        model: Not changed.
+        share_tensors: The copy has the same tensor objects as parameters and buffers.
+
+    Raises:
+        SearchSpaceError: If the network cannot be copied.
     """
     computed = (value for module in model.modules() for value in vars(module).values())
     memo: dict[int, Any] = {
@@ -36,10 +41,10 @@ def copied(model: nn.Module, share_tensors: bool = False) -> nn.Module:
 
 
 def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
-    """Puts tensors in which everything that the genome removes is zero into the module; every shape stays.
+    """Sets everything that the genome removes to zero, in place; all shapes stay.
 
-    Weights that would read a removed map are zero, so that it contributes nothing, its bias and batch-norm shift
-    included. Layer and group norms take their statistics over the maps that stay (by a forward hook).
+    Weights that read a removed map are zero, too, so that the map contributes nothing, including its bias and its
+    batch-norm shift. Layer and group norms are computed over the maps that stay (by a forward hook).
     """
     check_tensors(model, space)
     phenotype = space.check(genome)
@@ -51,7 +56,7 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
 
 
 def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """Those tensors that lose positions or weights, in their full shapes, with zeros for those; detached copies."""
+    """The tensors that lose positions or weights, in full shape with zeros there; detached copies."""
     result = _masked(tensors, space, phenotype)
     for (name, dim), index in phenotype.kept.items():
         gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), index)
@@ -61,16 +66,19 @@ def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype:
 
 
 def cut(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
-    """Cuts everything that the genome removes out of the module's tensors, in place, and mends its widths."""
+    """Cuts everything that the genome removes out of the module's tensors, in place, and updates its sizes."""
     check_tensors(model, space)
     replace_tensors(model, cut_tensors(dict(named_tensors(model)), space, space.check(genome)))
-    mend(model, space)
+    update_sizes(model, space)
 
 
 def cut_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """Those tensors that lose positions, without them, and those that lose weights, with zeros; detached copies.
+    """The tensors that lose positions, without those, and the tensors that lose weights, with zeros; detached copies.
 
-    tensors: the unpruned network's by name.
+    Args:
+        tensors: Tensors of the unpruned network by name.
+        space: The search space.
+        phenotype: A phenotype of this space.
     """
     result = _masked(tensors, space, phenotype)
     for (name, dim), index in phenotype.kept.items():
@@ -80,7 +88,7 @@ def cut_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Ph
 
 
 def _masked(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """Copies of the weights that lose kernels or taps, with zeros for those (whatever they were, also NaN)."""
+    """Copies of the weights that lose kernels or taps, with zeros there (even if the values were NaN)."""
     result = {}
     for weight in phenotype.kernels:
         goes = ~kernel_mask(space, phenotype, weight)
@@ -89,14 +97,14 @@ def _masked(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenot
 
 
 def kernel_mask(space: SearchSpace, phenotype: Phenotype, weight: str) -> Tensor:
-    """Which weights stay of a layer that loses kernels or taps. Returns bool of the unpruned weight's shape."""
+    """The weights that stay of a layer that loses kernels or taps: bool of the unpruned weight's shape."""
     layer = space.layer(weight)
     mask = torch.from_numpy(phenotype.kernels[weight])
     return mask.reshape(*mask.shape[:2], *layer.shape[2:]).movedim((0, 1), (layer.out_dim, layer.in_dim))
 
 
 def cut_masks(space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """`kernel_mask` of every layer that loses kernels or taps, in the shapes of the cut weights."""
+    """`kernel_mask` of each layer that loses kernels or taps, in the shape of the cut weight, by the weight's name."""
     masks = {weight: kernel_mask(space, phenotype, weight) for weight in phenotype.kernels}
     for (name, dim), index in phenotype.kept.items():
         if name in masks:
@@ -105,7 +113,7 @@ def cut_masks(space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
 
 
 def replace_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts tensors in the place of parameters or buffers, under all their names; a parameter stays one."""
+    """Replaces parameters and buffers by name, wherever modules share them; a parameter stays a parameter."""
     old = {id(tensor): (name, tensor) for name, tensor in named_tensors(model)}
     new = {
         name: nn.Parameter(tensors[name], requires_grad=tensor.requires_grad)
@@ -121,8 +129,8 @@ def replace_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 setattr(module, attribute, new[name])
 
 
-def mend(model: nn.Module, space: SearchSpace) -> None:
-    """Makes modules' own numbers (channels, features, groups) agree with their tensors."""
+def update_sizes(model: nn.Module, space: SearchSpace) -> None:
+    """Sets the sizes that modules keep beside their tensors (channels, features, groups) to those of the tensors."""
     for layer in space.layers:
         if layer.channels_per_group:
             module, attribute = _owner(model, layer.weight)
@@ -132,10 +140,10 @@ def mend(model: nn.Module, space: SearchSpace) -> None:
             module, attribute = _owner(model, norm.weight)
             module.num_groups = getattr(module, attribute).shape[0] // norm.channels_per_group
     for module in model.modules():
-        _mend_module(module)
+        _update_module(module)
 
 
-def _mend_module(module: nn.Module) -> None:
+def _update_module(module: nn.Module) -> None:
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         module.in_channels = module.weight.shape[0]
         module.out_channels = module.weight.shape[1] * module.groups
@@ -158,9 +166,11 @@ def _mend_module(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class NormOverKept:
-    """A forward hook: a layer or group norm computed over the maps that stay, zero elsewhere.
+    """A forward hook that computes a layer or group norm over the maps that stay, with zero elsewhere.
 
-    kept: int64 positions of maps that stay. dim: the dimension of the module's input that maps lie along.
+    Attributes:
+        kept: int64, positions of the maps that stay.
+        dim: Dimension of the module's input along which the maps lie.
     """
 
     kept: Tensor
@@ -179,7 +189,7 @@ class NormOverKept:
 
 
 def check_tensors(model: nn.Module, space: SearchSpace) -> None:
-    """Raises SearchSpaceError where the model is not the one that the search space was made from."""
+    """Raises SearchSpaceError if the model is not the one that the search space was made from."""
     tensors = dict(named_tensors(model))
     for info in space.tensors:
         if info.name not in tensors:
@@ -187,12 +197,12 @@ def check_tensors(model: nn.Module, space: SearchSpace) -> None:
         shape = tuple(tensors[info.name].shape)
         if shape != info.shape:
             raise SearchSpaceError(
-                f"the search space is of another network: {info.name} has shape {shape} here, and {info.shape} there"
+                f"the search space is of another network: {info.name} has shape {shape} here, {info.shape} there"
             )
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and buffer, tied ones once."""
+    """All parameters and buffers by name; tied ones once."""
     yield from model.named_parameters()
     yield from model.named_buffers()
 

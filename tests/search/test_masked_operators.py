@@ -231,8 +231,8 @@ def test_what_a_dead_map_loses_comes_back_with_it() -> None:
     operators, first, _ = halves()
     space = operators.space
     assert first[space.kernels[0].genes].sum() == 6 * 5
-    assert (space.returned(space.full(), first) == 1).all()
-    assert (space.returned(first, first) == first).all()
+    assert (space.with_restored_kernels(space.full(), first) == 1).all()
+    assert (space.with_restored_kernels(first, first) == first).all()
 
 
 def test_other_widths_are_wider_as_often_as_narrower() -> None:

@@ -1,5 +1,6 @@
 """What follows from lost kernels, by hand; canonical genes, repair, and keys as properties."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import evoprune as ep
 from evoprune.discovery.discover import search_space
 from evoprune.errors import SearchSpaceError
 from evoprune.space.cost import cost
-from evoprune.space.plan import Genome
+from evoprune.space.plan import Frozen, Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import cut_tensors
 from tests.space.masked import MASKED, SHARINGS, any_genomes, masked_space, network_of
@@ -196,3 +197,12 @@ def test_equal_canonical_genomes_give_equal_outputs() -> None:
         one, other = (ep.mask(model, space, g)(images) for g in (genome, space.canonical(genome)))
     assert (genome != space.canonical(genome)).any()
     assert torch.equal(one, other)
+
+
+def test_the_fingerprint_does_not_depend_on_the_wording_of_reasons() -> None:
+    space = space_of(chain())
+    reworded = replace(space, frozen=tuple(Frozen(part.name, part.reason + " (reworded)") for part in space.frozen))
+    assert space.frozen
+    assert reworded.fingerprint == space.fingerprint
+    other = replace(space, groups=(replace(space.groups[0], minimum=2), *space.groups[1:]))
+    assert other.fingerprint != space.fingerprint
