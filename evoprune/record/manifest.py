@@ -48,7 +48,7 @@ class FileEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    sha256: str = Field(pattern=r"[0-9a-f]{64}|", max_length=64)
+    sha256: str = Field(pattern=r"^([0-9a-f]{64})?$")
     size: int = Field(ge=0)
 
 
@@ -103,12 +103,14 @@ def newer_side(base: Manifest | None, here: Entries, there: Manifest | None, siz
     """
     if not here:
         return Side.store
-    if there is None or "config.yaml" not in sizes or here == there.files:  # no run is there, or the same
+    if there is None or "config.yaml" not in sizes:  # no run is there
+        return Side.copy
+    as_listed = {name: entry.size for name, entry in there.files.items()} == sizes  # else a push was interrupted
+    if here == there.files and as_listed:
         return Side.copy
     changed = base is None or here != base.files
     if base is not None and there.token and there.token in (base.token, base.parent):  # nobody else has written there
-        interrupted = {name: entry.size for name, entry in there.files.items()} != sizes
-        return Side.store if not changed and interrupted and there.token == base.token else Side.copy
+        return Side.store if not changed and not as_listed and there.token == base.token else Side.copy
     same_run = _same("environment.json", here, there.files)
     counter = 0 if base is None else base.counter
     if same_run and not changed and there.counter > counter:
