@@ -196,7 +196,7 @@ def test_two_machines_on_one_url(store: str, request: pytest.FixtureRequest, mon
         rf"^{url} was written by another evoprune meanwhile; what this run has computed stays in {folder_of(url)}/run$"
     )
     with pytest.raises(RunFolderError, match=lost):
-        tiny_runs.run(url, OPTIONS, Second())  # type: ignore[arg-type]
+        tiny_runs.run(url, OPTIONS, Second())
     assert len(ep.load_run(url).survivors) == 1
 
 
