@@ -1,4 +1,4 @@
-"""What operations that move data do to the labels of feature maps: views, slices, shuffles, copies."""
+"""Rules for operations that move data (views, slices, shuffles, copies): the labels of feature maps move alike."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from evoprune.discovery.labels import CONSTANT, is_constant, line, varying_dims
+from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
 from evoprune.discovery.tracing import Call, Tracer
 
 Shadow = Tensor | list[Tensor] | None
-"""Labels of an operation's first output, or of all of them; None: nothing in them belongs to a feature map."""
+"""Labels of the first output, or of each output; None if no element belongs to a feature map."""
 
 
 def unknown(tracer: Tracer, call: Call) -> Shadow:
-    """An operation that this module does not know: what it reads stays whole."""
+    """An operation without a rule: its inputs stay whole."""
     tracer.freeze_all(call, f"it is read by {call.name}")
     return None
 
 
 def move(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
-    """Data that only moves: the shadow moves by the same operation."""
+    """An operation that only moves elements: it is applied to the shadow."""
     tensors = call.tensors
     if call.name in ("t", "transpose", "permute") and len(tensors) == 1:
         tracer.note_transposed(call.output, tensors[0])
@@ -31,7 +31,7 @@ def move(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
     def shadow_of(value: Any) -> Any:
         return tracer.shadow(value) if isinstance(value, Tensor) else value
 
-    if call.name in ("view", "_unsafe_view", "_reshape_alias"):  # a shadow's memory layout is its own
+    if call.name in ("view", "_unsafe_view", "_reshape_alias"):  # the shadow has its own memory layout
         moved = tracer.shadow(tensors[0]).reshape(call.output.shape)
     else:
         moved = call.overload(*tree_map(shadow_of, args), **tree_map(shadow_of, kwargs))
@@ -39,9 +39,9 @@ def move(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
 
 
 def _line_up(tracer: Tracer, shadow: Tensor) -> Tensor:
-    """Maps lie along one dimension; those that a view has spread over two go together along the shorter one.
+    """Lets maps lie along one dimension: if a view has spread them over two, they are merged along the shorter one.
 
-    That is what keeps a view of C maps as (groups, C / groups) a view of fewer maps: every group loses the same.
+    A view of C maps as (groups, C / groups) stays valid with fewer maps, because every group loses the same ones.
     """
     dims = varying_dims(tracer.labels.resolve(shadow))
     if len(dims) > 1:
@@ -53,7 +53,7 @@ def _line_up(tracer: Tracer, shadow: Tensor) -> Tensor:
 
 
 def padding(tracer: Tracer, call: Call) -> Shadow:
-    """Constants around pixels belong to the map that they surround; constants among maps are no map."""
+    """Padding: constants around pixels belong to the map that they surround, constants among maps to none."""
     shadow, pads = tracer.shadow(call.inputs["self"]), call.inputs["pad"]
     maps = varying_dims(shadow)
     for place, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
@@ -68,7 +68,7 @@ def padding(tracer: Tracer, call: Call) -> Shadow:
 
 
 def selection(tracer: Tracer, call: Call) -> Shadow:
-    """Chosen positions: over pixels the maps stay, among maps they can not go, since positions would shift."""
+    """Selected positions: maps of which positions are selected stay whole, because positions would shift."""
     shadow = tracer.shadow(call.inputs["self"])
     indices = call.inputs.get("indices")
     if indices is not None:
@@ -84,7 +84,7 @@ def selection(tracer: Tracer, call: Call) -> Shadow:
 
 
 def shifting(tracer: Tracer, call: Call) -> Shadow:
-    """Rolled or cut into windows by so many places: pixels may be, maps may not, since positions would shift."""
+    """Rolls and windows: maps along the shifted dimension stay whole, because positions would shift."""
     shadow = tracer.shadow(call.inputs["self"])
     dims = call.inputs.get("dims") or [call.inputs.get("dimension")]
     if dims == [None] or {dim % shadow.ndim for dim in dims} & set(varying_dims(shadow)):
@@ -94,7 +94,7 @@ def shifting(tracer: Tracer, call: Call) -> Shadow:
 
 
 def gated(tracer: Tracer, call: Call) -> Shadow:
-    """One half of the maps gates the other: map i of both go together."""
+    """One half of the maps gates the other: maps i of both halves are merged."""
     shadow, dim = tracer.shadow(call.inputs["self"]), call.inputs.get("dim", -1) % call.output.ndim
     if dim in varying_dims(shadow):
         _tie_pieces(tracer, shadow, dim, call.output.shape[dim], call.name)
@@ -102,7 +102,7 @@ def gated(tracer: Tracer, call: Call) -> Shadow:
 
 
 def split(tracer: Tracer, call: Call) -> Shadow:
-    """Pieces of maps keep equal widths, so that a network which halves its maps goes on halving them."""
+    """Pieces of maps keep equal widths: a network that halves its maps still halves them."""
     values = call.inputs["self"]
     shadow, dim = tracer.shadow(values), call.inputs.get("dim", 0) % values.ndim
     sizes = call.inputs.get("split_size", call.inputs.get("split_sizes"))
@@ -114,7 +114,7 @@ def split(tracer: Tracer, call: Call) -> Shadow:
 
 
 def slicing(tracer: Tracer, call: Call) -> Shadow:
-    """x[:, :n] and x[:, ::n]: among maps, as equal pieces of all maps, or not at all."""
+    """x[:, :n] and x[:, ::n]: maps are merged over equal pieces; if pieces are unequal, they stay whole."""
     values, dim = call.inputs["self"], call.inputs.get("dim", 0) % call.inputs["self"].ndim
     shadow, size, step = tracer.shadow(values), values.shape[dim], call.inputs.get("step", 1)
     taken = call.output.shape[dim]
@@ -127,17 +127,17 @@ def slicing(tracer: Tracer, call: Call) -> Shadow:
 
 
 def _tie_pieces(tracer: Tracer, shadow: Tensor, dim: int, piece: int, operation: str) -> None:
-    """Maps at the same place of every `piece` go together; 0, or pieces that do not fit: all stay."""
+    """Merges maps at the same place of each piece of `piece` maps; if it is 0 or does not fit, all maps stay whole."""
     size = shadow.shape[dim]
     if not piece or size % piece:
         tracer.freeze(shadow, f"{operation} takes an uneven part of its maps")
         return
-    pieces = line(shadow, dim).reshape(size // piece, piece)
+    pieces = labels_along(shadow, dim).reshape(size // piece, piece)
     tracer.labels.merge(pieces, pieces[:1], f"{operation} takes a part of its maps")
 
 
 def copy_into(tracer: Tracer, call: Call) -> Shadow:
-    """Writes into another tensor or a part of it: what lies around what was written belongs to the same maps."""
+    """Writes into another tensor or a part of it: elements around the written part belong to the same maps."""
     target = call.inputs["self"]
     source = tracer.shadow(call.inputs["src"]).expand(target.shape)
     base, maps = target._base, varying_dims(source)
@@ -150,14 +150,14 @@ def copy_into(tracer: Tracer, call: Call) -> Shadow:
     offset = target.storage_offset() - base.storage_offset()
     labels.as_strided(target.shape, target.stride(), offset).copy_(source)
     others = [dim for dim in range(base.ndim) if dim != maps[0]]
-    written = labels.amax(others, keepdim=True)  # one label a map, CONSTANT where none was written
+    written = labels.amax(others, keepdim=True)  # one label per map, CONSTANT if none was written
     tracer.labels.merge(torch.where(labels == CONSTANT, written, labels), written, "")
     tracer.set_shadow(base, tracer.labels.resolve(written).expand(base.shape))
     return [tracer.labels.resolve(source)]
 
 
 def pixel_shuffle(tracer: Tracer, call: Call) -> Shadow:
-    """Every r * r maps become one map of r times r as many pixels, and go together."""
+    """r * r maps become one map with r times r as many pixels, and are merged."""
     values = call.inputs["self"]
     blocks = tracer.along(values, -3).reshape(-1, call.inputs["upscale_factor"] ** 2)
     tracer.labels.merge(blocks, blocks[:, :1], "pixel_shuffle mixes it with something constant")
@@ -165,7 +165,7 @@ def pixel_shuffle(tracer: Tracer, call: Call) -> Shadow:
 
 
 def channel_shuffle(tracer: Tracer, call: Call) -> Shadow:
-    """A view as (groups, maps a group), transposed: every group loses the same maps."""
+    """A view as (groups, maps per group), transposed: every group loses the same maps."""
     maps = tracer.along(call.inputs["self"], 1).reshape(call.inputs["groups"], -1)
     tracer.labels.merge(maps, maps[:1], "channel_shuffle mixes it with something constant")
     maps = tracer.labels.resolve(maps).T.reshape(1, -1, *[1] * (call.output.ndim - 2))
@@ -173,14 +173,14 @@ def channel_shuffle(tracer: Tracer, call: Call) -> Shadow:
 
 
 def unfolding(tracer: Tracer, call: Call) -> Shadow:
-    """Every map becomes as many rows as a window has pixels."""
+    """Each map becomes as many rows as a window has pixels."""
     window = int(np.prod(call.inputs["kernel_size"]))
     rows = tracer.along(call.inputs["self"], 1).repeat_interleave(window)
     return rows.reshape(1, -1, 1).expand(call.output.shape)
 
 
 def fresh(tracer: Tracer, call: Call) -> Shadow:
-    """A tensor that takes nothing but its type or shape from another."""
+    """A new tensor with the type or shape of another."""
     return None
 
 
@@ -190,7 +190,7 @@ def duplicate(tracer: Tracer, call: Call) -> Shadow:
 
 
 def restride(tracer: Tracer, call: Call) -> Shadow:
-    """Another memory layout of the same elements, or a view that nobody can follow."""
+    """Another memory layout of the same elements; any other view has no rule."""
     shadow = tracer.shadow(call.inputs["self"])
     if call.output.shape != shadow.shape or call.name != "as_strided_":
         return unknown(tracer, call)

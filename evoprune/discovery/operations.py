@@ -1,4 +1,4 @@
-"""What each operation does to the labels of feature maps: one short function a kind, and a table of names."""
+"""The rule of each operation for the labels of feature maps: one short function per kind, and a table of names."""
 
 from collections.abc import Callable
 
@@ -23,15 +23,15 @@ from evoprune.discovery.data_moves import (
     unfolding,
     unknown,
 )
-from evoprune.discovery.labels import CONSTANT, is_constant, line, varying_dims
+from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
 from evoprune.discovery.tracing import Call, Tracer
 
 
 def follow(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> None:
-    """Gives the outputs of a call their shadows, and merges or freezes what the call binds together."""
+    """Applies the rule of a call: sets the shadows of its outputs, and merges or freezes labels."""
     try:
         shadows = _shadows(tracer, call, args, kwargs)
-    except Exception:  # a form of an operation that nobody has thought of
+    except Exception:  # a form of an operation that its rule does not cover
         shadows = unknown(tracer, call)
     if shadows is None:
         return
@@ -54,9 +54,9 @@ def _shadows(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
 
 
 def convolution(tracer: Tracer, call: Call) -> Shadow:
-    """Reads maps along dimension 1, writes fresh ones.
+    """Reads maps along dimension 1 and makes new ones.
 
-    A grouped convolution's groups go whole, or keep equal widths, whichever leaves more genes to choose.
+    The groups of a grouped convolution are removed whole, or keep equal widths, whichever gives more genes.
     """
     images, weight, groups = call.inputs["input"], call.inputs["weight"], call.inputs["groups"]
     transposed = call.inputs["transposed"]
@@ -64,7 +64,7 @@ def convolution(tracer: Tracer, call: Call) -> Shadow:
     name = tracer.name(weight)
     if name is None:
         tracer.freeze(columns, "it is read by a convolution whose weights are computed")
-        tracer.keep_whole("its weights are computed")
+        tracer.freeze_module("its weights are computed")
         return None
     outputs = call.output.shape[1]
     owned = isinstance(tracer.owner(name), nn.modules.conv._ConvNd)
@@ -80,7 +80,7 @@ def convolution(tracer: Tracer, call: Call) -> Shadow:
         "channels_per_group": weight.shape[0] // groups if whole_groups else 0,
     }
     kind = "transposed convolution" if transposed else "convolution"
-    tracer.count(name, kind, pixels.numel() // pixels.shape[1], weight.shape, layout)
+    tracer.add_uses(name, kind, pixels.numel() // pixels.shape[1], weight.shape, layout)
     return rows.reshape(1, -1, *[1] * (call.output.ndim - 2)).expand(call.output.shape)
 
 
@@ -94,47 +94,47 @@ def _grouped_labels(
     transposed: bool,
     whole_groups: bool,
 ) -> Tensor:
-    """Binds a convolution's weight to what it reads and writes. Returns the labels of its output maps."""
+    """Binds a convolution's weight to its input and output maps. Returns the labels of its output maps."""
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     if groups == 1:
-        tracer.read(name, in_dim, columns)
-        return tracer.write(name, out_dim, outputs)
+        tracer.bind(name, in_dim, columns)
+        return tracer.output_labels(name, out_dim, outputs)
     blocks = columns.reshape(groups, -1)  # (groups, inputs a group)
     constant = "it shares a convolution's group with something constant"
     if whole_groups:
         tracer.labels.merge(blocks, blocks[:, :1], constant)
         rows = tracer.labels.resolve(blocks[:, :1]).expand(groups, outputs // groups).reshape(-1)
-        tracer.read(name, 0, columns if transposed else rows)
+        tracer.bind(name, 0, columns if transposed else rows)
         return rows
     tracer.labels.merge(blocks, blocks[:1], constant)
     if transposed:
-        tracer.read(name, 0, columns)
-        return tracer.write(name, 1, outputs // groups).repeat(groups)
-    tracer.read(name, 1, blocks[0])
+        tracer.bind(name, 0, columns)
+        return tracer.output_labels(name, 1, outputs // groups).repeat(groups)
+    tracer.bind(name, 1, blocks[0])
     if (name, 0) not in tracer.labels.axes:
-        tracer.read(name, 0, tracer.labels.new(outputs // groups).repeat(groups))
+        tracer.bind(name, 0, tracer.labels.new(outputs // groups).repeat(groups))
     return tracer.labels.resolve(tracer.labels.axes[name, 0])
 
 
 def matrix_product(tracer: Tracer, call: Call) -> Shadow:
-    """A linear layer, where the second factor is a parameter: reads columns, writes rows."""
+    """A linear layer, if the second factor is a parameter: reads columns and makes rows."""
     left: Tensor = call.inputs["mat1" if call.name == "addmm" else "self"]
     right: Tensor = call.inputs["mat2"]
     parameter = tracer.matrix(right)
     if parameter is None:
         return unknown(tracer, call)
     name, out_dim, in_dim = parameter
-    tracer.read(name, in_dim, tracer.along(left, 1))
-    rows = tracer.write(name, out_dim, right.shape[1])
+    tracer.bind(name, in_dim, tracer.along(left, 1))
+    rows = tracer.output_labels(name, out_dim, right.shape[1])
     if call.name == "addmm":
         tracer.attach(call.inputs["self"], rows)
     shape = right.shape if out_dim == 1 else right.shape[::-1]
-    tracer.count(name, "linear", left.shape[0], shape, {"out_dim": out_dim, "in_dim": in_dim})
+    tracer.add_uses(name, "linear", left.shape[0], shape, {"out_dim": out_dim, "in_dim": in_dim})
     return rows.expand(call.output.shape)
 
 
 def batch_norm(tracer: Tracer, call: Call) -> Shadow:
-    """Every map has its own statistics, scale and shift."""
+    """Each map has its own statistics, scale and shift."""
     maps = tracer.along(call.inputs["input"], 1)
     for name in ("weight", "bias", "running_mean", "running_var"):
         tracer.attach(call.inputs.get(name), maps)
@@ -142,7 +142,7 @@ def batch_norm(tracer: Tracer, call: Call) -> Shadow:
 
 
 def layer_norm(tracer: Tracer, call: Call) -> Shadow:
-    """Statistics over the maps that lie along the last dimension; they may go where a module owns the norm."""
+    """Statistics over maps along the last dimension; maps can be removed if the norm is a module."""
     values, weight = call.inputs["input"], call.inputs["weight"]
     shadow = tracer.shadow(values)
     count = len(call.inputs["normalized_shape"])
@@ -153,14 +153,14 @@ def layer_norm(tracer: Tracer, call: Call) -> Shadow:
     if count != 1 or not isinstance(tracer.owner(name), nn.LayerNorm) or name is None:
         tracer.freeze(shadow, "a layer norm without a module of its own takes all maps together")
         return [shadow]
-    tracer.norm(name)
+    tracer.add_norm(name)
     tracer.attach(weight, tracer.along(values, -1))
     tracer.attach(call.inputs["bias"], tracer.along(values, -1))
     return [shadow]
 
 
 def group_norm(tracer: Tracer, call: Call) -> Shadow:
-    """Statistics over groups of maps: groups go whole, or keep equal widths, whichever leaves more to choose."""
+    """Statistics over groups of maps: groups are removed whole, or keep equal widths, whichever gives more genes."""
     values, weight, groups = call.inputs["input"], call.inputs["weight"], call.inputs["group"]
     shadow, name = tracer.shadow(values), tracer.name(weight)
     if not isinstance(tracer.owner(name), nn.GroupNorm) or name is None:
@@ -171,14 +171,14 @@ def group_norm(tracer: Tracer, call: Call) -> Shadow:
     constant = "it shares a normalisation's group with something constant"
     tracer.labels.merge(blocks, blocks[:, :1] if whole_groups else blocks[:1], constant)
     maps = tracer.along(values, 1)
-    tracer.norm(name, blocks.shape[1] if whole_groups else 0)
+    tracer.add_norm(name, blocks.shape[1] if whole_groups else 0)
     tracer.attach(weight, maps)
     tracer.attach(call.inputs["bias"], maps)
     return [tracer.shadow(values)]
 
 
 def elementwise(tracer: Tracer, call: Call) -> Shadow:
-    """Elements at one place go together; a single map that gates many stays, and a constant keeps what it meets."""
+    """Merges elements at equal places; a single map that is spread over many, or that meets a constant, stays whole."""
     shape = call.output.shape
     operands = [(tensor, tracer.shadow(tensor)) for tensor in call.tensors if tensor.ndim]
     named = [(tensor, tracer.name(tensor)) for tensor, _ in operands]
@@ -205,14 +205,14 @@ def elementwise(tracer: Tracer, call: Call) -> Shadow:
         else:
             spanning.append(shadow)
     result = _merge_elements(tracer, spanning, shape, f"it meets something constant in {call.name}")
-    along = line(result, dim)
+    along = labels_along(result, dim)
     for name, own in bound:
-        tracer.read(name or "", own, along)
+        tracer.bind(name or "", own, along)
     return tracer.labels.resolve(result)
 
 
 def _merge_elements(tracer: Tracer, shadows: list[Tensor], shape: torch.Size, constant: str = "") -> Tensor:
-    """Merges labels element by element; with a `constant` reason, elements without a label freeze the others."""
+    """Merges labels element by element. constant: the reason if elements without a label freeze the others."""
     result = torch.tensor(CONSTANT).expand(shape)
     labelled = [shadow.expand(shape) for shadow in shadows if not is_constant(shadow)]
     if labelled:
@@ -225,13 +225,13 @@ def _merge_elements(tracer: Tracer, shadows: list[Tensor], shape: torch.Size, co
 
 
 def pooling(tracer: Tracer, call: Call) -> Shadow:
-    """Works on pixels alone (pooling, resizing, padding by reflection): maps stay where they are."""
+    """Operations on pixels alone (pooling, resizing, padding by reflection): maps keep their places."""
     maps = tracer.along(call.tensors[0], 1)
     return maps.reshape(1, -1, *[1] * (call.output.ndim - 2)).expand(call.output.shape)
 
 
 def reduction(tracer: Tracer, call: Call) -> Shadow:
-    """A sum, mean or maximum: over pixels the maps stay, over maps they can not go."""
+    """A sum, mean or maximum: over pixels, maps keep their places; over maps, they stay whole."""
     values = call.inputs["self"]
     shadow = tracer.shadow(values)
     dims = call.inputs.get("dim")
@@ -247,7 +247,7 @@ def reduction(tracer: Tracer, call: Call) -> Shadow:
 
 
 def along_dim(tracer: Tracer, call: Call) -> Shadow:
-    """Softmax, sums so far, sorting: pixels may be mixed, maps may not."""
+    """Softmax, cumulative sums, sorting: along pixels, maps keep their places; along maps, they stay whole."""
     shadow = tracer.shadow(call.inputs["self"])
     if call.inputs["dim"] % max(shadow.ndim, 1) in varying_dims(shadow):
         tracer.freeze(shadow, f"{call.name} takes all its maps together")
@@ -259,7 +259,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 POINTWISE = _words("hardswish hardsigmoid hardtanh silu mish relu6 native_dropout bernoulli _prelu_kernel")
-"""Operations on single elements that torch does not tag as such (in place forms included)."""
+"""Elementwise operations that torch does not tag as such (in-place forms included)."""
 
 DATA_MOVES = _words(
     "view _unsafe_view reshape _reshape_alias alias detach permute transpose t expand squeeze unsqueeze cat stack "

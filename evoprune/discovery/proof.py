@@ -1,4 +1,4 @@
-"""The proof of a plan: for probe genomes, the masked and the cut network compute the same."""
+"""The proof of a plan: for probe genomes, the masked and the cut network compute the same outputs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied, cut, zero
 
 TOLERANCE = 1e-8
-"""Largest difference relative to the output's scale that rounding explains where everything is float64."""
+"""Largest difference relative to the output's scale that rounding explains if everything is float64."""
 
 TOLERANCE_SINGLE = 1e-4
-"""The same where a network computes anything in float32 or less."""
+"""The same if a network computes anything in float32 or less."""
 
 Forward = Callable[[nn.Module], Any]
 """Runs a network on the example input, in one of the ways it is proved for."""
@@ -26,7 +26,7 @@ Forward = Callable[[nn.Module], Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """The proved space, and the largest relative difference that was met in proving it."""
+    """The proved space, and the largest relative difference among probes that passed."""
 
     space: SearchSpace
     max_difference: float
@@ -39,19 +39,25 @@ def prove(
     tolerance: float = TOLERANCE,
     seed: int = 0,
 ) -> Proof:
-    """Takes out the groups for which masked and cut outputs differ, or a cut network does not run.
+    """Freezes the groups for which masked and cut outputs differ, or the cut network does not run.
 
-    Three probes: random widths of every group; the least widths, where a single map could be taken for a scalar
-    (a group that fails only there is left two); and other random widths, of all groups that are left together.
-    model: in eval mode; left as it is. forwards: every way to run it that must agree.
+    There are three probes: random widths of all groups; the least widths, at which a single map could be taken for a
+    scalar (a group that fails only there keeps two maps); and other random widths, of all remaining groups together.
+
+    Args:
+        model: In eval mode; not changed.
+        space: The plan to prove.
+        forwards: All ways to run the network for which outputs must agree.
+        tolerance: Largest relative difference that passes.
+        seed: Of the probes.
     """
     rng = np.random.default_rng(seed)
     probes = _Probes(model, tuple(forwards), tolerance, rng)
-    space = _without(space, probes.failing(space, anything))
-    if failed := probes.failing(space, least):
+    space = _without(space, probes.failing(space, random_width))
+    if failed := probes.failing(space, least_width):
         space = space.with_minimum(frozenset(failed), 2)
-        space = _without(space, probes.failing(space, least))
-    while failed := probes.failing(space, anything):
+        space = _without(space, probes.failing(space, least_width))
+    while failed := probes.failing(space, random_width):
         space = _without(space, failed)
     return Proof(space, probes.worst)
 
@@ -63,20 +69,20 @@ def _without(space: SearchSpace, failed: Mapping[str, str]) -> SearchSpace:
 
 
 Width = Callable[[Group, np.random.Generator], int]
-"""How many maps of a group a probe keeps."""
+"""Number of maps that a probe keeps of a group."""
 
 
-def least(group: Group, rng: np.random.Generator) -> int:
+def least_width(group: Group, rng: np.random.Generator) -> int:
     return group.minimum
 
 
-def anything(group: Group, rng: np.random.Generator) -> int:
-    """Between a quarter and three quarters of them: few and many maps would show a wrong order less often."""
+def random_width(group: Group, rng: np.random.Generator) -> int:
+    """Between a quarter and three quarters of the maps: with few or many maps, a wrong order shows less often."""
     return int(np.clip(rng.integers(group.size // 4, 3 * group.size // 4, endpoint=True), 1, group.size - 1))
 
 
 def probe(space: SearchSpace, groups: Sequence[Group], width: Width, rng: np.random.Generator) -> Genome:
-    """A genome that keeps so many of these groups' maps, and all of the others."""
+    """A random genome that keeps `width` maps of these groups, and all maps of the others."""
     genome = space.full()
     for group in groups:
         goes = rng.permutation(group.size)[width(group, rng) :]
@@ -85,12 +91,12 @@ def probe(space: SearchSpace, groups: Sequence[Group], width: Width, rng: np.ran
 
 
 Change = Callable[[nn.Module, SearchSpace, Genome], None]
-"""Masks or cuts a network in place."""
+"""Masks or cuts a network, in place."""
 
 
 @dataclass
 class _Probes:
-    """Compares masked and cut copies of one network. worst: the largest difference met that was no failure."""
+    """Compares masked and cut copies of one network. worst: the largest difference among probes that passed."""
 
     model: nn.Module
     forwards: tuple[Forward, ...]
@@ -99,7 +105,7 @@ class _Probes:
     worst: float = 0.0
 
     def failing(self, space: SearchSpace, width: Width, groups: Sequence[Group] | None = None) -> dict[str, str]:
-        """The groups (all, if None) that fail, found by halving, with the reason of each."""
+        """The groups (all, if None) that fail, found by bisection, with their reasons."""
         groups = space.groups if groups is None else groups
         if not groups:
             return {}
@@ -111,15 +117,15 @@ class _Probes:
             return {groups[0].name: reason}
         middle = len(groups) // 2
         failed = self.failing(space, width, groups[:middle]) | self.failing(space, width, groups[middle:])
-        # Where each half holds alone and both together do not, the second stays whole.
+        # If each half passes alone and both together fail, the second half stays whole.
         return failed or {group.name: reason for group in groups[middle:]}
 
     def difference(self, space: SearchSpace, genome: Genome) -> tuple[float, str | None]:
-        """The largest relative difference between masked and cut outputs, and what is wrong, if anything is."""
+        """The largest relative difference between masked and cut outputs, and the reason if the probe fails."""
         try:
-            outputs = self._outputs(cut, space, genome)  # first, since a plan that does not run ends here
+            outputs = self._outputs(cut, space, genome)  # first, because a plan that does not run ends here
             expected = self._outputs(zero, space, genome)
-        except Exception as error:  # whatever the user's forward raises
+        except Exception as error:  # any exception of the user's forward
             return 0.0, f"the network does not run without some of its maps: {first_line(error)}"
         difference = relative_difference(expected, outputs)
         if not difference <= self.tolerance:
@@ -133,7 +139,7 @@ class _Probes:
 
 
 def relative_difference(expected: Any, outputs: Any) -> float:
-    """The largest |difference| of any output, as a share of that output's largest expected absolute value."""
+    """The largest |difference| of any output, relative to that output's largest expected absolute value."""
     before, after = tensors_of(expected), tensors_of(outputs)
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")

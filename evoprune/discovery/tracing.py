@@ -1,9 +1,9 @@
-"""A forward pass followed operation by operation, with the feature map that every element belongs to.
+"""A forward pass followed operation by operation, with the feature map that each element belongs to.
 
-Beside each tensor runs a shadow of the same shape that holds labels instead of numbers. What moves data
-(views, concatenation, splits, shuffles) moves the shadow by the very same operation; what combines elements
-merges their labels; convolutions and linear layers read labels along one dimension and write fresh ones.
-An operation that is not known freezes what it reads, so ignorance makes a search space smaller, never wrong.
+Each tensor has a shadow of the same shape that holds labels instead of numbers. Operations that move data (views,
+concatenation, splits, shuffles) move the shadow in the same way; operations that combine elements merge their labels;
+convolutions and linear layers read labels along one dimension and write new ones. An operation without a rule freezes
+its inputs, so a missing rule makes a search space smaller, never wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from evoprune.discovery.labels import CONSTANT, Labels, condensed, line, varying_dims
+from evoprune.discovery.labels import CONSTANT, MapLabels, labels_along, stored_once, varying_dims
 from evoprune.space.plan import Layer, Norm
 
 
 def tensors_of(values: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists, dicts and data classes."""
+    """All tensors in nested tuples, lists, dicts and data classes."""
     leaves = tree_leaves(values)
     nested = (tensors_of(vars(leaf)) for leaf in leaves if is_dataclass(leaf) and not isinstance(leaf, type))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)] + [tensor for part in nested for tensor in part]
@@ -31,7 +31,14 @@ def tensors_of(values: Any) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Call:
-    """One operation as it was called: its arguments by name, and the tensors that came out."""
+    """One call of an operation.
+
+    Attributes:
+        name: The operation's name, such as `convolution`.
+        overload: The operation itself.
+        inputs: Arguments by name.
+        outputs: Tensors that it returned.
+    """
 
     name: str
     overload: Any
@@ -50,11 +57,22 @@ class Call:
 class Tracer(TorchDispatchMode):
     """Follows every operation while it is active, and collects labels, layers and normalisations.
 
-    model: its parameters and buffers are known by name. batch: images in the example input.
-    follow: what one operation does to labels (`evoprune.discovery.operations.follow`).
+    Args:
+        model: The network; its parameters and buffers are known by name.
+        labels: Receives labels, axes and reasons.
+        batch: Number of images in the example input.
+        follow: Applies the rule of one operation (`evoprune.discovery.operations.follow`).
+
+    Attributes:
+        layers: Weight -> layer, in the order of the forward pass.
+        norms: Module -> normalisation over maps.
+        fixed_macs: Multiply-accumulates per image outside of layers.
+        operations: Number of operations.
+        exact: Whether all operations computed in float64.
+        whole_modules: Modules without a layer of their own that stay whole, with reasons.
     """
 
-    def __init__(self, model: nn.Module, labels: Labels, batch: int, follow: "Follow"):
+    def __init__(self, model: nn.Module, labels: MapLabels, batch: int, follow: "Follow"):
         super().__init__()
         self.labels = labels
         self._follow = follow
@@ -63,8 +81,8 @@ class Tracer(TorchDispatchMode):
         self.norms: dict[str, Norm] = {}
         self.fixed_macs = 0
         self.operations = 0
-        self.exact = True  # nothing was computed in less than float64
-        self.whole: dict[str, str] = {}  # modules that no layer stands for -> why they stay whole
+        self.exact = True
+        self.whole_modules: dict[str, str] = {}
         self.modules = dict(model.named_modules())
         self._batch = batch
         self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
@@ -77,7 +95,7 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
-        """Follows operations, and knows which module they are in."""
+        """Follows operations, and knows the module that each one belongs to."""
 
         def enter(name: str):
             def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -122,12 +140,12 @@ class Tracer(TorchDispatchMode):
         return result
 
     def freeze_outputs(self, outputs: Any) -> None:
-        """What the network returns stays whole."""
+        """Freezes everything that the network returns."""
         for tensor in tensors_of(outputs):
             self.labels.freeze(self.shadow(tensor), "it is an output of the network")
 
     def shadow(self, tensor: Tensor) -> Tensor:
-        """The classes of a tensor's elements. Returns int64 of its shape."""
+        """The class of each element of a tensor: int64 of its shape."""
         if tensor not in self._shadows:
             self._shadows[tensor] = torch.tensor(CONSTANT).expand(tensor.shape)
             name = self._names.get(tensor)
@@ -139,39 +157,43 @@ class Tracer(TorchDispatchMode):
         return shadow
 
     def set_shadow(self, tensor: Tensor, labels: Tensor) -> None:
-        self._shadows[tensor] = condensed(labels)
+        """Sets the labels of a tensor's elements. labels: int64 of its shape."""
+        self._shadows[tensor] = stored_once(labels)
 
     def along(self, tensor: Tensor, dim: int) -> Tensor:
-        """The classes of a tensor's positions along `dim`; frozen where its maps lie along another one."""
+        """The classes of a tensor's positions along `dim`: int64 (size,). Maps along another dimension are frozen."""
         shadow = self.shadow(tensor)
         dim %= max(shadow.ndim, 1)
         if any(other != dim for other in varying_dims(shadow)):
             self.freeze(shadow, "its maps lie along a dimension that is read as pixels")
             shadow = torch.tensor(CONSTANT).expand(shadow.shape)
-        return line(shadow, dim)
+        return labels_along(shadow, dim)
 
     def freeze(self, labels: Tensor, reason: str) -> None:
+        """Keeps the classes of these labels whole; the running module is added to the reason."""
         where = self._where[-1] if self._where else ""
         self.labels.freeze(labels, f"{reason} (in {where})" if where else reason)
 
-    def keep_whole(self, reason: str) -> None:
-        """Names the module that runs now as one that stays whole."""
+    def freeze_module(self, reason: str) -> None:
+        """Records the running module as one that stays whole."""
         if self._where:
-            self.whole.setdefault(self._where[-1] or type(self.modules[""]).__name__, reason)
+            self.whole_modules.setdefault(self._where[-1] or type(self.modules[""]).__name__, reason)
 
     def freeze_all(self, call: Call, reason: str) -> None:
+        """Freezes all inputs of a call."""
         for tensor in call.tensors:
             self.freeze(self.shadow(tensor), reason)
 
     def name(self, tensor: Tensor | None) -> str | None:
+        """The name of a parameter or buffer; None for other tensors."""
         return None if tensor is None else self._names.get(tensor)
 
     def owner(self, name: str | None) -> nn.Module | None:
-        """The module that a parameter belongs to."""
+        """The module that a parameter or buffer belongs to."""
         return None if name is None else self.modules.get(name.rpartition(".")[0])
 
     def attach(self, tensor: Tensor | None, labels: Tensor) -> None:
-        """A vector parameter (bias, scale, running mean) that goes along with these labels. labels: (size,)."""
+        """Gives a vector (bias, scale, running mean) these labels, int64 (size,), if it is a parameter or buffer."""
         if tensor is None:
             return
         name, dim = self.name(tensor), _only_dim(tensor)
@@ -181,23 +203,24 @@ class Tracer(TorchDispatchMode):
             self.labels.merge(self.shadow(tensor).reshape(-1), labels, "it meets something constant")
 
     def matrix(self, tensor: Tensor) -> tuple[str, int, int] | None:
-        """A matrix factor that is a parameter: its name, output and input dimension."""
+        """Name, output and input dimension of a matrix factor that is a parameter; None for other tensors."""
         if tensor in self._transposed:
             return self._transposed[tensor], 0, 1
         name = self.name(tensor)
         return None if name is None or tensor.ndim != 2 else (name, 1, 0)
 
-    def read(self, weight: str, dim: int, labels: Tensor) -> None:
+    def bind(self, weight: str, dim: int, labels: Tensor) -> None:
+        """Gives the positions along a weight's dimension these labels, int64 (size,)."""
         self.labels.bind(weight, dim, labels, "it is read together with something constant")
 
-    def write(self, weight: str, dim: int, count: int) -> Tensor:
-        """The labels of a weight's output maps, fresh at its first use."""
+    def output_labels(self, weight: str, dim: int, count: int) -> Tensor:
+        """The labels of a weight's output maps, new at its first use: int64 (count,)."""
         if (weight, dim) not in self.labels.axes:
             self.labels.bind(weight, dim, self.labels.new(count), "")
         return self.labels.resolve(self.labels.axes[weight, dim])
 
-    def count(self, weight: str, kind: str, positions: int, shape: torch.Size, layout: dict[str, int]) -> None:
-        """Adds `positions` uses (over the whole batch) of a weight to its layer."""
+    def add_uses(self, weight: str, kind: str, positions: int, shape: torch.Size, layout: dict[str, int]) -> None:
+        """Adds `positions` uses of a weight (over the whole batch) to its layer. layout: further fields of `Layer`."""
         self._uses += 1
         known = self.layers.get(weight)
         name = weight.removesuffix(".weight")
@@ -211,14 +234,15 @@ class Tracer(TorchDispatchMode):
             **layout,
         )
 
-    def norm(self, weight: str, channels_per_group: int = 0) -> None:
-        """A normalisation module over maps; the maps lie along the dimension of its input that varies."""
+    def add_norm(self, weight: str, channels_per_group: int = 0) -> None:
+        """Adds a normalisation module; its maps lie along the dimension of its input in which labels differ."""
         module = weight.rpartition(".")[0]
         dims = varying_dims(self.shadow(self._module_inputs[module])) if module in self._module_inputs else []
         if dims:
             self.norms[module] = Norm(module, weight, dims[0], channels_per_group)
 
     def note_transposed(self, view: Tensor, tensor: Tensor) -> None:
+        """Records a transposed view of a parameter, so that `matrix` knows it."""
         name = self.name(tensor)
         if name is not None and tensor.ndim == 2:
             self._transposed[view] = name
@@ -234,7 +258,7 @@ Follow = Callable[[Tracer, Call, tuple, dict], None]
 
 
 def _only_dim(tensor: Tensor) -> int | None:
-    """The one dimension that a vector of any shape ((C,), (C, 1, 1), ...) lies along."""
+    """The only dimension larger than 1, of a vector of shape (C,), (C, 1, 1), ...; None if there are several."""
     dims = [dim for dim, size in enumerate(tensor.shape) if size > 1]
     return dims[0] if len(dims) == 1 else None
 

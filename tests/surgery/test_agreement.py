@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from evoprune.discovery.discover import training_branches
+from evoprune.discovery.forward_passes import training_branches
 from evoprune.discovery.proof import relative_difference
 from evoprune.discovery.tracing import tensors_of
 from evoprune.surgery.apply import compact, mask
