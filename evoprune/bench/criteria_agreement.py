@@ -9,7 +9,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from evoprune.config.schema import Config, CriterionName
-from evoprune.criteria.importance import CriterionContext, normalised, of_genes
+from evoprune.criteria.criterion import CriterionContext
+from evoprune.criteria.importance import merge_layers, normalised
 from evoprune.criteria.registry import CRITERIA
 from evoprune.data.load import load_data
 from evoprune.errors import ConfigError
@@ -104,7 +105,7 @@ def _raw(name: CriterionName, context: CriterionContext) -> np.ndarray:
     """What a criterion says of every map, not normalised; NaN where nothing."""
     criterion = CRITERIA[name]
     try:
-        return of_genes(context.space, criterion.maps(context), "none", criterion.additive)
+        return merge_layers(context.space, criterion.maps(context), "none", criterion.additive)
     except ConfigError:  # a network without what it looks at
         return np.full(context.space.maps, np.nan)
 

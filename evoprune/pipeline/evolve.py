@@ -158,7 +158,7 @@ def _calibration_labels(batches: Sequence[Any], count: int, criterion: Criterion
     """The labels of `count` images, where every batch has some; else zeros, unless the criterion looks at them."""
     if all(_is_labelled(batch) for batch in batches):
         return torch.cat([batch[1] for batch in batches]).detach().cpu().long()
-    if criterion != "auto" and CRITERIA[criterion].labels:
+    if criterion != "auto" and CRITERIA[criterion].needs_labels:
         raise DataError(
             f"calibration must have labels where search.criterion is {criterion}, not images alone; "
             "give (images, labels) or a DataLoader of them, or take l1"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from evoprune.config.fields import Mark
 from evoprune.config.marks import keys_with
 from evoprune.config.schema import Config
-from evoprune.criteria.importance import CriterionContext
+from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.preferences import preferences_of
 from evoprune.data.load import Data
 from evoprune.data.splits import Split
