@@ -19,7 +19,7 @@ from evoprune.pipeline.stages import criterion_context
 from evoprune.record.csv_tables import write_csv
 from evoprune.scoring.batching import gram_bytes
 from evoprune.space.search_space import SearchSpace
-from evoprune.training.fit import resolve_device
+from evoprune.training.devices import resolve_device
 from evoprune.workers.workers import open_worker_pool
 
 ORACLE: CriterionName = "oracle"

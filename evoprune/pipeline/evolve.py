@@ -37,7 +37,8 @@ from evoprune.record.lock import locked
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard, with_scalars
-from evoprune.training.fit import FitState, resolve_device
+from evoprune.training.devices import resolve_device
+from evoprune.training.fit import FitState
 from evoprune.workers.workers import open_worker_pool
 
 GIVEN = "given"

@@ -34,7 +34,8 @@ from evoprune.scoring.batching import measured_execution
 from evoprune.scoring.scorer import Problem
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.summary import SpaceReport, space_report
-from evoprune.training.fit import FitState, resolve_device
+from evoprune.training.devices import resolve_device
+from evoprune.training.fit import FitState
 from evoprune.workers.workers import WorkerPool, open_worker_pool
 
 NETWORK_SEED = 0

@@ -56,7 +56,8 @@ from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import cut_masks
 from evoprune.surgery.apply import compact
 from evoprune.surgery.compensation import uncompensated
-from evoprune.training.fit import EpochReport, FitState, count_errors, fit
+from evoprune.training.evaluation import count_errors
+from evoprune.training.fit import EpochReport, FitState, fit
 from evoprune.workers.retraining import Retraining
 from evoprune.workers.workers import Workers
 
