@@ -179,7 +179,7 @@ def test_a_module_of_somebodys_own_that_cannot_be_initialised() -> None:
             super().__init__()
             self.factor = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(NetworkError, match=r"anew cannot initialise 1, for Scaled has no reset_parameters\(\);"):
+    with pytest.raises(NetworkError, match=r"anew cannot initialise 1, because Scaled has no reset_parameters\(\);"):
         initialise(nn.Sequential(nn.Linear(2, 2), Scaled()), 0)
 
 
