@@ -21,7 +21,7 @@ from evoprune.bench.population import Population, read_population, record_popula
 from evoprune.bench.references import BATCH_SIZE, Reference, masked_dense, torch_pruning
 from evoprune.config.schema import Config
 from evoprune.errors import ConfigError
-from evoprune.pipeline.run import pose
+from evoprune.pipeline.posing import pose
 from evoprune.progress import Progress
 from evoprune.record.files import write_text
 from evoprune.scoring.conditions import Conditions
@@ -30,7 +30,7 @@ from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.compensation import gram_statistics
-from evoprune.training.devices import resolve_device
+from evoprune.training.fit import resolve_device
 from evoprune.training.threads import torch_threads
 from evoprune.workers.workers import RayPool, RayWorkers, open_worker_pool
 from evoprune.workers.workers import score as score_all
@@ -238,7 +238,7 @@ def _row(
 ) -> FitnessRow:
     problem, median = method.problem, statistics.median(seconds)
     tolerated = problem.allowed_errors
-    prices = [getattr(cost(problem.space, genome), problem.cost) for genome in genomes]
+    prices = [problem.cost_of(genome) for genome in genomes]
     beaten_above = [min(tolerated, method.conditions.beaten_above(price)) for price in prices]
     passes = sum(
         method.macs(genome) * (tally.images_seen + len(problem.calibration))

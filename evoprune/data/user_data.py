@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evoprune.data.checks import find_bad_pixels
 from evoprune.data.datasets import LabelledImages, RawData
+from evoprune.data.examples import read_examples
 from evoprune.data.images import ImageArray
 from evoprune.errors import DataError
 from evoprune.networks.plugin import import_callable, user_code
@@ -33,9 +34,12 @@ def user_data(reference: str) -> RawData:
     place = f"data.dataset: {reference!r}"
     with user_code(f"{place} failed", "it is called without arguments", DataError):
         returned = make()
-        parts = _arrays(returned) if isinstance(returned, Sequence) else []
-        found = f"{len(returned)} values" if isinstance(returned, Sequence) else f"a {type(returned).__name__}"
+        values = list(returned) if isinstance(returned, Sequence) else []
+        parts = [_to_array(value) for value in values] if len(values) == len(_ARRAYS) else []
+    if len(values) == 2:
+        parts = [*_pair(values[0], f"{place}: train"), *_pair(values[1], f"{place}: test")]
     if len(parts) != len(_ARRAYS):
+        found = f"{len(returned)} values" if isinstance(returned, Sequence) else f"a {type(returned).__name__}"
         raise DataError(f"{place} must return {', '.join(_ARRAYS)}, or a pair of data sets, not {found}")
     train_images, train_labels, test_images, test_labels = parts
     train, test = (
@@ -47,22 +51,11 @@ def user_data(reference: str) -> RawData:
     return RawData(train, test, int(train.labels.max()) + 1)
 
 
-def _arrays(returned: Sequence[Any]) -> list[NDArray[Any]]:
-    if len(returned) == 2:
-        return [array for part in returned for array in _of_dataset(part)]
-    return [_to_array(value) for value in returned]
-
-
-def _of_dataset(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    examples = [dataset[index] for index in range(len(dataset))]
-    images = [_image_to_array(image) for image, _ in examples]
-    return np.stack(images), np.array([int(label) for _, label in examples], np.int64)
-
-
-def _image_to_array(image: Any) -> NDArray[Any]:
-    array = _to_array(image)
-    from_pil = not isinstance(image, Tensor | np.ndarray)
-    return array.transpose(2, 0, 1) if from_pil and array.ndim == 3 else array  # (h, w, c) -> (c, h, w)
+def _pair(dataset: Any, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    images, labels = read_examples(dataset, name)
+    if labels is None:
+        raise DataError(f"{name} must have labels; return a data set of (image, label)")
+    return images.numpy(), labels.numpy()
 
 
 def _to_array(value: Any) -> NDArray[Any]:

@@ -1,61 +1,53 @@
 """The search without a config file: a network and tensors in, a run out."""
 
 import copy
+import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
-from evoprune.config.loading import round_configs
+from evoprune.config.loading import config_from_dict, round_configs
 from evoprune.config.schema import (
     Config,
-    CriterionChoice,
-    DataConfig,
-    ModelConfig,
     RecordConfig,
     RetrainConfig,
     SearchConfig,
     SpaceConfig,
-    TrainConfig,
     WorkersConfig,
 )
-from evoprune.criteria.registry import CRITERIA
-from evoprune.data.images import ImageArray
-from evoprune.data.load import Data
-from evoprune.data.splits import Split
 from evoprune.discovery.discover import discover
-from evoprune.errors import DataError, RunFolderError
+from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError, type_and_first_line
 from evoprune.networks.modes import eval_mode
-from evoprune.pipeline.run import carry_out, go_on_in, report
-from evoprune.pipeline.stages import RoundContext
+from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
+from evoprune.pipeline.given_data import Examples, GivenData
+from evoprune.pipeline.identity import identity_of
+from evoprune.pipeline.input_checks import check_data, check_network
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
-from evoprune.record.lock import locked
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
-from evoprune.record.tensorboard import check_tensorboard, with_scalars
-from evoprune.training.devices import resolve_device
-from evoprune.training.fit import FitState
-from evoprune.workers.workers import open_worker_pool
+from evoprune.record.tensorboard import check_tensorboard
+from evoprune.training.fit import FitState, resolve_device
 
 GIVEN = "given"
-"""What a run's config says for a network and for data that were given as objects."""
+"""The network's and the data set's name in the config of a run that was given them as objects."""
 
-Labelled = tuple[Tensor, Tensor] | Iterable[Any]
-"""Images (n, c, h, w) and labels (n,), or what yields batches of them, such as a DataLoader."""
+logger = logging.getLogger(__name__)
 
 
 def evolve(
     model: nn.Module,
     example_input: Tensor,
-    validation: Labelled,
-    calibration: Tensor | Iterable[Any],
-    tolerance: float = 0.02,
+    validation: Examples,
+    calibration: Examples,
     *,
-    train: Labelled | None = None,
+    tolerance: float | None = None,
+    train: Examples | None = None,
     space: SpaceConfig | None = None,
     search: SearchConfig | None = None,
     retrain: RetrainConfig | None = None,
@@ -66,136 +58,132 @@ def evolve(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Searches a trained classification network for smaller ones, and retrains the survivors where it can.
+    """Searches a trained classification network for smaller ones, and retrains the survivors.
 
-    model: trained; copied, never changed. example_input: as the network reads it, (1, c, h, w).
-    validation: images as the network reads them, and labels: what candidates are scored on. calibration: images for
-    batch-norm statistics and compensation, out of the training images, with labels where `search.criterion` looks at
-    them. train: what survivors are retrained on;
-    None: they stay as the search scored them. Each may be a DataLoader.
-    tolerance: a fraction (0.02 is two percentage points), in the place of `search.tolerance`.
-    space, search, retrain, workers, record: as in a config file, but without a report where record is None.
-    out: the run folder, a new temporary one if None; where it holds an unfinished run of the
-    same call, that one goes on.
-    Returns the run; `run.load_survivor(key)` is a compacted network. There is no test set: `mcr_test` is missing.
-    Raises SearchSpaceError, DataError, WorkerError, RunFolderError: ValueErrors of one line.
+    Each of `validation`, `calibration` and `train` may be a pair of tensors, a Dataset or a DataLoader; all of it is
+    read into memory, with the images as the network reads them. There is no test set: `mcr_test` is missing in the
+    tables.
+
+    Args:
+        model: a trained network that gives logits (n, classes); copied, never changed.
+        example_input: an input as the network reads it, (1, c, h, w).
+        validation: images (n, c, h, w) and labels (n,) that candidates are scored on.
+        calibration: some of the training images, for batch-norm statistics and compensation; with labels if
+            `search.criterion` reads them.
+        tolerance: the same as `search.tolerance`: the rise in misclassification rate that a survivor may have, a
+            fraction (0.02 is two percentage points).
+        train: images and labels that survivors are retrained on; None: they stay as the search scored them.
+        space: as the section of a config file, as are `search`, `retrain`, `workers` and `record`; by default, no
+            report is written.
+        device: auto, cpu, cuda or cuda:N.
+        seed: of every random draw.
+        out: the run folder; None: a new temporary one. An unfinished run of the same call in it is resumed.
+        progress: receives the progress of the run; None: nothing is shown.
+
+    Returns:
+        The finished run; `run.load_survivor(key)` is a compacted network.
+
+    Raises:
+        UserError: one line for a mistake in the network, the data, the settings or the folder.
+
+    Example:
+        >>> run = ep.evolve(model, images[:1], (images, labels), calibration=train_images, tolerance=0.01)
+        >>> small = run.load_survivor(run.survivors["key"].iloc[0])
     """
     if is_remote(out):
         raise RunFolderError(f"out: must be a folder on this machine's disk, not {out}")
-    images, labels = _labelled(validation, "validation")
-    calibration_batches = _batches(calibration)
-    calibration_images = _images(calibration_batches)
-    training = _labelled(train, "train") if train is not None else (images[:0], labels[:0])
-    settings = (retrain or RetrainConfig()).model_dump() | ({} if train is not None else {"epochs": 0})
-    config = Config(
-        name="evolve",
-        seed=seed,
-        device=device,
-        data=DataConfig(dataset=GIVEN, validation=len(images), calibration=len(calibration_images)),
-        model=ModelConfig(network=GIVEN),
-        space=space or SpaceConfig(),
-        search=SearchConfig.model_validate((search or SearchConfig()).model_dump() | {"tolerance": tolerance}),
-        train=TrainConfig(),
-        workers=workers or WorkersConfig(),
-        retrain=RetrainConfig.model_validate(settings),
-        record=record or RecordConfig(report=False),
-    )
-    network = copy.deepcopy(model).cpu().eval()
-    classes = _count_classes(network, images, labels)
-    plan = discover(model, example_input, round_configs(config)[0].space)
-    calibration_labels = _calibration_labels(calibration_batches, len(calibration_images), config.search.criterion)
-    channels, height, width = images.shape[1:]
-    data = Data(
-        train=_split(*training),
-        calibration=_split(calibration_images, calibration_labels),
-        validation=_split(images, labels),
-        test=_split(images[:0], labels[:0]),
-        classes=classes,
-        image_shape=(channels, height, width),
-    )
-    folder = RunFolder(local_path(out) if out is not None else Path(tempfile.mkdtemp(prefix="evoprune-")))
+    given = GivenData.read(validation, calibration, train)
+    sections = {"space": space, "search": search, "retrain": retrain, "workers": workers, "record": record}
+    config = _config(sections, tolerance, given, {"seed": seed, "device": device})
     check_tensorboard(config)
-    computing = resolve_device(device)
-    shown = progress or SilentProgress()
-    with open_worker_pool(config.workers, computing, shown.note) as pool, locked(folder) as held:
-        go_on_in(held, config)
-        with with_scalars(shown, config, held) as told:
-            context = RoundContext(config, held, data, network, plan, computing, told)
-            carry_out(context, FitState.before(model).weights, pool)
-    run = Run(folder.root, network=copy.deepcopy(model))
-    report(run, shown)
+    rounds = round_configs(config)
+    trains = any(settings.retrain.epochs for settings in rounds)
+    if trains and given.train is None:
+        raise ConfigError("search.rounds: retrain.epochs must be 0 without training images; give them as train=")
+    network = _copied(model)
+    check_network(network, "model", trains=trains)
+    criteria = [settings.search.criterion for settings in rounds]
+    data = given.splits(_count_classes(network, given.images), criteria)
+    check_data(data, calibration_labels=given.calibration_labels is not None)
+    # later rounds search smaller networks, but their space sections are checked before anything is written
+    plan, *_ = [discover(network, example_input, settings.space) for settings in rounds]
+    weights = FitState.before(network).weights
+    identity = identity_of(data, weights, calibration_labels=given.calibration_labels is not None)
+    experiment = Experiment(config, rounds, data, network, weights, plan, resolve_device(config.device), identity)
+    folder, shown = _folder(out), progress or SilentProgress()
+    carry_out(experiment, folder, shown)
+    run = Run(folder.root, network=_copied(model))
+    write_report(run, shown)
     return run
 
 
-def _labelled(source: Labelled, what: str) -> tuple[Tensor, Tensor]:
-    """All images (n, c, h, w) and labels (n,) of a pair of tensors or of batches."""
-    batches: list[Any] = [source] if _is_pair(source) else list(source)
-    if not batches or not all(_is_pair(batch) for batch in batches):
-        raise DataError(f"{what} must be a pair of tensors (images, labels), or a DataLoader of such pairs")
-    images = torch.cat([batch[0] for batch in batches]).detach().cpu()
-    labels = torch.cat([batch[1] for batch in batches]).detach().cpu()
-    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or labels.is_floating_point():
-        raise DataError(
-            f"{what} must be images (n, channels, h, w) and whole labels (n,), not shapes {tuple(images.shape)} "
-            f"and {tuple(labels.shape)} of {labels.dtype}"
-        )
-    return images, labels.long()
+def _config(
+    sections: Mapping[str, Any], tolerance: float | None, given: GivenData, others: Mapping[str, object]
+) -> Config:
+    """The run's config. Raises ConfigError, one line, for the first value that is not valid."""
+    settings = {name: _set_values(section) for name, section in sections.items() if section is not None}
+    search, retrain = settings.setdefault("search", {}), settings.setdefault("retrain", {})
+    if tolerance is not None:
+        if search.get("tolerance", tolerance) != tolerance:
+            raise ConfigError(
+                f"tolerance is given twice, as tolerance={tolerance:g} and as search.tolerance "
+                f"{search['tolerance']:g}; give it once"
+            )
+        search["tolerance"] = tolerance
+    if given.train is None:
+        if retrain.get("epochs"):
+            logger.warning(
+                "retrain.epochs is %s, but there are no training images: survivors are not retrained; give train=",
+                retrain["epochs"],
+            )
+        retrain["epochs"] = 0
+    settings.setdefault("record", {"report": False})
+    sizes = {"validation": len(given.images), "calibration": len(given.calibration_images)}
+    fixed = {"name": "evolve", "data": {"dataset": GIVEN, **sizes}, "model": {"network": GIVEN}}
+    return config_from_dict({**fixed, **others, **settings}, source="evolve")
 
 
-def _batches(source: Tensor | Iterable[Any]) -> list[Any]:
-    """Batches of images, with or without labels; read once, for a DataLoader may shuffle."""
-    return [source] if isinstance(source, Tensor) or _is_labelled(source) else list(source)
+def _set_values(section: Any) -> Any:
+    """The values of a section that were set, by name; a mapping stands for a section."""
+    return section.model_dump(mode="json", exclude_unset=True) if isinstance(section, BaseModel) else dict(section)
 
 
-def _images(batches: Sequence[Any]) -> Tensor:
-    """All images of batches with or without labels."""
-    tensors = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
-    if not tensors or any(not isinstance(tensor, Tensor) or tensor.ndim != 4 for tensor in tensors):
-        raise DataError("calibration must be images (n, channels, h, w), or a DataLoader of them")
-    return torch.cat(tensors).detach().cpu()
+def _folder(out: str | Path | None) -> RunFolder:
+    if out is not None:
+        return RunFolder(local_path(out))
+    folder = RunFolder(Path(tempfile.mkdtemp(prefix="evoprune-")))
+    logger.warning("the run is kept in %s, a temporary folder; choose another one with out=", folder.root)
+    return folder
 
 
-def _calibration_labels(batches: Sequence[Any], count: int, criterion: CriterionChoice) -> Tensor:
-    """The labels of `count` images, where every batch has some; else zeros, unless the criterion looks at them."""
-    if all(_is_labelled(batch) for batch in batches):
-        return torch.cat([batch[1] for batch in batches]).detach().cpu().long()
-    if criterion != "auto" and CRITERIA[criterion].needs_labels:
-        raise DataError(
-            f"calibration must have labels where search.criterion is {criterion}, not images alone; "
-            "give (images, labels) or a DataLoader of them, or take l1"
-        )
-    return torch.zeros(count, dtype=torch.int64)
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, in eval mode, of the network that was compiled or parallelised, if it was.
+
+    Raises NetworkError if it is no module, or cannot be copied.
+    """
+    inner: Any = model
+    while hasattr(inner, "_orig_mod") or isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = inner._orig_mod if hasattr(inner, "_orig_mod") else inner.module
+    if not isinstance(inner, nn.Module):
+        raise NetworkError(f"model must be a torch.nn.Module, not a {type(inner).__name__}; give a trained network")
+    try:
+        return copy.deepcopy(inner).cpu().eval()
+    except Exception as error:
+        raise NetworkError(
+            f"model cannot be copied ({type_and_first_line(error)}); make copy.deepcopy(model) work"
+        ) from error
 
 
-def _is_labelled(value: Any) -> bool:
-    return _is_pair(value) and value[1].ndim == 1
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)
-
-
-def _split(images: Tensor, labels: Tensor) -> Split:
-    """Images as they are, without normalisation: the network reads them so."""
-    channels = images.shape[1]
-    return Split(ImageArray(images.float()), labels, torch.zeros(channels), torch.ones(channels))
-
-
-def _count_classes(network: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """Runs the network on one image. Raises DataError where it cannot read it or has no logit for a label."""
+def _count_classes(network: nn.Module, images: Tensor) -> int:
+    """The number of logits that the network gives for an image. Raises DataError if it gives none."""
     try:
         with torch.no_grad(), eval_mode(network):
             logits = network(images[:1].float())
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise DataError(
-            f"the network cannot read validation images of shape {tuple(images.shape[1:])}: {reason}"
+            f"the network cannot read validation images of shape {tuple(images.shape[1:])} "
+            f"({type_and_first_line(error)}); give images as it was trained on them"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise DataError("the network must give logits (n, classes) for images; wrap it where it gives anything else")
-    if int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0:
-        raise DataError(
-            f"validation labels must be 0..{logits.shape[1] - 1}, one of the network's logits each, "
-            f"not {int(labels.min())}..{int(labels.max())}"
-        )
+        raise DataError("the network must give logits (n, classes) for images; wrap a network that gives anything else")
     return logits.shape[1]

@@ -1,155 +1,201 @@
-"""The whole way: config -> baseline -> search space -> generations -> survivors -> retrained -> tested -> tables."""
+"""Runs from a config: begun, resumed, or looked at without a run."""
 
+import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from evoprune.config.fields import Mark
-from evoprune.config.loading import config_from_dict, dump_config, load_config, refuse_untrusted, round_configs
-from evoprune.config.marks import keys_with
+from evoprune.config.loading import config_from_dict, load_config, refuse_untrusted, round_configs
 from evoprune.config.schema import Config, SpaceConfig
 from evoprune.data.load import image_shape_and_classes, load_data
 from evoprune.discovery.discover import discover
-from evoprune.errors import ConfigError, NetworkError, RunFolderError
-from evoprune.networks.seeding import mixed_seed
-from evoprune.networks.weights import load_weights, read_weights
-from evoprune.networks.zoo import TORCHVISION, GreyToColour, build_network, pretrained_weights
-from evoprune.pipeline import stages
+from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError
+from evoprune.networks.zoo import build_network
+from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
+from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
+from evoprune.pipeline.identity import check_identity, identity_of
+from evoprune.pipeline.input_checks import check_data, check_network
+from evoprune.pipeline.resuming import branch, check_changes, is_finished, round_folder
 from evoprune.progress import Progress, SilentProgress
-from evoprune.record import files
-from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
-from evoprune.record.housekeeping import clear, create, drop_survivors
 from evoprune.record.lock import locked
 from evoprune.record.places import is_remote, local_path
-from evoprune.record.runs import Run, flat_config, load_run
+from evoprune.record.runs import Run, load_run
 from evoprune.record.store import stored
-from evoprune.record.tensorboard import check_tensorboard, with_scalars
-from evoprune.scoring.batching import measured_execution
-from evoprune.scoring.scorer import Problem
-from evoprune.space.search_space import SearchSpace
+from evoprune.record.tensorboard import check_tensorboard
 from evoprune.space.summary import SpaceReport, space_report
-from evoprune.training.devices import resolve_device
-from evoprune.training.fit import FitState
-from evoprune.workers.workers import WorkerPool, open_worker_pool
+from evoprune.training.fit import resolve_device
+from evoprune.workers.workers import WorkerPool
 
-NETWORK_SEED = 0
-"""What is mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
+logger = logging.getLogger(__name__)
 
 
 def run(
     config: str | Path | Config,
     overrides: Mapping[str, object] | None = None,
+    *,
     out: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Runs an experiment from its config to its tables.
 
-    config: a YAML file or a validated config. overrides: {"search.population": 16}. out: the run folder
-    or an fsspec URL (s3://bucket/run), results/<name> by default. overwrite: replaces a run that is there.
-    Raises UserError for mistakes of the user's, before anything is written. What is interrupted goes on with `resume`.
+    Args:
+        config: a YAML file, or a validated config.
+        overrides: values by dotted key, such as {"search.population": 16}.
+        out: the run folder, or its fsspec URL (s3://bucket/run); None: results/<name>.
+        overwrite: replaces a run that is in the folder.
+        progress: receives the progress of the run; None: nothing is shown.
+
+    Returns:
+        The finished run. `resume` goes on with a run that was interrupted.
+
+    Raises:
+        UserError: one line for a mistake in the config, the data, the network or the folder; nothing is written then.
+
+    Example:
+        >>> run = ep.run("experiments/quickstart.yaml", overrides={"search.population": 16}, out="results/q")
+        >>> run.survivors[["key", "mcr_test", "macs_ratio"]]
     """
     resolved = _resolved(config, overrides)
     if out is not None and is_remote(out):
-        with stored(str(out), progress or SilentProgress()) as (copy, told):
-            return run(resolved, out=copy, overwrite=overwrite, progress=told)
+        with stored(str(out), progress or SilentProgress()) as (copy, shown):
+            return run(resolved, out=copy, overwrite=overwrite, progress=shown)
     folder = RunFolder(local_path(out) if out is not None else Path("results") / resolved.name)
     if folder.holds_run() and not overwrite:
         raise RunFolderError(
             f"{folder.root} holds a run; go on with it by `evoprune resume {folder.root}`, or replace it by --overwrite"
         )
-    return _proceed(resolved, folder, progress or SilentProgress(), fresh=True)
+    _refuse_locked(folder)
+    shown = progress or SilentProgress()
+    experiment = _prepared(resolved, round_configs(resolved), folder, shown, fresh=True)
+    return _carried_out(experiment, folder, shown, fresh=True)
 
 
 def resume(
     path: str | Path,
     overrides: Mapping[str, object] | None = None,
+    *,
     generation: int | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Goes on with a run from where it stopped; a finished stage is not done again.
+    """Goes on with a run from where it stopped; a finished stage or round is not done again.
 
-    overrides: of keys marked `MAY_CHANGE`; more generations carry a finished search on. Those that have code
-    run (`trusted_keys`) are named again, for the folder may be somebody else's. Rounds before the
-    last one, once finished, stay as they are.
-    generation, out: branches off after that generation (of the last round), into a folder of its own.
+    Args:
+        path: the run folder, or its fsspec URL.
+        overrides: values by dotted key, of keys that do not make another search (more `search.generations` carry a
+            finished search on). Keys by which the run has code run are named again, because the folder may be
+            somebody else's.
+        generation: branches off after this generation of the last round; goes with `out`.
+        out: the folder of the branch.
+        progress: receives the progress of the run; None: nothing is shown.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: one line if the folder holds no run, or a change makes another search.
+
+    Example:
+        >>> run = ep.resume("results/q", overrides={"search.generations": 16})
     """
     if is_remote(path):
-        with stored(str(path), progress or SilentProgress()) as (copy, told):
-            return resume(copy, overrides, generation, out, told)
+        with stored(str(path), progress or SilentProgress()) as (copy, shown):
+            return resume(copy, overrides, generation=generation, out=out, progress=shown)
     if is_remote(out):
         raise ConfigError(f"out: a branch's folder must be on this machine's disk, not {out}")
     folder = RunFolder(load_run(path).root)
     if outer := folder.round_of():
         raise RunFolderError(f"{path} is a round of the run {outer.root}; go on with `evoprune resume {outer.root}`")
-    before = load_config(folder.config)
-    refuse_untrusted(before, folder.config, overrides or {})
+    refuse_untrusted(load_config(folder.config), folder.config, overrides or {})
     config = load_config(folder.config, overrides)
-    _check_changes(folder, config, generation)
+    rounds = round_configs(config)
+    check_changes(folder, config, rounds, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
+    shown = progress or SilentProgress()
+    if generation is None and is_finished(folder, config):
+        return _finished(config, folder)
+    if generation is None:
+        _refuse_locked(folder)
+    experiment = _prepared(config, rounds, folder, shown, fresh=False)
     if generation is not None and out is not None:
-        folder = _branch(folder, RunFolder(local_path(out)), generation)
-    elif folder.survivors_table.is_file() and _results_of(before) == _results_of(config):
-        return load_run(folder.root)
-    return _proceed(config, folder, progress or SilentProgress(), fresh=False)
+        source, folder = folder, RunFolder(local_path(out))
+        branch(source, folder, generation)
+    return _carried_out(experiment, folder, shown, fresh=False)
 
 
 def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: WorkerPool | None = None) -> Run:
-    """The config's run in this folder: begun, gone on with, or as it is where it is finished. pool: used if given.
+    """The config's run in this folder: started, resumed, or read if it is finished.
 
-    Raises UserError as `run` and `resume`.
+    Args:
+        pool: the workers; None: those that the config asks for.
+
+    Raises:
+        UserError: as `run` and `resume`.
     """
-    if not folder.holds_run():
-        return _proceed(config, folder, progress, fresh=True, pool=pool)
-    _check_changes(folder, config)
-    if folder.survivors_table.is_file() and _results_of(load_config(folder.config)) == _results_of(config):
+    rounds, fresh = round_configs(config), not folder.holds_run()
+    if not fresh:
+        check_changes(folder, config, rounds)
+        if is_finished(folder, config):
+            return _finished(config, folder)
+    _refuse_locked(folder)
+    experiment = _prepared(config, rounds, folder, progress, fresh=fresh)
+    return _carried_out(experiment, folder, progress, fresh=fresh, pool=pool)
+
+
+def _finished(config: Config, folder: RunFolder) -> Run:
+    """A finished run. Raises ConfigError if its weights or data have changed since."""
+    try:
+        data = load_data(config.data, config.seed)
+    except DataError as error:  # nothing is to be computed, so the data are not needed
+        logger.warning("it could not be checked that the data of %s are still the same: %s", folder.root, error)
         return load_run(folder.root)
-    return _proceed(config, folder, progress, fresh=False, pool=pool)
+    network = fresh_network(config, data.image_shape, data.classes)
+    check_identity(folder, identity_of(data, _weights(config, network, trained=True)))
+    return load_run(folder.root)
+
+
+def _weights(config: Config, network: nn.Module, *, trained: bool) -> dict[str, Tensor] | None:
+    """The weights that the config names, loaded into the network; None if it names none.
+
+    Args:
+        trained: the run folder has the baseline's weights, so that those of the config are only compared, and may be
+            missing.
+    """
+    try:
+        return given_weights(config, network)
+    except NetworkError as error:
+        if not trained or Path(config.model.weights or "").expanduser().is_file():
+            raise
+        logger.warning("it could not be checked that the weights are still the same: %s", error)
+        return None
 
 
 def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> SpaceReport:
-    """What would be searched: layers, groups, genes, MACs, parameters. Trains nothing, and needs no usual data set.
+    """The search space of a config: layers, groups, genes, MACs, parameters. Nothing is trained or written.
 
-    Of a config with rounds, this is the first one's search space: the others' depend on what it hands on.
+    The usual data sets need not be there. Of a config with rounds, this is the first round's search space; the
+    others depend on the networks handed on to them.
     """
-    resolved = round_configs(_resolved(config, overrides))[0]
-    image_shape, classes = image_shape_and_classes(resolved.data)
-    network = fresh_network(resolved, image_shape, classes)
-    return space_report(resolved.model.network, discover(network, _probe_image(image_shape), resolved.space))
+    settings = round_configs(_resolved(config, overrides))[0]
+    image_shape, classes = image_shape_and_classes(settings.data)
+    network = fresh_network(settings, image_shape, classes)
+    return space_report(settings.model.network, discover(network, probe_image(image_shape), settings.space))
 
 
 def inspect_network(network: str, image_shape: tuple[int, int, int], classes: int) -> SpaceReport:
-    """The same of a network by name (layer string, zoo, torchvision:NAME, module:callable), for such images."""
-    model = build_network(network, image_shape, classes, torch.Generator().manual_seed(0))
-    return space_report(network, discover(model, _probe_image(image_shape), SpaceConfig()))
+    """The search space of a network by name (layer string, zoo, torchvision:NAME, module:callable).
 
-
-def pose(config: Config) -> Problem:
-    """The problem that a config's search solves, without a run: for what measures scoring.
-
-    Raises ConfigError where the config names no trained weights, or has rounds; and as `run`.
+    Args:
+        image_shape: (c, h, w) of the images that the network reads.
+        classes: number of classes.
     """
-    if config.model.weights is None or config.search.in_rounds:
-        raise ConfigError(
-            "model.weights must name trained weights here, and there be no search.rounds or steps: nothing is trained"
-        )
-    device = resolve_device(config.device)
-    data = load_data(config.data, config.seed)
-    network = fresh_network(config, data.image_shape, data.classes)
-    load_weights(network, _given_weights(config, network) or {}, config.model.weights)
-    space = discover(network, _probe_image(data.image_shape), config.space)
-    nowhere = RunFolder(Path())  # posing a problem writes nothing
-    context = stages.RoundContext(config, nowhere, data, network.eval(), space, device, SilentProgress())
-    problem = stages.unmeasured_problem(context, context.network)
-    return replace(problem, execution=measured_execution(problem, device, config.workers))
+    model = build_network(network, image_shape, classes, torch.Generator().manual_seed(0))
+    return space_report(network, discover(model, probe_image(image_shape), SpaceConfig()))
 
 
 def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | None) -> Config:
@@ -158,208 +204,45 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
     return load_config(config, overrides)
 
 
-def _proceed(config: Config, folder: RunFolder, progress: Progress, fresh: bool, pool: WorkerPool | None = None) -> Run:
-    """From wherever the folder stands to the finished run. fresh: a run that is in the folder is replaced.
-
-    pool: who works; None: whom the config asks for.
-    """
-    check_tensorboard(config)
-    if folder.holds_run():  # whoever works on it is told of at once, not after the cluster has been started
+def _refuse_locked(folder: RunFolder) -> None:
+    """Raises RunFolderError now, not after the workers have started, if another process works on the run."""
+    if folder.holds_run():
         with locked(folder):
             pass
+
+
+def _prepared(
+    config: Config, rounds: tuple[Config, ...], folder: RunFolder, progress: Progress, *, fresh: bool
+) -> Experiment:
+    """Reads the data, builds the network and its search space, and checks all of it before anything is written.
+
+    fresh: the run does not go on with the one in the folder.
+    """
+    check_tensorboard(config)
     device = resolve_device(config.device)
-    rounds = round_configs(config)
-    first = _round_folder(folder, 1, len(rounds))
     progress.stage("data", config.data.dataset)
     data = load_data(config.data, config.seed)
     network = fresh_network(config, data.image_shape, data.classes)
-    trained = not fresh and first.baseline.is_file()
-    weights = None if trained else _given_weights(config, network)
+    weights = _weights(config, network, trained=not fresh and round_folder(folder, 1, len(rounds)).baseline.is_file())
+    named = f"weights: {config.model.weights}" if config.model.weights else f"network: {config.model.network}"
+    trains = config.model.weights is None or any(settings.retrain.epochs for settings in rounds)
+    check_network(network, f"model.{named}", trains=trains)
+    check_data(data)
+    identity = identity_of(data, weights)
+    if not fresh:
+        check_identity(folder, identity)
     progress.stage("space", config.model.network)
-    # later rounds search smaller networks, but what their sections ask for is checked before anything is written
-    space, *_ = [discover(network, _probe_image(data.image_shape), settings.space) for settings in rounds]
-    opened = open_worker_pool(config.workers, device, progress.note) if pool is None else nullcontext(pool)
-    with opened as pool, locked(folder) as held:
-        if fresh and held.holds_run():
-            clear(held)
-        go_on_in(held, config)
-        with with_scalars(progress, config, held) as told:
-            carry_out(stages.RoundContext(config, held, data, network, space, device, told), weights, pool)
+    # later rounds search smaller networks, but their space sections are checked before anything is written
+    space, *_ = [discover(network, probe_image(data.image_shape), settings.space) for settings in rounds]
+    return Experiment(config, rounds, data, network, weights, space, device, identity)
+
+
+def _carried_out(
+    experiment: Experiment, folder: RunFolder, progress: Progress, *, fresh: bool, pool: WorkerPool | None = None
+) -> Run:
+    """Runs the experiment in the folder. fresh: a run in the folder is replaced."""
+    carry_out(experiment, folder, progress, fresh=fresh, pool=pool)
     finished = load_run(folder.root)
-    report(finished, progress)
+    write_report(finished, progress)
     progress.stage("done", str(folder.root))
     return finished
-
-
-def report(run: Run, progress: Progress) -> None:
-    """Pictures and report of a finished run, where its config asks for them."""
-    if run.config.record.report:
-        from evoprune.report.write import write_report  # it takes a second that others need not wait for
-
-        progress.stage("report", str(RunFolder(run.root).report))
-        write_report(run)
-
-
-def carry_out(context: stages.RoundContext, weights: Mapping[str, Tensor] | None, pool: WorkerPool) -> None:
-    """The whole way of one run, in its folder: every round from the network that the one before handed on.
-
-    context: of the run, with the search space of the first round. weights: of the trained network; None: it is trained.
-    A finished round is not done again, and stays as it was configured then.
-    """
-    rounds = round_configs(context.config)
-    here = context
-    for number, config in enumerate(rounds, 1):
-        here = replace(here, config=config, folder=_round_folder(context.folder, number, len(rounds)))
-        if len(rounds) > 1:
-            context.progress.stage("round", f"{number} of {len(rounds)}")
-        finished = here.folder.survivors_table.is_file()
-        if finished:
-            _check_same_search(load_config(here.folder.config), config)
-        elif number < len(rounds):
-            go_on_in(here.folder, config)
-        if number > 1 and not finished:
-            space = discover(here.network, _probe_image(here.data.image_shape), config.space)
-            here, weights = replace(here, space=space), FitState.before(here.network).weights
-        model = stages.baseline(here, weights)
-        if not finished:
-            _carry_out_round(here, model, pool)
-        if number < len(rounds):
-            here = _handed_on(here, model)
-
-
-def _carry_out_round(context: stages.RoundContext, model: nn.Module, pool: WorkerPool) -> None:
-    """From a trained network to the survivors' table."""
-    files.write_json(context.folder.space, context.space.to_dict())
-    problem = stages.pose_problem(context, model)
-    workers = pool.workers(problem)
-    survivors = stages.search(context, problem, workers)
-    retrained = stages.retrain(context, workers, survivors)
-    stages.test(context, model, survivors, retrained)
-
-
-def _handed_on(context: stages.RoundContext, model: nn.Module) -> stages.RoundContext:
-    """The setting with the network that its finished round hands on, measured against the first round's."""
-    finished = Run(context.folder.root)
-    if finished.survivors.empty:
-        context.progress.note(
-            "no candidate stayed within search.tolerance: the next round starts from the same network"
-        )
-    reference = context.reference or stages.Reference(model, context.space, context.folder)
-    return replace(context, network=finished.hand_on(model).cpu(), reference=reference)
-
-
-def _round_folder(folder: RunFolder, number: int, rounds: int) -> RunFolder:
-    """Where a round lies: the last one in the run's folder itself, the others below it."""
-    return folder if number == rounds else folder.round(number)
-
-
-def fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The network, initialised from the config's seed alone."""
-    generator = torch.Generator().manual_seed(mixed_seed(config.seed, NETWORK_SEED))
-    return build_network(config.model.network, image_shape, classes, generator)
-
-
-def _probe_image(image_shape: tuple[int, int, int]) -> Tensor:
-    """An image for discovery: the same every time, so that a plan is too."""
-    return torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
-
-
-def _given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | None:
-    """The weights that the config names, once they fit the network; None where it is to be trained."""
-    source = config.model.weights
-    if source is None:
-        return None
-    if source == "pretrained":
-        name = config.model.network
-        if not name.startswith(TORCHVISION):
-            raise NetworkError(f"model.weights: pretrained goes with torchvision:NAME, not with {name}; give a file")
-        weights = pretrained_weights(name.removeprefix(TORCHVISION))
-        if isinstance(getattr(network, "colour", None), GreyToColour):
-            weights = {f"network.{tensor}": value for tensor, value in weights.items()}
-    else:
-        weights = read_weights(Path(source), network)
-    load_weights(network, weights, source)
-    return weights
-
-
-def go_on_in(folder: RunFolder, config: Config) -> None:
-    """Makes the folder, or makes one that holds a run ready to go on: what the config has made stale is removed."""
-    if folder.holds_run():
-        stored = load_config(folder.config)
-        _check_changes(folder, config)
-        if _retraining_of(stored) != _retraining_of(config):
-            drop_survivors(folder)
-        files.remove([folder.survivors_table])
-    create(folder)
-    files.write_text(folder.config, dump_config(config))
-
-
-def _retraining_of(config: Config) -> dict[str, Any]:
-    """What a retrained survivor of the last round depends on, besides its genome."""
-    settings = round_configs(config)[-1].retrain.model_dump(exclude={"survivors"})
-    return settings | {"threads": config.workers.threads, "device": config.device}
-
-
-def _results_of(config: Config) -> dict[str, Any]:
-    """What a run's results depend on."""
-    left_out = keys_with(Mark.NO_RESULT)
-    return {key: value for key, value in flat_config(config).items() if key not in left_out}
-
-
-def _reached(folder: RunFolder) -> int:
-    """The last generation that the run in the folder has finished; 0 before there is one."""
-    return max(folder.snapshot_generations(), default=0)
-
-
-def _check_changes(folder: RunFolder, config: Config, reached: int | None = None) -> None:
-    """Raises ConfigError where the config makes another search of the stored one, or one that ends too early.
-
-    reached: the generation that the last round goes on from; None: the last one that it has finished.
-    """
-    _check_same_search(load_config(folder.config), config)
-    rounds = round_configs(config)
-    for number, settings in enumerate(rounds, 1):
-        here = _round_folder(folder, number, len(rounds))
-        if number < len(rounds) and here.survivors_table.is_file():
-            continue  # a finished round stays as it is
-        least = _reached(here) if reached is None or number < len(rounds) else reached
-        if settings.search.generations < least:
-            raise ConfigError(
-                f"search.generations must be at least {least}, which this run has reached, not "
-                f"{settings.search.generations}; branch off from an earlier generation with --generation and --out"
-            )
-
-
-def _check_same_search(stored: Config, config: Config) -> None:
-    """Raises ConfigError where a key differs that makes another search."""
-    before, after, may_change = flat_config(stored), flat_config(config), keys_with(Mark.MAY_CHANGE)
-    for key, value in after.items():
-        if before[key] != value and key not in may_change:
-            raise ConfigError(
-                f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
-                "start another run with `evoprune run` and --out"
-            )
-
-
-def _branch(source: RunFolder, target: RunFolder, generation: int) -> RunFolder:
-    """A new run folder that stands where another one stood after a generation."""
-    if target.holds_run():
-        raise RunFolderError(f"{target.root} holds a run; choose another folder with --out")
-    config = load_config(source.config)
-    space = SearchSpace.from_dict(files.read_json(source.space))
-    read_snapshot(source, generation, stages.search_fingerprint(round_configs(config)[-1], space))
-    copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
-    copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
-    copied += [path for path in (source.latency, source.rewind) if path.is_file()]
-    with locked(target) as held:
-        create(held)
-        files.write_text(held.config, dump_config(config))  # first: half a branch is a run, too, that goes on
-        for path in (*copied, source.baseline, source.space, source.execution):
-            files.write_bytes(held.same_place(path, source), files.read_bytes(path))
-    return target
-
-
-def _table_last(folder: RunFolder) -> list[Path]:
-    """The files of a finished round, in an order in which what makes it finished comes last."""
-    there = (path for path in folder.own_files() if path.is_file() and path != folder.survivors_table)
-    return [*there, folder.survivors_table]

@@ -1,6 +1,7 @@
 """Every combination of some keys' values, each a run of its own, all on the same workers."""
 
 import itertools
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,10 @@ from evoprune.record.csv_tables import write_csv
 from evoprune.record.folder import RunFolder
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
-from evoprune.training.devices import resolve_device
+from evoprune.training.fit import resolve_device
 from evoprune.workers.workers import open_worker_pool
+
+logger = logging.getLogger(__name__)
 
 TABLE = "sweep.csv"
 MOST_RUNS = 10_000
@@ -92,7 +95,7 @@ def sweep(
                 run = run_or_resume(settings, RunFolder(top / name), progress, pool)
                 rows.append(_row(name, varied, run))
             except (DataError, NetworkError, SearchSpaceError, TrainingError) as error:
-                progress.note(str(error))
+                logger.warning("%s: %s", name, error)
                 rows.append(_row(name, varied, None) | {"error": str(error)})
             write_csv(top / TABLE, rows)
     return rows, top

@@ -4,7 +4,7 @@ from evoprune.config.schema import CostName
 from evoprune.latency.prediction import LatencyTable
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
-from evoprune.space.cost import cost
+from evoprune.scoring.candidate_costs import cost_by_name, costs_of
 from evoprune.space.search_space import SearchSpace
 
 
@@ -15,8 +15,5 @@ def cost_column(name: CostName) -> str:
 
 def whole_cost(folder: RunFolder, space: SearchSpace, name: CostName) -> float:
     """What the unpruned network costs, in the cost's unit; latency by the layers' times that the folder has."""
-    whole = space.full()
-    if name == "latency_ms":
-        table = LatencyTable.from_dict(files.read_json(folder.latency)["table"])
-        return table.predict(space, space.phenotype(whole))
-    return float(getattr(cost(space, whole), name))
+    table = LatencyTable.from_dict(files.read_json(folder.latency)["table"]) if name == "latency_ms" else None
+    return float(cost_by_name(costs_of(space, space.phenotype(space.full()), table), name))

@@ -10,6 +10,7 @@ from evoprune.errors import RunFolderError
 OWN_FILES = (
     "config.yaml",
     "environment.json",
+    "identity.json",
     "baseline.safetensors",
     "rewind.safetensors",
     "space.json",
@@ -70,6 +71,11 @@ class RunFolder:
     def environment(self) -> Path:
         """Versions and machine (`environment.environment`)."""
         return self._inside("environment.json")
+
+    @property
+    def identity(self) -> Path:
+        """Hashes of the weights and data that the run is made on."""
+        return self._inside("identity.json")
 
     @property
     def baseline(self) -> Path:

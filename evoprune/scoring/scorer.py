@@ -13,17 +13,16 @@ from torch.nn import functional
 from evoprune.config.schema import CostName
 from evoprune.latency.prediction import LatencyTable
 from evoprune.scoring.candidate import Outcome, Score
+from evoprune.scoring.candidate_costs import Costs, cost_by_name, costs_of
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.fusion import FusedNetwork, fused
-from evoprune.space.cost import phenotype_cost
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import cut_tensors, named_tensors, replace_tensors, update_sizes, zeroed_tensors
 from evoprune.surgery.compensation import Statistics, compensated, on_device
 from evoprune.surgery.recalibration import recalibrate
-from evoprune.training.evaluation import misclassified
 from evoprune.training.layout import laid_out, lay_out
 
 PROBED_IMAGES = 4
@@ -60,11 +59,12 @@ class Problem:
     execution: Execution = field(default_factory=Execution)
 
     def cost_of(self, genome: Genome) -> float:
-        """What the genome costs, by `cost`."""
-        phenotype = self.space.phenotype(genome)
-        if self.latency is not None and self.cost == "latency_ms":
-            return self.latency.predict(self.space, phenotype)
-        return float(getattr(phenotype_cost(self.space, phenotype), self.cost))
+        """The genome's cost that the search minimises."""
+        return float(cost_by_name(self.costs_of(self.space.phenotype(genome)), self.cost))
+
+    def costs_of(self, phenotype: Phenotype) -> Costs:
+        """All costs of a phenotype."""
+        return costs_of(self.space, phenotype, self.latency)
 
     def scorer(self, device: torch.device) -> "Scorer":
         """What scores its candidates on a device."""
@@ -72,19 +72,18 @@ class Problem:
 
     def failed(self, genome: Genome) -> Outcome:
         """What stands for the score of a candidate that could not be scored: no images seen right, infeasible."""
-        phenotype = self.space.check(genome)
-        price, total = phenotype_cost(self.space, phenotype), len(self.labels)
+        costs, total = self.costs_of(self.space.check(genome)), len(self.labels)
         score = Score(
             errors=total,
             images_seen=total,
             images=total,
             feasible=False,
             exact=False,
-            macs=price.macs,
-            params=price.params,
-            bytes=price.bytes,
+            macs=costs.macs,
+            params=costs.params,
+            bytes=costs.bytes,
             eval_seconds=0.0,
-            latency_ms=None if self.latency is None else self.latency.predict(self.space, phenotype),
+            latency_ms=costs.latency_ms,
             failed=True,
             divergence=None if self.said is None else MOST_NATS * total,
         )
@@ -130,12 +129,10 @@ class Scorer:
         started = time.perf_counter()
         problem = self._problem
         phenotype = problem.space.check(genome)
-        price = phenotype_cost(problem.space, phenotype)
-        latency_ms = None if problem.latency is None else problem.latency.predict(problem.space, phenotype)
+        costs = problem.costs_of(phenotype)
         tolerated = problem.allowed_errors
-        compared = getattr(price, problem.cost) if latency_ms is None else latency_ms
         self._put(phenotype)
-        flags, nats = self._seen(tolerated, self._conditions.beaten_above(compared))
+        flags, nats = self._seen(tolerated, self._conditions.beaten_above(cost_by_name(costs, problem.cost)))
         errors, seen, total = int(flags.sum()), len(flags), len(problem.labels)
         exact = seen == total
         score = Score(
@@ -144,11 +141,11 @@ class Scorer:
             images=total,
             feasible=True if exact and errors <= tolerated else False if errors > tolerated else None,
             exact=exact,
-            macs=price.macs,
-            params=price.params,
-            bytes=price.bytes,
+            macs=costs.macs,
+            params=costs.params,
+            bytes=costs.bytes,
             eval_seconds=time.perf_counter() - started,
-            latency_ms=latency_ms,
+            latency_ms=costs.latency_ms,
             divergence=None if self._said is None else float(nats.sum()),
         )
         return Outcome.of(score, flags)
@@ -205,7 +202,7 @@ class Scorer:
         for start in range(0, len(self._labels), size):
             batch = slice(start, start + size)
             logits = forward(self._images[batch])
-            flags = misclassified(logits, self._labels[batch]).cpu().numpy()
+            flags = wrong_flags(logits, self._labels[batch]).cpu().numpy()
             nats = np.zeros(len(flags)) if self._said is None else divergences(logits, self._said[batch]).cpu().numpy()
             errors_so_far, fitness_so_far = errors + flags.cumsum(), fitness + (flags if by_errors else nats).cumsum()
             decided = (errors_so_far > tolerated) | (fitness_so_far > beaten_above)
@@ -273,6 +270,16 @@ class Scorer:
 
 def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def wrong_flags(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which of a batch are misclassified; logits that are not finite count as errors. Returns bool (n,)."""
+    return (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
+
+
+def wrong(logits: Tensor, labels: Tensor) -> int:
+    """How many of a batch are misclassified."""
+    return int(wrong_flags(logits, labels).sum())
 
 
 def divergences(logits: Tensor, said: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ import numpy as np
 from evoprune.config.schema import SearchConfig
 from evoprune.progress import GenerationSummary, Progress
 from evoprune.scoring.candidate import Candidate, Outcome, Score
+from evoprune.scoring.candidate_costs import cost_by_name
 from evoprune.scoring.conditions import Conditions, ImageRecord
 from evoprune.search.algorithm import Algorithm
-from evoprune.search.objective import score_cost
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.workers.workers import Workers
@@ -210,8 +210,8 @@ class SearchLoop:
             cached=sum(candidate.cached for candidate in candidates),
             feasible=sum(bool(candidate.score.feasible) for candidate in candidates),
             candidates=len(candidates),
-            best_cost=score_cost(best.score, config.cost) if best else None,
-            full_cost=score_cost(self._scores[self._full_key], config.cost),
+            best_cost=cost_by_name(best.score, config.cost) if best else None,
+            full_cost=cost_by_name(self._scores[self._full_key], config.cost),
             cost_name=config.cost,
             best_mcr=best.score.mcr if best else None,
             evaluations_per_second=self._evaluated / elapsed,

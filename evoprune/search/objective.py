@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evoprune.config.schema import CostName, FitnessName, SearchConfig
-from evoprune.scoring.candidate import Candidate, Score
+from evoprune.scoring.candidate import Candidate
+from evoprune.scoring.candidate_costs import cost_by_name
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Objective:
 
     def cost_of(self, candidate: Candidate) -> float:
         """The candidate's cost."""
-        return score_cost(candidate.score, self.cost)
+        return cost_by_name(candidate.score, self.cost)
 
     def floored_cost(self, candidate: Candidate) -> float:
         """The candidate's cost, or the floor if the candidate costs less."""
@@ -63,10 +64,3 @@ class Objective:
             (0.0 if self.cost_of(candidate) <= self.floor else self.cost_of(candidate), self.fitness_of(candidate))
             for candidate in front
         )
-
-
-def score_cost(score: Score, cost: CostName) -> float:
-    """The cost of a scored candidate by its name."""
-    value: float | None = getattr(score, cost)
-    assert value is not None, f"scores of this search have no {cost}"
-    return value

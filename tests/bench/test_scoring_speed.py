@@ -15,7 +15,7 @@ from evoprune.config.loading import config_from_dict
 from evoprune.config.schema import Config
 from evoprune.discovery.discover import search_space
 from evoprune.errors import ConfigError
-from evoprune.pipeline.run import pose
+from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs

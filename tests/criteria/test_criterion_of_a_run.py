@@ -11,8 +11,7 @@ from evoprune.config.schema import CriterionName
 from evoprune.criteria.registry import map_importance
 from evoprune.networks.weights import load_weights
 from evoprune.networks.zoo import build_network
-from evoprune.pipeline import stages
-from evoprune.progress import SilentProgress
+from evoprune.pipeline.posing import criterion_context, problem_of
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.workers.workers import SerialPool
@@ -31,11 +30,10 @@ def test_first_candidates_keep_what_it_finds_important(
     space = ep.SearchSpace.from_dict(files.read_json(RunFolder(run.root).space))
     model = build_network(tiny_runs.NETWORK, (1, 28, 28), 10, torch.Generator())
     load_weights(model, files.read_tensors(RunFolder(run.root).baseline)[0], "baseline")
-    folder = RunFolder(tmp_path / "none")
-    context = stages.RoundContext(run.config, folder, tiny_runs.data(run), model.eval(), space, CPU, SilentProgress())
-    problem = stages.unmeasured_problem(context, model)
+    data = tiny_runs.data(run)
+    problem = problem_of(run.config, data, model.eval(), space, CPU)
     workers = SerialPool(CPU, 1).workers(problem)
-    criterion_inputs = stages.criterion_context(problem, workers, context.data.calibration, run.config.seed, CPU, 2**30)
+    criterion_inputs = criterion_context(problem, workers, data.calibration, run.config.seed, CPU, 2**30)
     importance = map_importance(criterion, criterion_inputs)
     key = run.candidates[run.candidates.generation == 0].key.iloc[1]  # the first one by rank alone
     stays = run.genome(key)[: space.maps] != 0

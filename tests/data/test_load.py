@@ -381,7 +381,7 @@ def test_user_data(user_module: str, made: str, channels: int) -> None:
         ("without_memory", r":without_memory' failed \(MemoryError\)"),
         ("endless", r":endless' failed \(RecursionError: maximum recursion"),
         ("of_its_own", r":of_its_own' failed \(OfItsOwn: first line\)"),
-        ("leaving_later", r":leaving_later' failed \(SystemExit: no image\)"),
+        ("leaving_later", r":leaving_later': train cannot be read from the Leaving \(SystemExit: no image\)"),
         ("missing", "has no 'missing'"),
     ],
 )

@@ -12,8 +12,7 @@ import evoprune as ep
 from evoprune.config.schema import DataConfig, RetrainConfig, SearchConfig, TrainConfig, WorkersConfig
 from evoprune.data.load import Data, load_data
 from evoprune.pipeline.evolve import evolve
-from evoprune.training.evaluation import count_errors
-from evoprune.training.fit import fit
+from evoprune.training.fit import count_errors, fit
 
 SEARCH = SearchConfig(population=8, generations=2)
 SERIAL = WorkersConfig(backend="serial")
@@ -94,7 +93,16 @@ def test_the_same_call_goes_on_in_its_folder(run: ep.Run, model: nn.Module, data
     )
     assert again.candidates.equals(before)  # read, not scored anew: the seconds are the same
     with pytest.raises(ep.UserError, match=r"search\.tolerance cannot change"):
-        evolve(model, images[:1], data.validation.tensors(), images, 0.01, workers=SERIAL, search=SEARCH, out=run.root)
+        evolve(
+            model,
+            images[:1],
+            data.validation.tensors(),
+            images,
+            tolerance=0.01,
+            workers=SERIAL,
+            search=SEARCH,
+            out=run.root,
+        )
 
 
 def test_a_criterion_that_looks_at_labels_needs_those_of_calibration_images(
@@ -103,7 +111,7 @@ def test_a_criterion_that_looks_at_labels_needs_those_of_calibration_images(
     """Images alone are refused; pairs, of which nothing else is different, give other first candidates than l1."""
     (images, labels), validation = data.calibration.tensors(), data.validation.tensors()
     search = SearchConfig(population=8, generations=1, criterion="taylor")
-    with pytest.raises(ep.UserError, match=r"calibration must have labels where search\.criterion is taylor"):
+    with pytest.raises(ep.UserError, match=r"calibration must have labels, because search\.criterion is taylor"):
         evolve(model, images[:1], validation, images, workers=SERIAL, search=search, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
     cases: list[tuple[str, Any, SearchConfig]] = [

@@ -259,8 +259,7 @@ def test_exporting_has_none_run_either(folder: RunFolder, tmp_path: Path, monkey
     (folder.root / "evil.py").write_text("open('exploded', 'w')\ndef go(): pass\n")
     folder.config.write_text(folder.config.read_text().replace(*CODE["data.dataset"]))
     result = CliRunner().invoke(app, ["export", str(folder.root)])
-    assert result.exit_code == 2
-    assert "would run code" in result.stderr
+    assert result.exit_code == 0  # without the images, which only code would give
     assert not (tmp_path / "exploded").exists()
 
 

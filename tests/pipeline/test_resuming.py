@@ -183,7 +183,7 @@ def test_candidates_without_their_snapshot_are_scored_again(tiny_run: ep.Run, fi
     """As after a kill between the two files, and with half a file of a write that was torn."""
     folder = RunFolder(finished)
     files.remove([folder.snapshot(3), folder.survivors_table])
-    torn = folder.candidates(3).with_name(f".gen-0003.parquet.0{files.TEMPORARY_SUFFIX}")
+    torn = folder.candidates(3).with_name(f".gen-0003.parquet.0123abcd{files.TEMPORARY_SUFFIX}")
     torn.write_bytes(b"PAR1")
     tiny_runs.check_equal(ep.resume(finished), tiny_run)
     assert not torn.exists()

@@ -18,6 +18,7 @@ from evoprune.errors import ConfigError, RunFolderError
 from evoprune.networks.weights import load_weights
 from evoprune.networks.zoo import build_network
 from evoprune.pipeline import stages
+from evoprune.pipeline.round_context import RoundContext
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
@@ -26,7 +27,7 @@ from evoprune.scoring.candidate import Candidate
 from evoprune.scoring.problem import errors_as_scored, make_problem
 from evoprune.scoring.scorer import Scorer, allowed_errors
 from evoprune.space.search_space import SearchSpace
-from evoprune.training.evaluation import count_errors
+from evoprune.training.fit import count_errors
 from evoprune.workers.retraining import Retraining
 
 CPU = torch.device("cpu")
@@ -68,8 +69,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
 def results(root: Path) -> dict[str, Any]:
     """Everything in a run folder that must not depend on when and where it was made, by path."""
     found: dict[str, Any] = {}
-    measured = ("environment.json", "execution.json")
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.name not in measured):
+    left_out = ("environment.json", "execution.json", "lock")
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.name not in left_out):
         name = path.relative_to(root).as_posix()
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
@@ -111,8 +112,11 @@ def test_rounds_survive_the_dump(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rounds", "complaint"),
     [
-        (3, "config: search.rounds must be a list of rounds, each with some keys of the sections space, search"),
-        ([{"model": {}}], "config: search.rounds must be a list of rounds, each with some keys of the sections space"),
+        (3, "config: search.rounds must be a list of at most 100 rounds, each with some keys of the sections space"),
+        (
+            [{"model": {}}],
+            "config: search.rounds must be a list of at most 100 rounds, each with some keys of the sections space",
+        ),
         (
             [{"space": {"kernelz": True}}],
             "config: search.rounds, round 1: space.kernelz is no key; the nearest is space.kernels",
@@ -178,7 +182,7 @@ def test_the_layout(run: ep.Run) -> None:
 
     assert not first.survivors.empty
     assert not run.survivors.empty
-    assert found == {"lock"} | files_of(run, 1) | {f"rounds/1/{name}" for name in files_of(first, 2)}
+    assert found == {"lock", "identity.json"} | files_of(run, 1) | {f"rounds/1/{name}" for name in files_of(first, 2)}
     assert run.config == config_from_dict(EXPERIMENT)
     assert first.config == round_configs(run.config)[0]
 
@@ -311,28 +315,19 @@ def test_overwriting_removes_the_rounds_and_nothing_of_somebody_elses(run: ep.Ru
     assert not (folder / "rounds").exists()
 
 
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_a_round_without_survivors_hands_on_the_network_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     search = stages.search
 
-    def barren_at_first(context: stages.RoundContext, *arguments: Any) -> list[Candidate]:
+    def barren_at_first(context: RoundContext, *arguments: Any) -> list[Candidate]:
         return search(context, *arguments) if context.reference else []
 
     monkeypatch.setattr(stages, "search", barren_at_first)
-    notes = Notes()
-    run = ep.run(config_from_dict(EXPERIMENT), out=tmp_path / "run", progress=notes)
+    run = ep.run(config_from_dict(EXPERIMENT), out=tmp_path / "run")
     first = ep.load_run(run.root / "rounds" / "1")
     assert first.survivors.empty
-    assert any("starts from the same network" in note for note in notes.notes)
+    assert "starts from the same network" in caplog.text
     handed_on, original = (files.read_tensors(RunFolder(part.root).baseline)[0] for part in (run, first))
     assert handed_on.keys() == original.keys()
     assert all(torch.equal(handed_on[name], original[name]) for name in original)
@@ -344,13 +339,13 @@ def test_a_round_without_survivors_hands_on_the_network_as_it_is(
 def test_the_baseline_teaches_in_every_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the pruned network that a later round begins with."""
     made: list[Retraining] = []
-    retraining_of = stages.retraining_of
+    round_retraining = stages.round_retraining
 
-    def recorded(context: stages.RoundContext) -> Retraining:
-        made.append(retraining_of(context))
+    def recorded(context: RoundContext) -> Retraining:
+        made.append(round_retraining(context))
         return made[-1]
 
-    monkeypatch.setattr(stages, "retraining_of", recorded)
+    monkeypatch.setattr(stages, "round_retraining", recorded)
     ep.run(config_from_dict(EXPERIMENT), {"retrain.distillation": 0.5}, out=tmp_path / "run")
     weights, _ = files.read_tensors(RunFolder(tmp_path / "run" / "rounds" / "1").baseline)
     first, second = made

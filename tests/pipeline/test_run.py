@@ -22,7 +22,7 @@ from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.tables import CANDIDATE_DTYPES, SURVIVOR_DTYPES
 from evoprune.surgery.recalibration import recalibrate
-from evoprune.training.evaluation import count_errors
+from evoprune.training.fit import count_errors
 from tests import tiny_runs
 from tests.tiny_runs import WHOLE_MACS
 
@@ -70,6 +70,7 @@ def test_the_folder_holds_what_it_should_and_nothing_else(tiny_run: ep.Run) -> N
     assert found == {
         "config.yaml",
         "environment.json",
+        "identity.json",
         "lock",
         "baseline.safetensors",
         "space.json",

@@ -12,17 +12,15 @@ from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.torch_pruning_choices import IMPORTANCES, torch_pruning_genome
 from evoprune.config.schedules import Schedule
 from evoprune.config.schema import Algorithm, Config, CriterionName, RetrainStart, Scope, SearchConfig
-from evoprune.criteria.criterion import CriterionContext
-from evoprune.criteria.preferences import preferences_of
+from evoprune.criteria.importance import CriterionContext
 from evoprune.criteria.registry import CRITERIA, map_importance
 from evoprune.data.load import Data
 from evoprune.errors import ConfigError
-from evoprune.pipeline.stages import SEARCH_SEED, criterion_context
+from evoprune.pipeline.posing import criterion_context, set_up_search
 from evoprune.progress import Progress
 from evoprune.scoring.batching import gram_bytes
 from evoprune.scoring.candidate import Candidate
 from evoprune.scoring.scorer import Problem
-from evoprune.search.algorithms import make_algorithm
 from evoprune.search.fit_to_cost import fit_to_cost
 from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
@@ -227,10 +225,8 @@ def even_widths(problem: Problem, target: float) -> Genome:
 def _searched(bench: Bench, config: SearchConfig, seed: int) -> tuple[tuple[Genome, ...], int]:
     """The best genome found for each target, by one search for all of them, and how many were scored."""
     problem, space = bench.problem, bench.problem.space
-    rng = np.random.default_rng([seed, SEARCH_SEED])
-    preferences = preferences_of(config.criterion, subject_in(bench, seed))
     objective = Objective(config.cost, bench.costs, config.judged_by)
-    algorithm = make_algorithm(space, config, preferences, problem.cost_of, rng)
+    algorithm = set_up_search(problem, config, seed, subject_in(bench, seed))
     loop = SearchLoop(algorithm, space, bench.workers, config, bench.progress, len(problem.labels))
     told: list[Candidate] = []
     while loop.has_next():

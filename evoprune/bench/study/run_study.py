@@ -19,16 +19,16 @@ from evoprune.config.schema import Config, RetrainStart
 from evoprune.data.load import load_data
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights
-from evoprune.pipeline.run import fresh_network, pose
-from evoprune.pipeline.stages import BASELINE_SEED, RETRAIN_SEED
+from evoprune.pipeline.configured import fresh_network
+from evoprune.pipeline.posing import pose
+from evoprune.pipeline.round_context import BASELINE_SEED
+from evoprune.pipeline.stages import retraining_with
 from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
-from evoprune.training.devices import resolve_device
-from evoprune.training.evaluation import Evaluation, evaluate
-from evoprune.training.fit import FitState, fit
+from evoprune.training.fit import Evaluation, FitState, evaluate, fit, resolve_device
 from evoprune.training.threads import torch_threads
 from evoprune.workers.retraining import Retraining
 from evoprune.workers.workers import WorkerPool, open_worker_pool, score
@@ -203,8 +203,7 @@ def _retraining(here: _Here, method: Method, seed: int) -> Retraining:
         epochs, rate = config.train.epochs + settings.epochs, config.train.learning_rate
         settings = settings.model_copy(update={"epochs": epochs, "learning_rate": rate})
     rewound = _early_weights(here) if start == "rewind_weights" else None
-    seed = mixed_seed(seed, RETRAIN_SEED)
-    return Retraining(settings, data.train, config.data.augment, seed, config.train, rewound)
+    return retraining_with(settings, config, data.train, seed, rewound)
 
 
 def _early_weights(here: _Here) -> dict[str, Tensor]:

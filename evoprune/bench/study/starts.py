@@ -19,17 +19,17 @@ from evoprune.discovery.discover import discover
 from evoprune.errors import ConfigError
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights
-from evoprune.pipeline.stages import RETRAIN_SEED
+from evoprune.pipeline.round_context import RETRAIN_SEED
+from evoprune.pipeline.stages import retraining_with
 from evoprune.scoring.batching import gram_bytes
 from evoprune.scoring.problem import make_problem
-from evoprune.scoring.scorer import Problem
+from evoprune.scoring.scorer import Problem, wrong
 from evoprune.search.ranking import ranked_genome
 from evoprune.space.cost import Cost, cost
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.weight_masks import WeightMasks, masked, sparse_cost
-from evoprune.training.evaluation import batches_of, count_misclassified, outputs
 from evoprune.training.fit import FitState
 from evoprune.workers.retraining import Retrainer, Retraining
 from evoprune.workers.workers import SerialPool, score
@@ -165,16 +165,17 @@ def _step_retraining(bench: Bench, steps: int, seed: int, step: int) -> Retraini
 
 
 def _retraining(bench: Bench, config: Config, seed: int) -> Retraining:
-    data, augment = bench.data.train, config.data.augment
-    return Retraining(config.retrain, data, augment, mixed_seed(seed, RETRAIN_SEED), config.train)
+    return retraining_with(config.retrain, config, bench.data.train, seed)
 
 
 def _mcr(network: nn.Module, bench: Bench) -> float:
     """On the validation set."""
     problem, size = bench.problem, bench.problem.execution.batch_size
     with torch.inference_mode():
-        batches = batches_of(problem.images, problem.labels, size)
-        errors = sum(count_misclassified(*pair) for pair in outputs(network, batches, bench.device))
+        errors = sum(
+            wrong(network(images.to(bench.device)), labels.to(bench.device))
+            for images, labels in zip(problem.images.split(size), problem.labels.split(size), strict=True)
+        )
     return errors / len(problem.labels)
 
 

@@ -12,11 +12,11 @@ from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.study_tables import Choice, Tables
 from evoprune.data.load import load_data
 from evoprune.latency.network_latency import latencies_ms, lowered
-from evoprune.pipeline.run import pose
+from evoprune.pipeline.posing import pose
 from evoprune.progress import Progress
 from evoprune.scoring.scorer import Problem
 from evoprune.surgery.apply import compact
-from evoprune.training.devices import resolve_device
+from evoprune.training.fit import resolve_device
 
 AT_ONCE = 8
 """How many networks are timed in turns with the unpruned one; rows are written in between."""

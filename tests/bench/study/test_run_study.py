@@ -23,12 +23,12 @@ from evoprune.bench.study.torch_pruning_choices import IMPORTANCES, kept_at, tor
 from evoprune.cli.main import app
 from evoprune.config.loading import validated
 from evoprune.errors import ConfigError
-from evoprune.pipeline.run import pose
+from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.scoring.scorer import Problem
 from evoprune.surgery.apply import compact
-from evoprune.training.evaluation import Evaluation
+from evoprune.training.fit import Evaluation
 from evoprune.workers.retraining import Retraining
 from tests import tiny_runs
 

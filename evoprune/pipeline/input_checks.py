@@ -1,0 +1,95 @@
+"""Checks of a network and its data before the first stage: everything that a later stage reads.
+
+Faults that make a run meaningless are refused; those that only make it suspicious are logged as warnings.
+"""
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from evoprune.data.checks import check_split
+from evoprune.data.load import Data
+from evoprune.errors import DataError, NetworkError
+from evoprune.scoring.scorer import Problem
+
+logger = logging.getLogger(__name__)
+
+
+def check_data(data: Data, *, calibration_labels: bool = True) -> None:
+    """Checks the pixels and labels of every split; warns of constant images and of classes without images.
+
+    Args:
+        calibration_labels: whether the calibration images have labels.
+
+    Raises:
+        DataError: names the split with pixels that are NaN or infinite, or with labels that are no classes.
+    """
+    splits = {
+        "train": data.train,
+        "calibration": data.calibration,
+        "validation": data.validation,
+        "test": data.test,
+    }
+    for name, split in splits.items():
+        labelled = name != "calibration" or calibration_labels
+        # few calibration images of many classes are usual, and enough for statistics of layers
+        few = name == "calibration" and len(split) < data.classes
+        if labelled:
+            check_labels(split.labels, data.classes, name)
+        for warning in check_split(split, name, data.classes if labelled and not few else None):
+            logger.warning("%s", warning)
+
+
+def check_labels(labels: Tensor, classes: int, name: str) -> None:
+    """Raises DataError if a label is not in 0..classes-1."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"{name} labels must be 0..{classes - 1}, one of the network's logits each, "
+            f"not {int(labels.min())}..{int(labels.max())}"
+        )
+
+
+def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
+    """Checks the values of a network's parameters and buffers, and that there is something to train.
+
+    Args:
+        name: of the network or its weights, for messages: `model.weights: w.pt`.
+        trains: whether the network or its survivors are trained.
+
+    Raises:
+        NetworkError: names the first tensor with values that are NaN or infinite, or says that all are frozen.
+    """
+    for tensor_name, tensor in network.state_dict().items():
+        bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
+        if bad:
+            raise NetworkError(
+                f"{name}: tensor {tensor_name!r} must hold finite numbers, but {bad} of {tensor.numel()} are NaN or "
+                "infinite; train the network again, or take an earlier checkpoint"
+            )
+    if trains and not any(parameter.requires_grad for parameter in network.parameters()):
+        raise NetworkError(
+            f"{name}: all parameters are frozen (requires_grad is False), so nothing can be trained; "
+            "unfreeze some, or set retrain.epochs to 0"
+        )
+
+
+def warn_of_useless_baseline(problem: Problem) -> None:
+    """Logs a warning if the baseline answers always the same class, or is no better than that on validation images."""
+    if problem.said is None or len(problem.labels.unique()) < 2:
+        return
+    answers = problem.said.argmax(dim=1)
+    mistakes = int((answers != problem.labels).sum())
+    by_frequency = len(problem.labels) - int(torch.bincount(problem.labels).max())
+    if len(answers.unique()) == 1:
+        logger.warning(
+            "the baseline answers class %d for all %d validation images, so its search means nothing; "
+            "check that it reads the images as it was trained on them",
+            *(int(answers[0]), len(answers)),
+        )
+    elif mistakes >= by_frequency:
+        logger.warning(
+            "the baseline misclassifies %.1f%% of the validation images, no better than chance (%.1f%% by always "
+            "answering the most frequent class); check that it is trained, and reads images as in training",
+            *(100 * mistakes / len(answers), 100 * by_frequency / len(answers)),
+        )
