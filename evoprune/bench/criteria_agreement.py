@@ -9,7 +9,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from evoprune.config.schema import Config, CriterionName
-from evoprune.criteria.importance import CriterionContext, normalised, of_genes
+from evoprune.criteria.criterion import CriterionContext
+from evoprune.criteria.importance import merge_layers, normalised
 from evoprune.criteria.registry import CRITERIA
 from evoprune.data.load import load_data
 from evoprune.errors import ConfigError
@@ -17,7 +18,7 @@ from evoprune.pipeline.posing import criterion_context, pose
 from evoprune.record.csv_tables import write_csv
 from evoprune.scoring.batching import gram_bytes
 from evoprune.space.search_space import SearchSpace
-from evoprune.training.fit import resolve_device
+from evoprune.training.devices import resolve_device
 from evoprune.workers.workers import open_worker_pool
 
 ORACLE: CriterionName = "oracle"
@@ -103,7 +104,7 @@ def _raw(name: CriterionName, context: CriterionContext) -> np.ndarray:
     """What a criterion says of every map, not normalised; NaN where nothing."""
     criterion = CRITERIA[name]
     try:
-        return of_genes(context.space, criterion.maps(context), "none", criterion.additive)
+        return merge_layers(context.space, criterion.maps(context), "none", criterion.additive)
     except ConfigError:  # a network without what it looks at
         return np.full(context.space.maps, np.nan)
 

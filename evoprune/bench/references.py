@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from evoprune.errors import ConfigError
-from evoprune.scoring.scorer import Problem, wrong_flags
+from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import mask
 from evoprune.surgery.recalibration import recalibrate
+from evoprune.training.evaluation import batches_of, misclassified
 
 BATCH_SIZE = 250
 
@@ -50,8 +51,8 @@ def _scored(problem: Problem, model: nn.Module) -> np.ndarray:
     model.eval()
     recalibrate(model, problem.calibration)
     with torch.no_grad():
-        pairs = zip(problem.images.split(BATCH_SIZE), problem.labels.split(BATCH_SIZE), strict=True)
-        return torch.cat([wrong_flags(model(images), labels) for images, labels in pairs]).numpy()
+        batches = batches_of(problem.images, problem.labels, BATCH_SIZE)
+        return torch.cat([misclassified(model(images), labels) for images, labels in batches]).numpy()
 
 
 def torch_pruning_library() -> Any:

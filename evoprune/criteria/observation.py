@@ -1,4 +1,4 @@
-"""Feature maps as their readers are given them, image by image, and the gradients that come back."""
+"""Feature maps as the layers that read them receive them, image by image, and the gradients of these inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,25 +12,30 @@ from evoprune.space.plan import Layer
 from evoprune.space.search_space import SearchSpace
 
 BATCH_SIZE = 32
-"""Images a pass: all maps of a network are held at once."""
+"""Images in a pass; all maps of a network are in memory at once."""
 
-Objective = Callable[[Tensor, slice], Tensor]
-"""What is differentiated: a scalar, a sum over images, of logits (b, classes) and the places of those images."""
+BackwardTarget = Callable[[Tensor, slice], Tensor]
+"""(logits (b, classes), places of those images) -> the scalar to differentiate, a sum over images."""
 
-Inner = Callable[[Tensor, Tensor], Tensor]
-"""(activations, gradients) -> values, all (b, positions, pixels). Gradients are empty where there is no objective."""
+PixelValues = Callable[[Tensor, Tensor], Tensor]
+"""(activations, gradients) -> values, all (b, positions, pixels). Gradients are empty if there is no target."""
 
-Outer = Callable[[Tensor, Tensor], Tensor]
-"""(sums over a map's pixels (b, maps), how many pixels each has (maps,)) -> values (b, maps)."""
+MapValues = Callable[[Tensor, Tensor], Tensor]
+"""(sums of a map's pixel values (b, maps), number of pixels of each map (maps,)) -> values (b, maps)."""
 
 
 @dataclass(eq=False)
-class _Reader:
-    """A layer that reads maps which may go. gene: int64 (positions,), of its input. seen: its inputs in a pass."""
+class _WatchedLayer:
+    """A layer that reads prunable maps.
+
+    Attributes:
+        gene: int64 (positions,), gene of each position of its input; -1 for positions that stay.
+        inputs: its inputs in the present pass.
+    """
 
     module: nn.Module
     gene: np.ndarray
-    seen: list[Tensor] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         movable = self.gene >= 0
@@ -39,15 +44,15 @@ class _Reader:
         self.place = torch.from_numpy(place)
 
     def observe(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """A forward pre-hook. The layer goes on with a copy, whose gradient is what comes back by this way alone."""
+        """A forward pre-hook. The layer reads a copy of its input, whose gradient comes from this layer alone."""
         own = args[0].clone()
         if torch.is_grad_enabled() and not own.requires_grad:
             own.requires_grad_()
-        self.seen.append(own)
+        self.inputs.append(own)
         return (own, *args[1:])
 
     def maps(self, values: Tensor) -> Tensor:
-        """(b, positions that may go, pixels) of a tensor of the layer's input."""
+        """A tensor of the input's shape as (b, positions, pixels)."""
         maps = values.movedim(-1, 1) if isinstance(self.module, nn.Linear) else values
         return maps.flatten(2) if maps.dim() > 2 else maps[:, :, None]
 
@@ -56,62 +61,74 @@ def observe(
     network: nn.Module,
     space: SearchSpace,
     images: Tensor,
-    inner: Inner,
-    outer: Outer,
-    objective: Objective | None = None,
+    pixel_values: PixelValues,
+    map_values: MapValues,
+    target: BackwardTarget | None = None,
 ) -> list[LayerValues]:
-    """The mean over images of `outer` of the sum over pixels of `inner`, for the maps that each layer reads.
+    """Values of the maps that each layer reads: the mean over images of a function of sums over pixels.
 
-    network: in eval mode, its parameters taking gradients, on the images' device. A map is what the next layer is
-    given: after batch norm, activation and pooling; several positions of it (behind a flattening) count as pixels.
-    Layers that are no modules, and grouped ones, are not watched.
+    A map is taken where it is read: after batch norm, activation and pooling. Several positions of one map (behind a
+    flattening) count as its pixels. Layers that are no modules, and grouped ones, are left out.
+
+    Args:
+        network: in eval mode, on the images' device, its parameters taking gradients.
+        space: its search space.
+        images: float (n, c, h, w).
+        pixel_values: values of pixels, which are summed over each map.
+        map_values: values of maps from these sums.
+        target: the scalar whose gradients `pixel_values` receives; None: without gradients.
+
+    Returns:
+        The values of each layer's input maps.
     """
-    readers = [_Reader(network.get_submodule(layer.name), gene) for layer, gene in _watched(network, space)]
-    handles = [reader.module.register_forward_pre_hook(reader.observe) for reader in readers]
-    totals = [np.zeros(len(reader.genes)) for reader in readers]
+    watched = [_WatchedLayer(network.get_submodule(layer.name), gene) for layer, gene in _readers(network, space)]
+    handles = [layer.module.register_forward_pre_hook(layer.observe) for layer in watched]
+    totals = [np.zeros(len(layer.genes)) for layer in watched]
     try:
         for start in range(0, len(images), BATCH_SIZE):
             places = slice(start, min(start + BATCH_SIZE, len(images)))
-            with torch.set_grad_enabled(objective is not None):
+            with torch.set_grad_enabled(target is not None):
                 logits = network(images[places])
-                gradients = _gradients(readers, None if objective is None else objective(logits, places))
-            for reader, total, given in zip(readers, totals, gradients, strict=True):
-                total += _of_reader(reader, given, inner, outer)
-                reader.seen.clear()
+                gradients = _gradients(watched, None if target is None else target(logits, places))
+            for layer, total, layer_gradients in zip(watched, totals, gradients, strict=True):
+                total += _layer_sum(layer, layer_gradients, pixel_values, map_values)
+                layer.inputs.clear()
     finally:
         for handle in handles:
             handle.remove()
-    return [LayerValues(reader.genes, total / len(images)) for reader, total in zip(readers, totals, strict=True)]
+    return [LayerValues(layer.genes, total / len(images)) for layer, total in zip(watched, totals, strict=True)]
 
 
-def _gradients(readers: Sequence[_Reader], target: Tensor | None) -> list[list[Tensor]]:
-    """For each reader the gradient of each of its inputs; empty tensors without a target."""
+def _gradients(watched: Sequence[_WatchedLayer], target: Tensor | None) -> list[list[Tensor]]:
+    """For each layer the gradient of each of its inputs; empty tensors without a target."""
     if target is None:
-        return [[seen.new_empty(0) for seen in reader.seen] for reader in readers]
-    inputs = [seen for reader in readers for seen in reader.seen]
+        return [[given.new_empty(0) for given in layer.inputs] for layer in watched]
+    inputs = [given for layer in watched for given in layer.inputs]
     found = iter(torch.autograd.grad(target, inputs, allow_unused=True, materialize_grads=True))
-    return [[next(found) for _ in reader.seen] for reader in readers]
+    return [[next(found) for _ in layer.inputs] for layer in watched]
 
 
 @torch.no_grad()
-def _of_reader(reader: _Reader, gradients: Sequence[Tensor], inner: Inner, outer: Outer) -> np.ndarray:
-    """The sum over a pass's images for each of the reader's genes. Returns float64 (genes,)."""
-    if not reader.seen:
-        return np.zeros(len(reader.genes))
-    sums = torch.zeros(len(reader.seen[0]), len(reader.genes), dtype=torch.float64)
-    pixels = torch.zeros(len(reader.genes), dtype=torch.float64)
-    for seen, gradient in zip(reader.seen, gradients, strict=True):
-        maps = reader.maps(seen)
-        values = inner(maps, reader.maps(gradient) if gradient.numel() else gradient)
-        over_pixels = values.to(torch.float64).sum(2).cpu()[:, reader.positions]  # (b, positions that may go)
-        sums.index_add_(1, reader.place, over_pixels)
-        pixels.index_add_(0, reader.place, torch.full((len(reader.place),), float(maps.shape[2]), dtype=torch.float64))
-    found: np.ndarray = outer(sums, pixels).sum(0).numpy()
+def _layer_sum(
+    layer: _WatchedLayer, gradients: Sequence[Tensor], pixel_values: PixelValues, map_values: MapValues
+) -> np.ndarray:
+    """The sum of the values over a pass's images: float64 (genes,)."""
+    if not layer.inputs:
+        return np.zeros(len(layer.genes))
+    sums = torch.zeros(len(layer.inputs[0]), len(layer.genes), dtype=torch.float64)
+    pixels = torch.zeros(len(layer.genes), dtype=torch.float64)
+    for given, gradient in zip(layer.inputs, gradients, strict=True):
+        maps = layer.maps(given)
+        values = pixel_values(maps, layer.maps(gradient) if gradient.numel() else gradient)
+        over_pixels = values.to(torch.float64).sum(2).cpu()[:, layer.positions]  # (b, prunable positions)
+        sums.index_add_(1, layer.place, over_pixels)
+        pixels.index_add_(0, layer.place, torch.full((len(layer.place),), float(maps.shape[2]), dtype=torch.float64))
+    found: np.ndarray = map_values(sums, pixels).sum(0).numpy()
     return found
 
 
-def _watched(network: nn.Module, space: SearchSpace) -> list[tuple[Layer, np.ndarray]]:
-    """Layers whose input can be told apart into maps, and the gene of each position of it."""
+def _readers(network: nn.Module, space: SearchSpace) -> list[tuple[Layer, np.ndarray]]:
+    """Layers whose input separates into maps, with the gene of each position of the input."""
     modules, found = dict(network.named_modules()), []
     for layer in space.layers:
         gene, module = space.genes_along(layer.weight, layer.in_dim), modules.get(layer.name)

@@ -1,4 +1,4 @@
-"""Preferences: which maps, kernels and taps the operators keep first."""
+"""Preferences of the variation operators: which maps, kernels and taps rather stay."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,24 @@ import numpy as np
 from torch import nn
 
 from evoprune.config.schema import CriterionChoice, CriterionName
-from evoprune.criteria import weight_criteria as weights
-from evoprune.criteria.importance import CriterionContext, of_genes, of_kernels, of_strides
+from evoprune.criteria.criterion import CriterionContext
+from evoprune.criteria.importance import kernel_values, magnitude, mask_shares, merge_layers
 from evoprune.criteria.registry import kernel_importance, map_importance, stride_importance
+from evoprune.criteria.weight_criteria import filter_l1
 from evoprune.errors import ConfigError
 from evoprune.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True, eq=False)
 class Preferences:
-    """What operators should rather keep. Ranks are within a group or layer: 0 the least important, 1 the most.
+    """Importance of genes within their group or layer.
 
-    maps: float (maps,). kernels, strides: one array for each entry of `space.kernels` and `space.strides`:
-    float (genes,), and float (genes, values), what share of a kernel's importance each mask keeps.
-    importance: float (maps,), what the ranks are of: to rank groups together.
+    Attributes:
+        maps: float (maps,), rank of each map within its group: 0 the least important, 1 the most.
+        kernels: float (genes,), rank within the layer, for every entry of `space.kernels`.
+        strides: float (genes, masks), the share of a kernel's importance that each mask keeps, for every entry of
+            `space.strides`.
+        importance: float (maps,), the importance behind the ranks of maps, to rank groups together.
     """
 
     maps: np.ndarray
@@ -29,15 +33,20 @@ class Preferences:
 
     @property
     def genes(self) -> np.ndarray:
-        """Importance of every gene, for `SearchSpace.repair`. float (genes,); strides, which repair leaves, have 0."""
+        """Importance of every gene for `SearchSpace.repair`: float (genes,), 0 for strides, which repair leaves."""
         return np.concatenate((self.maps, *self.kernels, *(np.zeros(len(values)) for values in self.strides)))
 
 
 def preferences_of(choice: CriterionChoice, context: CriterionContext) -> Preferences:
-    """Preferences by a criterion, and by the weights' magnitude where it says nothing of kernels or taps.
+    """Preferences by a criterion; kernels and taps by the weights' magnitude if the criterion does not define them.
 
-    auto: elimination, which ranks best whether scores are compensated or not; by the magnitude where it says nothing.
-    Raises ConfigError as `map_importance`.
+    Args:
+        choice: name of a criterion, or auto: elimination, which ranks best with and without compensation, or l1 if
+            elimination has no values for this network.
+        context: input of the criterion.
+
+    Raises:
+        ConfigError: as `map_importance`.
     """
     if choice == "auto":
         try:
@@ -52,34 +61,34 @@ def _preferences_by(name: CriterionName, context: CriterionContext) -> Preferenc
     importance = map_importance(name, context) if space.maps else np.zeros(0)
     return Preferences(
         maps=group_ranks(space, importance),
-        kernels=tuple(_ranks(values) for values in kernel_importance(name, context)),
+        kernels=tuple(ranks(values) for values in kernel_importance(name, context)),
         strides=tuple(stride_importance(name, context)),
         importance=importance,
     )
 
 
 def magnitude_preferences(model: nn.Module, space: SearchSpace) -> Preferences:
-    """Preferences by the weights' magnitude alone, which needs no examples: those of the criterion l1."""
-    scores = weights.magnitude(model, space)
-    importance = of_genes(space, weights.filter_l1(model, space), "largest")
+    """Preferences by the weights' magnitude, as of the criterion l1, without examples."""
+    scores = magnitude(model, space)
+    importance = merge_layers(space, filter_l1(model, space), "largest")
     return Preferences(
         maps=group_ranks(space, importance),
-        kernels=tuple(_ranks(values) for values in of_kernels(space, scores)),
-        strides=tuple(of_strides(space, scores)),
+        kernels=tuple(ranks(values) for values in kernel_values(space, scores)),
+        strides=tuple(mask_shares(space, scores)),
         importance=importance,
     )
 
 
 def group_ranks(space: SearchSpace, importance: np.ndarray) -> np.ndarray:
-    """Each gene's rank within its group as a share: 0 the least important, 1 the most. float64 (maps,)."""
-    ranks = np.zeros(space.maps)
+    """Each map's rank within its group as a share: 0 the least important, 1 the most. float64 (maps,)."""
+    found = np.zeros(space.maps)
     for group in space.groups:
-        ranks[group.genes] = _ranks(importance[group.genes])
-    return ranks
+        found[group.genes] = ranks(importance[group.genes])
+    return found
 
 
-def _ranks(importance: np.ndarray) -> np.ndarray:
-    """Ranks as shares, 0..1, of a vector."""
-    ranks = np.zeros(len(importance))
-    ranks[np.argsort(importance, kind="stable")] = np.linspace(0, 1, len(importance))
-    return ranks
+def ranks(importance: np.ndarray) -> np.ndarray:
+    """The rank of each value of a vector as a share: 0 the lowest, 1 the highest."""
+    found = np.zeros(len(importance))
+    found[np.argsort(importance, kind="stable")] = np.linspace(0, 1, len(importance))
+    return found

@@ -1,82 +1,34 @@
-"""Criteria of importance by name: one registry for rankings, starts and mutations."""
+"""Criteria of importance by name: one registry for rankings, first candidates and mutations."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
 
 from evoprune.config.schema import CriterionName
-from evoprune.criteria import data_criteria as data
-from evoprune.criteria import synflow
-from evoprune.criteria import weight_criteria as weights
-from evoprune.criteria.importance import (
-    CriterionContext,
-    LayerValues,
-    Normalisation,
-    WeightScores,
-    of_genes,
-    of_kernels,
-    of_strides,
-)
+from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
+from evoprune.criteria.curvature import OptimalBrainDamage
+from evoprune.criteria.data_criteria import MeanActivation, NonzeroShare, Taylor
+from evoprune.criteria.elimination import BackwardElimination
+from evoprune.criteria.importance import Normalisation, WeightScores, merge_layers
+from evoprune.criteria.oracle import Oracle
+from evoprune.criteria.synflow import SynFlow
+from evoprune.criteria.weight_criteria import L1, L2, BatchNormScale, Random, filter_l1
 from evoprune.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """How important parts are, higher is more.
-
-    maps: what each layer says of its feature maps. kernels, weights: of kernels (where None, the mean over their
-    weights) and of single weights, None where it is not defined for them.
-    normalisation: what makes layers comparable, for global scope. additive: what a map's layers say is added up, not
-    averaged. labels: it looks at the images' labels.
-    """
-
-    maps: Callable[[CriterionContext], list[LayerValues]]
-    normalisation: Normalisation
-    kernels: Callable[[CriterionContext], list[np.ndarray]] | None = None
-    weights: Callable[[CriterionContext], WeightScores] | None = None
-    additive: bool = False
-    labels: bool = False
-
-
-def _order_of_maps(context: CriterionContext) -> list[LayerValues]:
-    """SynFlow's order as values; maps that go together have one place in it."""
-    return [
-        LayerValues(np.arange(context.space.maps), synflow.synflow_maps(context.model, context.space, _shape(context)))
-    ]
-
 
 CRITERIA: Mapping[CriterionName, Criterion] = MappingProxyType(
     {
-        "elimination": Criterion(maps=data.elimination, normalisation="none"),
-        "l1": Criterion(
-            maps=lambda s: weights.filter_l1(s.model, s.space),
-            weights=lambda s: weights.magnitude(s.model, s.space),
-            normalisation="largest",
-        ),
-        "l2": Criterion(
-            maps=lambda s: weights.filter_l2(s.model, s.space),
-            weights=lambda s: weights.squared_magnitude(s.model, s.space),
-            normalisation="largest",
-        ),
-        "mean_activation": Criterion(maps=data.mean_activation, normalisation="l2"),
-        "zeros": Criterion(maps=data.nonzero_share, normalisation="none"),
-        "batch_norm_scale": Criterion(maps=lambda s: weights.batch_norm_scale(s.model, s.space), normalisation="none"),
-        "taylor": Criterion(maps=data.taylor, weights=data.taylor_of_weights, normalisation="l2", labels=True),
-        "oracle": Criterion(maps=data.oracle, kernels=data.oracle_of_kernels, normalisation="none", labels=True),
-        "obd": Criterion(maps=data.obd, weights=data.obd_of_weights, normalisation="none", additive=True),
-        "synflow": Criterion(
-            maps=_order_of_maps,
-            kernels=lambda s: synflow.synflow_kernels(s.model, s.space, _shape(s)),
-            weights=lambda s: synflow.synflow_weights(s.model, s.space, _shape(s)),
-            normalisation="none",
-        ),
-        "random": Criterion(
-            maps=lambda s: weights.random_maps(s.space, s.rng),
-            weights=lambda s: weights.random_weights(s.space, s.rng),
-            normalisation="none",
-        ),
+        "elimination": BackwardElimination(),
+        "l1": L1(),
+        "l2": L2(),
+        "mean_activation": MeanActivation(),
+        "zeros": NonzeroShare(),
+        "batch_norm_scale": BatchNormScale(),
+        "taylor": Taylor(),
+        "oracle": Oracle(),
+        "obd": OptimalBrainDamage(),
+        "synflow": SynFlow(),
+        "random": Random(),
     }
 )
 
@@ -84,54 +36,52 @@ CRITERIA: Mapping[CriterionName, Criterion] = MappingProxyType(
 def map_importance(
     name: CriterionName, context: CriterionContext, normalisation: Normalisation | None = None
 ) -> np.ndarray:
-    """The importance of every feature map: float64 (maps,).
+    """The importance of every feature map.
 
-    normalisation: another than the criterion's own. Maps of which it says nothing (without batch norm, or behind
-    layers that cannot be watched) are ranked by their L1 norm, at the mean of what it says of the others.
-    Raises ConfigError where it says nothing of any map.
+    Maps that the criterion does not value (without batch norm, or read by layers that cannot be watched) are ranked by
+    their L1 norm; their mean importance is that of the others.
+
+    Args:
+        name: the criterion.
+        context: its input.
+        normalisation: another one than the criterion's own.
+
+    Returns:
+        float64 (maps,).
+
+    Raises:
+        ConfigError: the criterion values no map of this network.
     """
     criterion = CRITERIA[name]
-    said = of_genes(
-        context.space, criterion.maps(context), normalisation or criterion.normalisation, criterion.additive
-    )
-    unknown = np.isnan(said)
-    if unknown.any():
-        if unknown.all():
-            raise ConfigError(f"the criterion {name} says nothing of this network's feature maps; take l1")
-        norms = of_genes(context.space, weights.filter_l1(context.model, context.space), "largest")[unknown]
-        said[unknown] = said[~unknown].mean() * norms / max(norms.mean(), np.finfo(float).tiny)
-    return said
+    normalisation = normalisation or criterion.normalisation
+    importance = merge_layers(context.space, criterion.maps(context), normalisation, criterion.additive)
+    missing = np.isnan(importance)
+    if missing.any():
+        if missing.all():
+            raise ConfigError(f"the criterion {name} has no values for this network's feature maps; take l1")
+        norms = merge_layers(context.space, filter_l1(context.model, context.space), "largest")[missing]
+        importance[missing] = importance[~missing].mean() * norms / max(norms.mean(), np.finfo(float).tiny)
+    return importance
 
 
 def weight_importance(name: CriterionName, context: CriterionContext) -> WeightScores:
-    """The importance of every single weight of every layer. Raises ConfigError where it is not defined."""
+    """The importance of every single weight of every layer.
+
+    Raises:
+        ConfigError: the criterion is not defined for single weights.
+    """
     criterion = CRITERIA[name]
-    if criterion.weights is None:
-        known = ", ".join(name for name, criterion in CRITERIA.items() if criterion.weights)
-        raise ConfigError(f"the criterion {name} is not defined for single weights; take one of {known}")
+    if not isinstance(criterion, WeightCriterion):
+        defined = ", ".join(name for name, criterion in CRITERIA.items() if isinstance(criterion, WeightCriterion))
+        raise ConfigError(f"the criterion {name} is not defined for single weights; take one of {defined}")
     return criterion.weights(context)
 
 
 def kernel_importance(name: CriterionName, context: CriterionContext) -> list[np.ndarray]:
-    """The importance of the genes of every entry of `space.kernels`: float64 (genes,) each; by L1 where undefined."""
-    if not context.space.kernels:
-        return []
-    if (kernels := CRITERIA[name].kernels) is not None:
-        return kernels(context)
-    return of_kernels(context.space, (CRITERIA[name].weights or _magnitude)(context))
+    """The importance of kernel genes: float64 (genes,) for every entry of `space.kernels`."""
+    return CRITERIA[name].kernels(context) if context.space.kernels else []
 
 
 def stride_importance(name: CriterionName, context: CriterionContext) -> list[np.ndarray]:
-    """What share each stride mask would keep of the weights' importance, as `of_strides`; by L1 where undefined."""
-    if not context.space.strides:
-        return []
-    return of_strides(context.space, (CRITERIA[name].weights or _magnitude)(context))
-
-
-def _magnitude(context: CriterionContext) -> WeightScores:
-    return weights.magnitude(context.model, context.space)
-
-
-def _shape(context: CriterionContext) -> tuple[int, ...]:
-    """(c, h, w) of the subject's images."""
-    return tuple(context.images.shape[1:])
+    """The share of importance that each stride mask keeps, as `mask_shares`, for every entry of `space.strides`."""
+    return CRITERIA[name].strides(context) if context.space.strides else []

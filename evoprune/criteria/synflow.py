@@ -1,4 +1,4 @@
-"""SynFlow: what flows through a network's weights, without any data, taken anew as it is pruned."""
+"""SynFlow: the flow through a network's weights without any data, computed anew as the network is pruned."""
 
 import math
 from collections.abc import Callable
@@ -8,24 +8,52 @@ import torch
 from torch import nn
 
 from evoprune.config.schedules import exponential
-from evoprune.criteria.importance import WeightScores, of_filters, of_genes, of_kernels
+from evoprune.criteria.criterion import CriterionContext, WeightCriterion
+from evoprune.criteria.importance import LayerValues, WeightScores, filter_values, kernel_values, merge_layers
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied
 from evoprune.surgery.apply import mask
 
 STEPS = 100
-"""Tanaka et al. 2020, section 6: 100 iterations."""
+"""Number of pruning iterations, as in Tanaka et al. 2020, section 6."""
 
 LEAST_KEPT = 0.01
-"""The share that is left after the last iteration; what is left then is ranked by its last scores."""
+"""Share of the parts left after the last iteration; these are ranked by their last scores."""
+
+
+class SynFlow(WeightCriterion):
+    """The order in which SynFlow removes maps, kernels or weights, as values; maps of one group member share a value.
+
+    References:
+        Tanaka et al. 2020, algorithm 1.
+    """
+
+    def maps(self, context: CriterionContext) -> list[LayerValues]:
+        """As `Criterion.maps`."""
+        order = synflow_maps(context.model, context.space, context.image_shape)
+        return [LayerValues(np.arange(context.space.maps), order)]
+
+    def kernels(self, context: CriterionContext) -> list[np.ndarray]:
+        """As `Criterion.kernels`."""
+        return synflow_kernels(context.model, context.space, context.image_shape)
+
+    def weights(self, context: CriterionContext) -> WeightScores:
+        """As `WeightCriterion.weights`."""
+        return synflow_weights(context.model, context.space, context.image_shape)
 
 
 def linearised(model: nn.Module) -> nn.Module:
     """A copy with |W|, no biases, and batch norms as positive factors |gamma| / sqrt(variance + eps).
 
-    In float64 and eval mode. Of convolutions, ReLU (also ReLU6, without its bound) and pooling this computes a sum over
-    paths of products of weights, so that no unit is ever dead. Tanaka et al. 2020, algorithm 1 (|W|); there batch
-    norm's shift stays, with which the scores into a unit and out of it differ.
+    With convolutions, ReLU (also ReLU6, without its bound) and pooling, this network computes sums over paths of
+    products of weights, so that no unit is ever dead.
+
+    Returns:
+        The copy, in float64 and eval mode, its parameters taking gradients.
+
+    References:
+        Tanaka et al. 2020, algorithm 1 (|W|; there the shift of batch norm stays, with which the scores into a unit and
+        out of it differ).
     """
     network = copied(model).cpu().to(torch.float64).eval()
     with torch.no_grad():
@@ -37,15 +65,23 @@ def linearised(model: nn.Module) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                 module.running_mean.zero_()
-            elif isinstance(module, nn.Hardtanh):  # ReLU6 too: where it is full, nothing would flow
+            elif isinstance(module, nn.Hardtanh):  # ReLU6, too: beyond its bound, nothing would flow
                 module.max_val = math.inf
     return network.requires_grad_(True)
 
 
 def synaptic_flow(network: nn.Module, space: SearchSpace, image_shape: tuple[int, ...]) -> WeightScores:
-    """dR/dw x w of every layer's weights, for the sum R of the outputs of an image of ones.
+    """dR/dw x w of every layer's weights, with R the sum of the outputs for an image of ones.
 
-    network: of `linearised`. Into a hidden unit flows as much as out of it. Tanaka et al. 2020, section 5, theorem 1.
+    The sum over the weights into a hidden unit equals that over the weights out of it.
+
+    Args:
+        network: of `linearised`.
+        space: its search space.
+        image_shape: (c, h, w).
+
+    References:
+        Tanaka et al. 2020, section 5, theorem 1.
     """
     weights = {layer.weight: network.get_parameter(layer.weight) for layer in space.layers}
     flow = network(torch.ones(1, *image_shape, dtype=torch.float64)).sum()
@@ -56,52 +92,64 @@ def synaptic_flow(network: nn.Module, space: SearchSpace, image_shape: tuple[int
 
 
 def synflow_maps(model: nn.Module, space: SearchSpace, image_shape: tuple[int, ...]) -> np.ndarray:
-    """The order in which feature maps go, the first ones low: float64 (maps,). Each scores what flows into it.
+    """The order in which feature maps go, by the flow into them: float64 (maps,), lowest first.
 
-    Every group keeps its least width in every iteration. Tanaka et al. 2020, algorithm 1, on maps.
+    Every group keeps its minimum width in every iteration.
+
+    References:
+        Tanaka et al. 2020, algorithm 1, on maps.
     """
-    return _of_places(model, space, image_shape, np.arange(space.maps), lambda scores: _flow_of_maps(space, scores))
+    return _gene_order(model, space, image_shape, np.arange(space.maps), lambda scores: _flow_into_maps(space, scores))
 
 
 def synflow_kernels(model: nn.Module, space: SearchSpace, image_shape: tuple[int, ...]) -> list[np.ndarray]:
-    """The same of kernel genes, for every entry of `space.kernels`: each scores the mean flow through its weights."""
+    """The order in which kernel genes go, by the mean flow through them, for every entry of `space.kernels`."""
     places = np.concatenate([np.arange(kernels.start, kernels.start + kernels.size) for kernels in space.kernels])
     importance = np.zeros(space.genes)
-    importance[places] = _of_places(
-        model, space, image_shape, places, lambda scores: np.concatenate(of_kernels(space, scores))
+    importance[places] = _gene_order(
+        model, space, image_shape, places, lambda scores: np.concatenate(kernel_values(space, scores))
     )
     return [importance[kernels.genes] for kernels in space.kernels]
 
 
 def synflow_weights(model: nn.Module, space: SearchSpace, image_shape: tuple[int, ...]) -> WeightScores:
-    """The order in which single weights go, the first ones low. Tanaka et al. 2020, algorithm 1."""
+    """The order in which single weights go, lowest first.
+
+    References:
+        Tanaka et al. 2020, algorithm 1.
+    """
     network = linearised(model)
-    whole = {layer.weight: network.get_parameter(layer.weight).detach().clone() for layer in space.layers}
-    sizes = [weight.numel() for weight in whole.values()]
+    unpruned = {layer.weight: network.get_parameter(layer.weight).detach().clone() for layer in space.layers}
+    sizes = [weight.numel() for weight in unpruned.values()]
 
     def flow(alive: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            for (name, weight), stays in zip(whole.items(), torch.from_numpy(alive).split(sizes), strict=True):
+            for (name, weight), stays in zip(unpruned.items(), torch.from_numpy(alive).split(sizes), strict=True):
                 network.get_parameter(name).copy_(weight * stays.reshape(weight.shape))
         scores = synaptic_flow(network, space, image_shape)
-        return torch.cat([scores[name].reshape(-1) for name in whole]).numpy()
+        return torch.cat([scores[name].reshape(-1) for name in unpruned]).numpy()
 
     def select(scores: np.ndarray, count: int) -> np.ndarray:
         stays = np.zeros(len(scores), dtype=bool)
         stays[np.argsort(-scores, kind="stable")[:count]] = True
         return stays
 
-    order = torch.from_numpy(iterated(sum(sizes), flow, select)).split(sizes)
-    return {name: part.reshape(weight.shape) for (name, weight), part in zip(whole.items(), order, strict=True)}
+    order = torch.from_numpy(iterative_order(sum(sizes), flow, select)).split(sizes)
+    return {name: part.reshape(weight.shape) for (name, weight), part in zip(unpruned.items(), order, strict=True)}
 
 
-def iterated(
+def iterative_order(
     size: int, score: Callable[[np.ndarray], np.ndarray], select: Callable[[np.ndarray, int], np.ndarray]
 ) -> np.ndarray:
-    """The order in which things go when they are scored anew after each of STEPS steps down to LEAST_KEPT of them.
+    """The order in which parts go if they are scored anew after each of `STEPS` steps down to `LEAST_KEPT` of them.
 
-    score: which are there, bool (size,) -> float (size,), 0 or more. select: scores (negative of those that are gone)
-    and how many are to stay -> which do, bool (size,). Returns float64 (size,), the first ones to go low, in 0..1.
+    Args:
+        size: number of parts.
+        score: present parts, bool (size,) -> scores, float (size,), 0 or more.
+        select: scores (negative for removed parts) and the number that stays -> parts that stay, bool (size,).
+
+    Returns:
+        float64 (size,), in 0..1; parts that go first have the lowest values.
     """
     alive, order = np.ones(size, dtype=bool), np.zeros(size)
     for step, kept in enumerate((*exponential(STEPS, LEAST_KEPT), 0.0)):
@@ -113,14 +161,14 @@ def iterated(
     return order / (STEPS + 1)
 
 
-def _of_places(
+def _gene_order(
     model: nn.Module,
     space: SearchSpace,
     image_shape: tuple[int, ...],
     places: np.ndarray,
     values: Callable[[WeightScores], np.ndarray],
 ) -> np.ndarray:
-    """`iterated` over genes at these places; values: of weights' scores, one a place."""
+    """As `iterative_order`, over the genes at these places. values: from scores of weights to one value a place."""
     network = linearised(model)
 
     def score(alive: np.ndarray) -> np.ndarray:
@@ -136,8 +184,8 @@ def _of_places(
         stays: np.ndarray = space.repair(genome, importance)[places] != 0
         return stays
 
-    return iterated(len(places), score, select)
+    return iterative_order(len(places), score, select)
 
 
-def _flow_of_maps(space: SearchSpace, scores: WeightScores) -> np.ndarray:
-    return np.nan_to_num(of_genes(space, of_filters(space, scores, additive=True), "none", additive=True))
+def _flow_into_maps(space: SearchSpace, scores: WeightScores) -> np.ndarray:
+    return np.nan_to_num(merge_layers(space, filter_values(space, scores, additive=True), "none", additive=True))

@@ -1,4 +1,4 @@
-"""Which single weights stay, by any criterion that is defined for them: see `surgery.unstructured`."""
+"""Masks of single weights by a ranking, for unstructured pruning: see `surgery.weight_masks`."""
 
 import math
 
@@ -13,12 +13,22 @@ from evoprune.space.search_space import SearchSpace
 
 
 def weight_masks(scores: WeightScores, kept_fraction: float, scope: Scope) -> dict[str, Tensor]:
-    """Masks under which the share `kept_fraction` (0..1) of the weights stays: those of the highest scores.
+    """Masks that keep a share of the weights: those of the highest scores.
 
-    scores: of `criteria.weight_importance`. local: the share of every layer, at least one weight each; global: of all
-    layers together, of which some may lose everything. What went before stays gone when the network is pruned again,
-    for weights of 0 have the lowest score by every criterion but random.
-    Han et al. 2015 (magnitude); Tanaka et al. 2020, section 3 (layer collapse).
+    Weights that were removed before stay removed if the network is pruned again, since weights of 0 have the lowest
+    score by every criterion but random.
+
+    Args:
+        scores: of `weight_importance`.
+        kept_fraction: share of the weights that stay, 0..1.
+        scope: local: that share of every layer, at least one weight each; global: of all layers together, of which
+            some may lose all weights.
+
+    Returns:
+        Weight name -> bool tensor of the weight's shape.
+
+    References:
+        Han et al. 2015 (magnitude); Tanaka et al. 2020, section 3 (layer collapse).
     """
     if scope == "local":
         return {
@@ -31,22 +41,27 @@ def weight_masks(scores: WeightScores, kept_fraction: float, scope: Scope) -> di
 
 
 def kept_fraction_for(space: SearchSpace, params_target: int) -> float:
-    """The share of layers' weights that leaves a network `params_target` parameters, biases and norms included.
+    """The share of the layers' weights with which the network has `params_target` parameters.
 
-    Raises ConfigError where those alone are as many.
+    Args:
+        space: search space of the network.
+        params_target: number of parameters, biases and norms included.
+
+    Raises:
+        ConfigError: biases and norms alone are as many.
     """
     whole = sum(math.prod(tensor.shape) for tensor in space.tensors if tensor.parameter)
     weights = sum(math.prod(layer.shape) for layer in space.layers)
     if params_target <= whole - weights:
         raise ConfigError(
             f"single weights cannot be pruned to {params_target} parameters: {whole - weights} are biases and norms, "
-            "which stay; raise the target"
+            "which are not pruned; raise the target"
         )
     return min(1.0, (params_target - (whole - weights)) / weights)
 
 
 def _highest(values: Tensor, count: int) -> Tensor:
-    """Which `count` values are the highest; of equal ones the first. Bool of their shape."""
+    """Whether each value is one of the `count` highest; of equal ones the first. Returns bool of their shape."""
     order = np.argsort(-values.reshape(-1).numpy(), kind="stable")
     stays = torch.zeros(values.numel(), dtype=torch.bool)
     stays[torch.from_numpy(order[:count])] = True

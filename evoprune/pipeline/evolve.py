@@ -32,7 +32,8 @@ from evoprune.record.folder import RunFolder
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard
-from evoprune.training.fit import FitState, resolve_device
+from evoprune.training.devices import resolve_device
+from evoprune.training.fit import FitState
 
 GIVEN = "given"
 """The network's and the data set's name in the config of a run that was given them as objects."""

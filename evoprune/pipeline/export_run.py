@@ -20,10 +20,10 @@ from evoprune.record.csv_tables import write_csv
 from evoprune.record.files import write_bytes, write_tensors
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run, load_run
-from evoprune.scoring.scorer import wrong
 from evoprune.surgery import export_formats as export
 from evoprune.surgery.lowering.lower import Lowered, lower_compacted
 from evoprune.surgery.lowering.stopwatch import seconds_a_call
+from evoprune.training.evaluation import count_misclassified
 
 FORMATS = ("onnx", "torch")
 TABLE = "exports.csv"
@@ -295,7 +295,7 @@ class _Exporter:
 
 
 def _mcr(logits: Tensor, labels: Tensor) -> float:
-    return wrong(logits, labels) / len(labels)
+    return count_misclassified(logits, labels) / len(labels)
 
 
 def _same(row: ExportRow) -> ExportRow:

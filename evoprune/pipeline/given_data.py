@@ -64,7 +64,7 @@ class GivenData:
             DataError: if images differ in shape, or a criterion reads calibration labels and there are none.
         """
         for criterion in criteria if self.calibration_labels is None else ():
-            if criterion != "auto" and CRITERIA[criterion].labels:
+            if criterion != "auto" and CRITERIA[criterion].needs_labels:
                 raise DataError(
                     f"calibration must have labels, because search.criterion is {criterion}, not images alone; "
                     "give (images, labels) or a DataLoader of them, or take l1"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.config.schema import Config, SearchConfig
-from evoprune.criteria.importance import CriterionContext
+from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.preferences import preferences_of
 from evoprune.data.load import Data, load_data
 from evoprune.data.splits import Split
@@ -30,7 +30,7 @@ from evoprune.scoring.scorer import Problem
 from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.compensation import uncompensated
-from evoprune.training.fit import resolve_device
+from evoprune.training.devices import resolve_device
 from evoprune.workers.workers import Workers
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from evoprune.record.runs import Run, load_run
 from evoprune.record.store import stored
 from evoprune.record.tensorboard import check_tensorboard
 from evoprune.space.summary import SpaceReport, space_report
-from evoprune.training.fit import resolve_device
+from evoprune.training.devices import resolve_device
 from evoprune.workers.workers import WorkerPool
 
 logger = logging.getLogger(__name__)

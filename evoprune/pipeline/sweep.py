@@ -19,7 +19,7 @@ from evoprune.record.csv_tables import write_csv
 from evoprune.record.folder import RunFolder
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
-from evoprune.training.fit import resolve_device
+from evoprune.training.devices import resolve_device
 from evoprune.workers.workers import open_worker_pool
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from evoprune.scoring.candidate import Candidate
 from evoprune.space.cost import cost
 from evoprune.space.tensors import cut_masks
 from evoprune.surgery.apply import compact
-from evoprune.training.fit import count_errors
+from evoprune.training.evaluation import count_errors
 
 
 def test(

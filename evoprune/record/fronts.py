@@ -7,6 +7,7 @@ import pandas as pd
 
 from evoprune.config.schema import CostName
 from evoprune.record.costs import cost_column
+from evoprune.search.pareto import non_dominated
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,10 @@ def front(candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:
 
     candidates: with the columns key, mcr, feasible and the cost's.
     """
+    columns = [cost_column(cost), "mcr"]
     feasible = candidates[candidates["feasible"].fillna(False).to_numpy(dtype=bool)]
-    ordered = feasible.sort_values([cost_column(cost), "mcr"], kind="stable")
-    best_before = ordered["mcr"].cummin().shift()
-    beats = best_before.isna() | (ordered["mcr"] < best_before)
-    return ordered[beats.to_numpy(dtype=bool)]
+    found = feasible[non_dominated(feasible[columns].to_numpy(dtype=float))]
+    return found.drop_duplicates(columns).sort_values(columns, kind="stable")
 
 
 def hypervolume(candidates: pd.DataFrame, corner: Corner) -> float:

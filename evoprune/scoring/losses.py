@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
+from evoprune.training.evaluation import batches_of, outputs, summed_cross_entropy
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +23,6 @@ def loss_of(problem: Problem, genome: Genome, examples: Examples, device: torch.
     """The mean cross entropy of the genome's network, cut and nothing else: no compensation, batch norm as it was."""
     network, size = compact(problem.model, problem.space, genome).to(device).eval(), problem.execution.batch_size
     with torch.inference_mode():
-        total = sum(
-            F.cross_entropy(network(images.to(device)).double(), labels.to(device), reduction="sum").item()
-            for images, labels in zip(examples.images.split(size), examples.labels.split(size), strict=True)
-        )
+        batches = batches_of(examples.images, examples.labels, size)
+        total = sum(summed_cross_entropy(logits, labels) for logits, labels in outputs(network, batches, device))
     return total / len(examples.labels)

@@ -8,9 +8,10 @@ from torch.nn.functional import log_softmax
 
 from evoprune.config.schema import CostName
 from evoprune.scoring.execution import Execution
-from evoprune.scoring.scorer import Problem, Scorer, allowed_errors, hardest_first, wrong
+from evoprune.scoring.scorer import Problem, Scorer, allowed_errors, hardest_first
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.compensation import gram_statistics
+from evoprune.training.evaluation import count_misclassified
 
 
 def make_problem(
@@ -51,7 +52,7 @@ def make_problem(
     logits = Scorer(problem, device).logits(space.full())
     order = hardest_first(logits, labels)
     if baseline_errors is None:
-        baseline_errors = wrong(logits, labels)
+        baseline_errors = count_misclassified(logits, labels)
     return replace(
         problem,
         images=images[order],
@@ -66,4 +67,4 @@ def errors_as_scored(
 ) -> int:
     """The errors of the whole network as it would be scored; arguments as of `make_problem`."""
     problem = Problem(model, space, calibration, images, labels, len(labels), statistics=None)
-    return wrong(Scorer(problem, device).logits(space.full()), labels)
+    return count_misclassified(Scorer(problem, device).logits(space.full()), labels)

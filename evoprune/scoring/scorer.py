@@ -23,6 +23,7 @@ from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import cut_tensors, named_tensors, replace_tensors, update_sizes, zeroed_tensors
 from evoprune.surgery.compensation import Statistics, compensated, on_device
 from evoprune.surgery.recalibration import recalibrate
+from evoprune.training.evaluation import misclassified
 from evoprune.training.layout import laid_out, lay_out
 
 PROBED_IMAGES = 4
@@ -202,7 +203,7 @@ class Scorer:
         for start in range(0, len(self._labels), size):
             batch = slice(start, start + size)
             logits = forward(self._images[batch])
-            flags = wrong_flags(logits, self._labels[batch]).cpu().numpy()
+            flags = misclassified(logits, self._labels[batch]).cpu().numpy()
             nats = np.zeros(len(flags)) if self._said is None else divergences(logits, self._said[batch]).cpu().numpy()
             errors_so_far, fitness_so_far = errors + flags.cumsum(), fitness + (flags if by_errors else nats).cumsum()
             decided = (errors_so_far > tolerated) | (fitness_so_far > beaten_above)
@@ -270,16 +271,6 @@ class Scorer:
 
 def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def wrong_flags(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which of a batch are misclassified; logits that are not finite count as errors. Returns bool (n,)."""
-    return (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
-
-
-def wrong(logits: Tensor, labels: Tensor) -> int:
-    """How many of a batch are misclassified."""
-    return int(wrong_flags(logits, labels).sum())
 
 
 def divergences(logits: Tensor, said: Tensor) -> Tensor:

@@ -13,12 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from evoprune.config.schema import TrainConfig
 from evoprune.data.augmentation import augmented
 from evoprune.data.splits import Split
-from evoprune.errors import ConfigError, TrainingError
-from evoprune.networks.modes import eval_mode
+from evoprune.errors import TrainingError
 from evoprune.networks.seeding import global_seed, mixed_seed
 from evoprune.networks.weights import load_weights
 from evoprune.training.distillation import Distillation
-from evoprune.training.layout import lay_out, lay_out_to_train
+from evoprune.training.layout import lay_out_to_train
 
 _WARM_UP = 0.1
 _MODEL = "model."
@@ -175,68 +174,6 @@ def learning_rate_at(step: int, steps: int, highest: float) -> float:
     if step < warm_up:
         return highest * (step + 1) / warm_up
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up + 1) / (steps - warm_up + 1)))
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a network makes of a split.
-
-    errors: images whose highest logit is not their label's, or that have a logit that is not finite. cross_entropy: of
-    labels, the mean over images, in nats; not finite where a logit is not.
-    """
-
-    errors: int
-    images: int
-    cross_entropy: float
-
-    @property
-    def mcr(self) -> float:
-        """The share of images that are errors."""
-        return self.errors / self.images
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, split: Split, device: torch.device, batch_size: int = 250) -> Evaluation:
-    """What the model makes of the split.
-
-    The model is moved to `device` and computes in eval mode; its mode afterwards is as before.
-    """
-    model.to(device)
-    errors, entropy, layout = 0, 0.0, torch.contiguous_format
-    with eval_mode(model):
-        for indices in torch.arange(len(split)).split(batch_size):
-            images, labels = split.batch(indices)
-            if not indices[0]:
-                layout = lay_out(model, images.to(device))
-            labels = labels.to(device)
-            logits = model(images.to(device, memory_format=layout))  # (b, classes)
-            right = (logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)
-            errors += len(indices) - int(right.sum())
-            entropy += float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
-    model.to(memory_format=torch.contiguous_format)
-    return Evaluation(errors, len(split), entropy / len(split))
-
-
-def count_errors(model: nn.Module, split: Split, device: torch.device) -> int:
-    """The errors that the model makes on the split, as `evaluate` counts them."""
-    return evaluate(model, split, device).errors
-
-
-def resolve_device(text: str) -> torch.device:
-    """`auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:1`.
-
-    Raises ConfigError where there is no such device.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if text == "auto":
-        return torch.device("cuda" if gpus else "cpu")
-    kind, _, number = text.partition(":")
-    known = text in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
-    if not known:
-        raise ConfigError(f"device: {text!r} is no device; write auto, cpu, cuda or cuda:1")
-    if kind == "cuda" and int(number or 0) >= gpus:
-        raise ConfigError(f"device: {text!r} is not there, for PyTorch finds {gpus} CUDA devices; write auto or cpu")
-    return torch.device(text)
 
 
 def _train_epoch(job: _Job, epoch: int) -> float:

@@ -11,12 +11,13 @@ from evoprune.data.splits import Split
 from evoprune.networks.initialisation import initialise
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights
-from evoprune.scoring.scorer import Problem, Scorer, wrong
+from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.space.plan import Genome
 from evoprune.space.tensors import copied, cut_masks
 from evoprune.surgery.apply import compact
 from evoprune.surgery.sequential import compensate_sequentially
 from evoprune.training.distillation import Distillation, Teacher
+from evoprune.training.evaluation import batches_of, count_misclassified, outputs
 from evoprune.training.fit import EpochReport, FitState, fit, hold_at_zero
 
 
@@ -114,10 +115,8 @@ class Retrainer:
     def _errors(self, network: nn.Module) -> int:
         size, problem = self._problem.execution.batch_size, self._problem
         with torch.inference_mode():
-            return sum(
-                wrong(network(images.to(self._device)), labels.to(self._device))
-                for images, labels in zip(problem.images.split(size), problem.labels.split(size), strict=True)
-            )
+            batches = batches_of(problem.images, problem.labels, size)
+            return sum(count_misclassified(*pair) for pair in outputs(network, batches, self._device))
 
     def epoch(self, genome: Genome, state: FitState) -> tuple[EpochReport, FitState]:
         """One more epoch. Returns what it was like, and the state after it. Raises TrainingError."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoprune.criteria.importance import CriterionContext
+from evoprune.criteria.criterion import CriterionContext
 from evoprune.discovery.discover import search_space
 from evoprune.scoring.losses import Examples, loss_of
 from evoprune.scoring.scorer import Problem

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evoprune.criteria import data_criteria as data
-from evoprune.criteria.importance import CriterionContext, LayerValues
+from evoprune.criteria.criterion import CriterionContext
+from evoprune.criteria.curvature import OptimalBrainDamage, cross_entropy_root, gauss_newton_diagonal
+from evoprune.criteria.data_criteria import MeanActivation, NonzeroShare, Taylor
+from evoprune.criteria.importance import LayerValues
+from evoprune.criteria.oracle import Oracle
 from evoprune.criteria.registry import map_importance
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
@@ -39,8 +42,8 @@ def only(values: list[LayerValues]) -> list[float]:
 
 
 def test_mean_activation_and_share_of_zeros() -> None:
-    assert only(data.mean_activation(hidden_of_two())) == [0.5, 1.5]
-    assert only(data.nonzero_share(hidden_of_two())) == [0.5, 0.5]
+    assert only(MeanActivation().maps(hidden_of_two())) == [0.5, 1.5]
+    assert only(NonzeroShare().maps(hidden_of_two())) == [0.5, 0.5]
 
 
 def test_taylor_by_hand() -> None:
@@ -50,7 +53,7 @@ def test_taylor_by_hand() -> None:
     """
     context = hidden_of_two()
     expected = [abs(2 * (sigmoid(2) - 1) * 1) / 2, abs(-sigmoid(-3) * 3) / 2]
-    assert only(data.taylor(context)) == pytest.approx(expected, rel=1e-6)
+    assert only(Taylor().maps(context)) == pytest.approx(expected, rel=1e-6)
     norm = math.hypot(*expected)
     assert map_importance("taylor", context).tolist() == pytest.approx([value / norm for value in expected])
 
@@ -76,8 +79,8 @@ def test_pixels_behind_a_flattening_are_one_map() -> None:
     """
     context = criterion_context(Pixels(), doubles([[[[1.0, 2.0]]]]))
     gradient = abs(sigmoid(1) - 1)
-    assert only(data.taylor(context)) == pytest.approx([gradient * 7 / 2, gradient * 6 / 2])
-    assert only(data.mean_activation(context)) == [1.5, 3]
+    assert only(Taylor().maps(context)) == pytest.approx([gradient * 7 / 2, gradient * 6 / 2])
+    assert only(MeanActivation().maps(context)) == [1.5, 3]
 
 
 class TwoReaders(nn.Module):
@@ -96,7 +99,7 @@ class TwoReaders(nn.Module):
 def test_each_reader_has_the_gradient_of_its_own_way() -> None:
     """x = 0.1: hidden (0.1, 0.2), more 0.3, logit 1.8. By `out` itself the gradient of each is g, by `more` 5 g."""
     context = criterion_context(TwoReaders(), doubles([[0.1]]))
-    of_more, of_out = data.taylor(context)
+    of_more, of_out = Taylor().maps(context)
     gradient = 1 - sigmoid(1.8)
     assert of_more.values.tolist() == pytest.approx([0.5 * gradient, 1.0 * gradient])
     assert of_out.gene.tolist() == [0, 1]  # more's single unit has to stay
@@ -110,7 +113,7 @@ def test_the_oracle_by_hand() -> None:
         for logits in [(2, -3), (0, -3), (2, 0)]
     }
     expected = [abs(losses[0, -3] - losses[2, -3]), abs(losses[2, 0] - losses[2, -3])]
-    assert only(data.oracle(hidden_of_two())) == pytest.approx(expected, rel=1e-6)
+    assert only(Oracle().maps(hidden_of_two())) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_oracle_of_kernels_is_that_of_maps_where_a_map_has_one_kernel() -> None:
@@ -119,7 +122,7 @@ def test_the_oracle_of_kernels_is_that_of_maps_where_a_map_has_one_kernel() -> N
     images = torch.randn(5, 1, 8, 8)
     maps = map_importance("oracle", criterion_context(model, images))
     context = criterion_context(model, images, feature_maps=False, kernels=True)
-    [kernels] = data.oracle_of_kernels(context)
+    [kernels] = Oracle().kernels(context)
     assert kernels.shape == (12,)
     without_three = np.flatnonzero(kernels)  # outputs are not removed whole, so that every kernel counts
     assert len(without_three) == 12
@@ -141,9 +144,7 @@ def test_obd_of_a_quadratic_is_the_rise_of_the_loss() -> None:
     one_layer = SearchSpace((), (), space.layers[:1], (), ())
     wanted = images @ weight.T
     generator = torch.Generator().manual_seed(0)
-    diagonal = data.gauss_newton_diagonal(network, one_layer, images, generator, lambda logits, signs: signs)[
-        "0.weight"
-    ]
+    diagonal = gauss_newton_diagonal(network, one_layer, images, generator, lambda logits, signs: signs)["0.weight"]
     assert diagonal.tolist() == [[2.0, 4.5]]
     for place in range(2):
         pruned = weight.clone()
@@ -156,7 +157,7 @@ def test_the_root_of_the_curvature_has_the_hessian_of_cross_entropy_for_its_mean
     """Over all signs of three classes, exactly."""
     logits = doubles([[0.3, -1.0, 2.0]])
     signs = [doubles([[a, b, c]]) for a in (-1.0, 1) for b in (-1.0, 1) for c in (-1.0, 1)]
-    roots = [data.cross_entropy_root(logits, z)[0] for z in signs]
+    roots = [cross_entropy_root(logits, z)[0] for z in signs]
     mean = torch.stack([root.outer(root) for root in roots]).mean(0)
     hessian = torch.autograd.functional.hessian(
         lambda x: nn.functional.cross_entropy(x, torch.tensor([1])), logits
@@ -170,8 +171,8 @@ def test_the_gauss_newton_diagonal_of_a_linear_classifier_is_its_hessian() -> No
     two_layers = search_space(nn.Sequential(linear([[1.0, 1.0]] * 2), linear([[1.0, 1.0]])), image)
     space = SearchSpace((), (), two_layers.layers[:1], (), ())
     images = image.expand(2000, -1)
-    found = data.gauss_newton_diagonal(
-        model.requires_grad_(True), space, images, torch.Generator().manual_seed(1), data.cross_entropy_root
+    found = gauss_newton_diagonal(
+        model.requires_grad_(True), space, images, torch.Generator().manual_seed(1), cross_entropy_root
     )["0.weight"]
     share = float(torch.softmax(model(image), 1)[0, 0].detach())
     expected = share * (1 - share) * doubles([[1.0, 4.0], [1.0, 4.0]])
@@ -186,18 +187,18 @@ def test_obd_of_maps_by_hand() -> None:
     context = hidden_of_two()
     shares = sigmoid(2), sigmoid(-3)
     expected = [p * (1 - p) * gradient**2 / 4 for p, gradient in zip(shares, (2, 3), strict=True)]
-    found = np.mean([only(data.obd(context)) for _ in range(300)], axis=0)
+    found = np.mean([only(OptimalBrainDamage().maps(context)) for _ in range(300)], axis=0)
     assert found.tolist() == pytest.approx(expected, rel=0.1)
 
 
 def test_weights_that_carry_nothing_have_no_saliency() -> None:
     context = hidden_of_two()
-    for scores in (data.obd_of_weights(context), data.taylor_of_weights(context)):
+    for scores in (OptimalBrainDamage().weights(context), Taylor().weights(context)):
         assert (scores["hidden.weight"] > 0).all()
         assert not scores["out.weight"][1].any()
 
 
 def test_taylor_of_weights_by_hand() -> None:
     """Mean gradients of `hidden`: by a (p - 1) 2 x / 2 with x = 1; by b -q (-x) / 2 with x = -3 and weight -1."""
-    scores = data.taylor_of_weights(hidden_of_two())["hidden.weight"]
+    scores = Taylor().weights(hidden_of_two())["hidden.weight"]
     assert scores[:, 0].tolist() == pytest.approx([2 * (1 - sigmoid(2)) / 2, sigmoid(-3) * 3 / 2])

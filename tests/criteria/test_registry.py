@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from evoprune.config.schema import CriterionName
 from evoprune.criteria import synflow
-from evoprune.criteria.importance import CriterionContext, normalised
+from evoprune.criteria.criterion import CriterionContext, WeightCriterion
+from evoprune.criteria.importance import normalised
 from evoprune.criteria.preferences import magnitude_preferences, preferences_of
 from evoprune.criteria.registry import CRITERIA, kernel_importance, map_importance, weight_importance
 from evoprune.errors import ConfigError
@@ -70,7 +71,7 @@ def test_every_criterion_says_something_of_every_part(name: CriterionName) -> No
     assert all(torch.equal(tensor, before[name]) for name, tensor in context.model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if CRITERIA[name].weights])
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(CRITERIA[name], WeightCriterion)])
 def test_scores_of_single_weights(name: CriterionName) -> None:
     context = small()
     scores = weight_importance(name, context)
@@ -112,7 +113,7 @@ def test_auto_is_elimination_and_the_magnitude_where_that_says_nothing() -> None
     unbounded = [preferences_of(choice, context).importance.tolist() for choice in ("auto", "elimination", "l1")]
     assert unbounded[0] == unbounded[1] != unbounded[2]
     without = replace(context, most_gram_bytes=1)
-    with pytest.raises(ConfigError, match="elimination says nothing of this network's feature maps; take l1"):
+    with pytest.raises(ConfigError, match="elimination has no values for this network's feature maps; take l1"):
         preferences_of("elimination", without)
     assert preferences_of("auto", without).importance.tolist() == unbounded[2]
 

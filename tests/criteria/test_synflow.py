@@ -7,7 +7,7 @@ from torch import nn
 
 from evoprune.criteria import synflow
 from evoprune.criteria.synflow import (
-    iterated,
+    iterative_order,
     linearised,
     synaptic_flow,
     synflow_kernels,
@@ -95,7 +95,7 @@ def test_scores_are_taken_anew_as_others_go(monkeypatch: pytest.MonkeyPatch) -> 
     def select(scores: np.ndarray, count: int) -> np.ndarray:
         return np.argsort(np.argsort(-scores)) < count
 
-    assert np.argsort(iterated(3, score, select)).tolist() == [0, 2, 1]
+    assert np.argsort(iterative_order(3, score, select)).tolist() == [0, 2, 1]
 
 
 def test_maps_keep_their_least_widths_to_the_end() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.criteria.importance import of_genes
+from evoprune.criteria.importance import merge_layers
 from evoprune.criteria.preferences import group_ranks
 from evoprune.criteria.weight_criteria import filter_l1
 from tests.search.made_up import space_of
@@ -34,7 +34,7 @@ def test_shares_of_the_largest_filter() -> None:
     model.append(nn.Linear(2, 2))
     space = ep.search_space(model, torch.randn(1, 1, 4, 4))
     assert [group.layers for group in space.groups] == [("conv",), ("fc",)]
-    assert of_genes(space, filter_l1(model, space), "largest").tolist() == pytest.approx([0.25, 1, 0.5, 1, 0.5])
+    assert merge_layers(space, filter_l1(model, space), "largest").tolist() == pytest.approx([0.25, 1, 0.5, 1, 0.5])
 
 
 class Residual(nn.Module):
@@ -53,13 +53,13 @@ def test_maps_that_go_together_have_the_mean_of_their_shares() -> None:
     """(1/4 + 9/9) / 2 and (4/4 + 3/9) / 2."""
     model = Residual()
     space = ep.search_space(model, torch.randn(1, 1, 4, 4))
-    assert of_genes(space, filter_l1(model, space), "largest").tolist() == pytest.approx([0.625, 2 / 3])
+    assert merge_layers(space, filter_l1(model, space), "largest").tolist() == pytest.approx([0.625, 2 / 3])
 
 
 def test_weights_of_zero_have_no_importance() -> None:
     model = nn.Sequential(conv_of(0.0, 0.0), nn.Conv2d(2, 3, 1))
     space = ep.search_space(model, torch.randn(1, 1, 4, 4))
-    assert of_genes(space, filter_l1(model, space), "largest").tolist() == [0, 0]
+    assert merge_layers(space, filter_l1(model, space), "largest").tolist() == [0, 0]
 
 
 def test_ranks_are_within_groups() -> None:

@@ -57,6 +57,9 @@ def test_warnings_name_what_cannot_be_learned() -> None:
     assert check_split(split(images[:0], []), "test", 3) == []
     [missing] = check_split(split(images, [0, 1, 1, 0]), "validation", 9)
     assert "7 of 9 classes have no validation images (2, 3, 4, 5, 6, ...)" in missing
+    [from_one] = check_split(split(images, [1, 2, 2, 1]), "train", 3)
+    assert from_one.startswith("1 of 3 classes have no train images (0), ")
+    assert from_one.endswith("labels must count from 0")
     images[1] = 0.5
     constant, single = check_split(split(images, [1, 1, 1, 1]), "train", 3)
     assert "1 of 4 train images are constant (the first is image 1," in constant

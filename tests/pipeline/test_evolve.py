@@ -12,7 +12,8 @@ import evoprune as ep
 from evoprune.config.schema import DataConfig, RetrainConfig, SearchConfig, TrainConfig, WorkersConfig
 from evoprune.data.load import Data, load_data
 from evoprune.pipeline.evolve import evolve
-from evoprune.training.fit import count_errors, fit
+from evoprune.training.evaluation import count_errors
+from evoprune.training.fit import fit
 
 SEARCH = SearchConfig(population=8, generations=2)
 SERIAL = WorkersConfig(backend="serial")

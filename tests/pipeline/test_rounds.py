@@ -27,7 +27,7 @@ from evoprune.scoring.candidate import Candidate
 from evoprune.scoring.problem import errors_as_scored, make_problem
 from evoprune.scoring.scorer import Scorer, allowed_errors
 from evoprune.space.search_space import SearchSpace
-from evoprune.training.fit import count_errors
+from evoprune.training.evaluation import count_errors
 from evoprune.workers.retraining import Retraining
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.tables import CANDIDATE_DTYPES, SURVIVOR_DTYPES
 from evoprune.surgery.recalibration import recalibrate
-from evoprune.training.fit import count_errors
+from evoprune.training.evaluation import count_errors
 from tests import tiny_runs
 from tests.tiny_runs import WHOLE_MACS
 

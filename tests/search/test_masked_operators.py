@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import evoprune as ep
-from evoprune.criteria.importance import of_kernels, of_strides
+from evoprune.criteria.importance import kernel_values, magnitude, mask_shares
 from evoprune.criteria.preferences import Preferences, magnitude_preferences
-from evoprune.criteria.weight_criteria import magnitude
 from evoprune.discovery.discover import search_space
 from evoprune.search.fit_to_cost import fit_to_cost, smallest_genome
 from evoprune.search.operators import GeneOperators, MutationRates
@@ -59,21 +58,21 @@ def by_hand() -> tuple[nn.Module, SearchSpace]:
 
 def test_kernel_l1_by_hand() -> None:
     model, space = by_hand()
-    [importance] = of_kernels(space, magnitude(model, space))
+    [importance] = kernel_values(space, magnitude(model, space))
     assert importance.tolist() == pytest.approx([2, 0, 4, 2])
     blocks = search_space(model, torch.randn(1, 2, 1, 5), feature_maps=False, kernels=True, kernel_block=2)
-    assert of_kernels(blocks, magnitude(model, blocks))[0].tolist() == pytest.approx([3, 1])
+    assert kernel_values(blocks, magnitude(model, blocks))[0].tolist() == pytest.approx([3, 1])
     assert magnitude_preferences(model, space).kernels[0].tolist() == pytest.approx([1 / 3, 0, 1, 2 / 3])
 
 
 def test_the_norm_that_each_mask_would_keep_by_hand() -> None:
     """What leaves input 0: |taps| add up to 5, 6, 7; input 1: 0, 6, 0. Masks: all, {0, 2}, {1}, {0}, {2}."""
     model, space = by_hand()
-    [kept] = of_strides(space, magnitude(model, space))
+    [kept] = mask_shares(space, magnitude(model, space))
     assert kept[0].tolist() == pytest.approx([1, 12 / 18, 6 / 18, 5 / 18, 7 / 18])
     assert kept[1].tolist() == pytest.approx([1, 0, 1, 0, 0])
     by_layer = search_space(model, torch.randn(1, 2, 1, 5), feature_maps=False, strides=True, stride_sharing="layer")
-    assert of_strides(by_layer, magnitude(model, by_layer))[0][0].tolist() == pytest.approx(
+    assert mask_shares(by_layer, magnitude(model, by_layer))[0][0].tolist() == pytest.approx(
         [1, 12 / 24, 12 / 24, 5 / 24, 7 / 24]
     )
 
@@ -81,8 +80,8 @@ def test_the_norm_that_each_mask_would_keep_by_hand() -> None:
 def test_weights_of_zero_keep_nothing() -> None:
     model, space = by_hand()
     nn.init.zeros_(model.get_parameter("0.weight"))
-    assert not of_strides(space, magnitude(model, space))[0].any()
-    assert not of_kernels(space, magnitude(model, space))[0].any()
+    assert not mask_shares(space, magnitude(model, space))[0].any()
+    assert not kernel_values(space, magnitude(model, space))[0].any()
 
 
 def test_kernels_of_a_transposed_convolution_are_counted_outputs_first() -> None:
@@ -90,7 +89,7 @@ def test_kernels_of_a_transposed_convolution_are_counted_outputs_first() -> None
     with torch.no_grad():
         model.get_parameter("0.weight").copy_(torch.arange(6.0).reshape(2, 3, 1, 1))
     space = search_space(model, torch.randn(1, 2, 4, 4), feature_maps=False, kernels=True)
-    assert of_kernels(space, magnitude(model, space))[0].tolist() == [0, 3, 1, 4, 2, 5]
+    assert kernel_values(space, magnitude(model, space))[0].tolist() == [0, 3, 1, 4, 2, 5]
 
 
 # --- starts

@@ -14,10 +14,11 @@ from evoprune.config.schema import DataConfig, TrainConfig
 from evoprune.data.augmentation import random_crop, random_flip
 from evoprune.data.images import ImageArray
 from evoprune.data.load import Data, Split, load_data
-from evoprune.errors import ConfigError, TrainingError
+from evoprune.errors import TrainingError
 from evoprune.networks.zoo import build_network
 from evoprune.space.tensors import cut_masks, kernel_mask
-from evoprune.training.fit import EpochReport, FitState, count_errors, evaluate, fit, learning_rate_at, resolve_device
+from evoprune.training.evaluation import count_errors
+from evoprune.training.fit import EpochReport, FitState, fit, learning_rate_at
 
 CPU = torch.device("cpu")
 
@@ -201,40 +202,6 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert learning_rate_at(0, 1, 0.5) == 0.5
 
 
-class Fixed(nn.Module):
-    """Gives the logits of a table, whatever the images."""
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        super().__init__()
-        self.logits = logits
-        self.inner = nn.Dropout()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        assert not self.training
-        return self.logits[: len(images)]
-
-
-def test_logits_that_are_not_finite_are_errors(few: Split) -> None:
-    logits = nn.functional.one_hot(few.labels, 3).float()
-    logits[3, few.labels[3]] = math.inf
-    logits[4, (few.labels[4] + 1) % 3] = math.nan
-    logits[5] = logits[5].roll(1)
-    model = Fixed(logits)
-    model.inner.eval()
-    assert count_errors(model, few, CPU) == 3
-    assert model.training
-    assert not model.inner.training
-
-
-def test_what_a_network_makes_of_a_split(few: Split) -> None:
-    """Twice the weight on the label as on either of the others: probability 1/2; the last, on a wrong one."""
-    logits = math.log(2) * nn.functional.one_hot(few.labels, 3).float()
-    logits[-1] = logits[-1].roll(1)
-    made = evaluate(Fixed(logits), few, CPU)
-    assert (made.errors, made.images, made.mcr) == (1, len(few), 1 / len(few))
-    assert made.cross_entropy == pytest.approx(((len(few) - 1) * math.log(2) + math.log(4)) / len(few))
-
-
 def test_crop_shifts_by_at_most_the_padding() -> None:
     images = torch.zeros(200, 1, 28, 28)
     images[:, 0, 14, 14] = 1
@@ -251,12 +218,3 @@ def test_flip_mirrors_about_half_of_the_images() -> None:
     mirrored = (flipped == torch.tensor([3.0, 2, 1, 0])).all(dim=1)
     assert 160 < int(mirrored.sum()) < 240
     assert ((flipped == torch.arange(4.0)).all(dim=1) | mirrored).all()
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert resolve_device("cpu") == resolve_device("auto") == CPU
-    with pytest.raises(ConfigError, match="device: 'cuda:1' is not there"):
-        resolve_device("cuda:1")
-    with pytest.raises(ConfigError, match="device: 'gpu' is no device"):
-        resolve_device("gpu")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import evoprune as ep
 from evoprune.config.schema import RetrainConfig, TrainConfig
-from evoprune.criteria.importance import weights_of
+from evoprune.criteria.importance import layer_weights
 from evoprune.criteria.weight_ranking import weight_masks
 from evoprune.data.splits import Split
 from evoprune.discovery.discover import search_space
@@ -179,14 +179,14 @@ def test_a_module_of_somebodys_own_that_cannot_be_initialised() -> None:
             super().__init__()
             self.factor = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(NetworkError, match=r"anew cannot initialise 1, for Scaled has no reset_parameters\(\);"):
+    with pytest.raises(NetworkError, match=r"anew cannot initialise 1, because Scaled has no reset_parameters\(\);"):
         initialise(nn.Sequential(nn.Linear(2, 2), Scaled()), 0)
 
 
 def test_zeros_stay_where_single_weights_were_pruned(problem: Problem, few: Split) -> None:
     """Half of every layer's weights are gone at the start and after two epochs; biases and the others move."""
     whole = problem.space.full()
-    scores = weights_of(problem.model, problem.space)
+    scores = layer_weights(problem.model, problem.space)
     masks = weight_masks({name: weight.abs() for name, weight in scores.items()}, 0.5, "local")
     before = FitState.before(masked(problem.model, masks))
     pruning = dataclasses.replace(retraining(few, "keep"), zeros_stay=True)

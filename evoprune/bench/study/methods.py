@@ -12,7 +12,7 @@ from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.torch_pruning_choices import IMPORTANCES, torch_pruning_genome
 from evoprune.config.schedules import Schedule
 from evoprune.config.schema import Algorithm, Config, CriterionName, RetrainStart, Scope, SearchConfig
-from evoprune.criteria.importance import CriterionContext
+from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.registry import CRITERIA, map_importance
 from evoprune.data.load import Data
 from evoprune.errors import ConfigError

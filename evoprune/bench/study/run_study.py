@@ -28,7 +28,9 @@ from evoprune.record import files
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
-from evoprune.training.fit import Evaluation, FitState, evaluate, fit, resolve_device
+from evoprune.training.devices import resolve_device
+from evoprune.training.evaluation import Evaluation, evaluate
+from evoprune.training.fit import FitState, fit
 from evoprune.training.threads import torch_threads
 from evoprune.workers.retraining import Retraining
 from evoprune.workers.workers import WorkerPool, open_worker_pool, score

@@ -23,13 +23,14 @@ from evoprune.pipeline.round_context import RETRAIN_SEED
 from evoprune.pipeline.stages import retraining_with
 from evoprune.scoring.batching import gram_bytes
 from evoprune.scoring.problem import make_problem
-from evoprune.scoring.scorer import Problem, wrong
+from evoprune.scoring.scorer import Problem
 from evoprune.search.ranking import ranked_genome
 from evoprune.space.cost import Cost, cost
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.weight_masks import WeightMasks, masked, sparse_cost
+from evoprune.training.evaluation import batches_of, count_misclassified, outputs
 from evoprune.training.fit import FitState
 from evoprune.workers.retraining import Retrainer, Retraining
 from evoprune.workers.workers import SerialPool, score
@@ -172,10 +173,8 @@ def _mcr(network: nn.Module, bench: Bench) -> float:
     """On the validation set."""
     problem, size = bench.problem, bench.problem.execution.batch_size
     with torch.inference_mode():
-        errors = sum(
-            wrong(network(images.to(bench.device)), labels.to(bench.device))
-            for images, labels in zip(problem.images.split(size), problem.labels.split(size), strict=True)
-        )
+        batches = batches_of(problem.images, problem.labels, size)
+        errors = sum(count_misclassified(*pair) for pair in outputs(network, batches, bench.device))
     return errors / len(problem.labels)
 
 

@@ -13,7 +13,7 @@ from evoprune.errors import ConfigError
 from evoprune.record import files
 from evoprune.space.cost import Cost
 from evoprune.space.plan import Genome
-from evoprune.training.fit import Evaluation
+from evoprune.training.evaluation import Evaluation
 
 CELL = ["network", "target", "seed", "method", "compensation"]
 """What tells rows apart."""

@@ -16,7 +16,7 @@ from evoprune.pipeline.posing import pose
 from evoprune.progress import Progress
 from evoprune.scoring.scorer import Problem
 from evoprune.surgery.apply import compact
-from evoprune.training.fit import resolve_device
+from evoprune.training.devices import resolve_device
 
 AT_ONCE = 8
 """How many networks are timed in turns with the unpruned one; rows are written in between."""

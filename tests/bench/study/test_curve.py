@@ -31,7 +31,7 @@ from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.surgery.weight_masks import masked, pack_sparse
-from evoprune.training.fit import Evaluation
+from evoprune.training.evaluation import Evaluation
 from evoprune.workers.retraining import Retraining
 
 NETWORK = "8C3-MP7-16FC-10"

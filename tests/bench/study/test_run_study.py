@@ -28,7 +28,7 @@ from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.scoring.scorer import Problem
 from evoprune.surgery.apply import compact
-from evoprune.training.fit import Evaluation
+from evoprune.training.evaluation import Evaluation
 from evoprune.workers.retraining import Retraining
 from tests import tiny_runs
 

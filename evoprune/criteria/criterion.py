@@ -1,0 +1,119 @@
+"""The base classes of criteria of importance."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evoprune.criteria.importance import (
+    LayerValues,
+    Normalisation,
+    WeightScores,
+    kernel_values,
+    magnitude,
+    mask_shares,
+)
+from evoprune.space.plan import Genome
+from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import copied
+from evoprune.surgery.compensation import Statistics
+
+Losses = Callable[[Sequence[Genome]], list[float]]
+"""The mean cross entropy of each genome's network on the context's images: see `workers.Workers.losses`."""
+
+
+@dataclass(frozen=True, eq=False)
+class CriterionContext:
+    """The input of a criterion.
+
+    Attributes:
+        model: the trained network, in eval mode; criteria leave it as it is.
+        space: its search space.
+        images: float (n, c, h, w), examples from the training split.
+        labels: int64 (n,).
+        rng: all random draws come from it.
+        losses: computes the losses of whole networks.
+        device: on which gradients are computed.
+        statistics: of the layers' inputs, if they are known already.
+        most_gram_bytes: memory that such statistics may take if they are not; None: no bound.
+    """
+
+    model: nn.Module
+    space: SearchSpace
+    images: Tensor
+    labels: Tensor
+    rng: np.random.Generator
+    losses: Losses
+    device: torch.device
+    statistics: Statistics | None = None
+    most_gram_bytes: int | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(c, h, w) of the images."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def device_images(self) -> Tensor:
+        """The images on the device."""
+        return self.images.to(self.device)
+
+    def network(self) -> nn.Module:
+        """A copy of the model on the device, all of whose parameters take gradients."""
+        return copied(self.model).to(self.device).eval().requires_grad_(True)
+
+    def draw_seed(self) -> int:
+        """A seed for PyTorch's generators, drawn from `rng`."""
+        return int(self.rng.integers(2**63))
+
+
+class Criterion(ABC):
+    """A criterion of the importance of parts; a higher value is more important.
+
+    A subclass values feature maps, and kernels if it defines them; kernels and stride masks are otherwise valued by
+    the magnitude of their weights. See `WeightCriterion` for criteria of single weights.
+
+    Attributes:
+        normalisation: makes the values of layers comparable, for global scope.
+        additive: the values that several layers have of a map are added, not averaged.
+        needs_labels: whether it reads the labels of the images.
+    """
+
+    normalisation: Normalisation = "none"
+    additive: bool = False
+    needs_labels: bool = False
+
+    @abstractmethod
+    def maps(self, context: CriterionContext) -> list[LayerValues]:
+        """Each layer's values of its feature maps; layers without any are left out.
+
+        Raises:
+            ConfigError: the criterion does not go with this network.
+        """
+
+    def kernels(self, context: CriterionContext) -> list[np.ndarray]:
+        """Values of kernel genes: float64 (genes,) for every entry of `space.kernels`."""
+        return kernel_values(context.space, magnitude(context.model, context.space))
+
+    def strides(self, context: CriterionContext) -> list[np.ndarray]:
+        """The share of importance that each stride mask keeps, as `mask_shares`."""
+        return mask_shares(context.space, magnitude(context.model, context.space))
+
+
+class WeightCriterion(Criterion):
+    """A criterion that values single weights; kernels and stride masks are valued by their weights."""
+
+    @abstractmethod
+    def weights(self, context: CriterionContext) -> WeightScores:
+        """Values of every weight of every layer."""
+
+    def kernels(self, context: CriterionContext) -> list[np.ndarray]:
+        """As `Criterion.kernels`: the mean over a kernel's weights."""
+        return kernel_values(context.space, self.weights(context))
+
+    def strides(self, context: CriterionContext) -> list[np.ndarray]:
+        """As `Criterion.strides`, by the values of the weights."""
+        return mask_shares(context.space, self.weights(context))
