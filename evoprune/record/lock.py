@@ -1,4 +1,4 @@
-"""One process at a time on a run folder.
+"""One process at a time on a run folder, or on a table that grows.
 
 `fcntl.flock` and not the package filelock: that one empties the lock file when it opens it, which loses the holder's
 name, and its releases before 3.20.1 do so through a link, too.
@@ -45,20 +45,38 @@ def locked(folder: RunFolder) -> Iterator[RunFolder]:
     """
     folder.refuse_links()
     refuse_strangers(folder)
-    path = folder.lock
+    descriptor = _opened(folder.lock, f"run folder {folder.root}")
     try:
-        folder.root.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(path, flags, 0o644)
-    except OSError as error:
-        raise RunFolderError(
-            f"run folder {folder.root} cannot be written: {error.strerror}; choose another with --out"
-        ) from error
-    try:
-        _take(descriptor, folder.root)
-        yield replace(folder, check_lock=_HeldLock(path, descriptor, _sign(descriptor)).check)
+        _take(descriptor, folder.root, f"follow it by `evoprune watch {folder.root}`, or choose another folder")
+        yield replace(folder, check_lock=_HeldLock(folder.lock, descriptor, _sign(descriptor)).check)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_table(table: Path) -> Iterator[None]:
+    """Holds a lock file beside a table, which is made if it is missing, folder included, and stays.
+
+    Raises:
+        RunFolderError: another process holds the lock, or the file cannot be made.
+    """
+    descriptor = _opened(table.with_name(f"{table.name}.lock"), f"table {table}")
+    try:
+        _take(descriptor, table, "or choose another table")
+        _sign(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(lock: Path, protected: str) -> int:
+    """The descriptor of a lock file, which is made if it is missing. protected: what it locks, for the message."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        return os.open(lock, flags, 0o644)
+    except OSError as error:
+        raise RunFolderError(f"{protected} cannot be written: {error.strerror}; choose another with --out") from error
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,7 @@ class _HeldLock:
         return os.read(self.descriptor, _LONGEST_CONTENT) == self.content
 
 
-def _take(descriptor: int, root: Path) -> None:
+def _take(descriptor: int, protected: Path, remedy: str) -> None:
     try:
         if fcntl is None:
             raise OSError(errno.ENOLCK, "this system has no flock")
@@ -96,13 +114,15 @@ def _take(descriptor: int, root: Path) -> None:
     except OSError as error:
         if error.errno not in _HELD_BY_ANOTHER:
             _log.warning(
-                "%s cannot be locked (%s): see that no other process works on it", printable(str(root)), error.strerror
+                "%s cannot be locked (%s): see that no other process works on it",
+                printable(str(protected)),
+                error.strerror,
             )
             return
         holder = os.read(descriptor, _LONGEST_CONTENT).decode(errors="replace").strip().partition(", token")[0]
         raise RunFolderError(
-            f"{root} is worked on by another evoprune ({printable(holder) or 'unknown'}); "
-            f"wait for it, follow it by `evoprune watch {root}`, or choose another folder with --out"
+            f"{protected} is worked on by another evoprune ({printable(holder) or 'unknown'}); "
+            f"wait for it, {remedy} with --out"
         ) from None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from evoprune.bench.study.methods import SMALL_DENSE, Bench, Method, choose, methods_of, searches_of
 from evoprune.bench.study.starts import Start, last_retraining, starts_of
 from evoprune.bench.study.study_config import StudyConfig, network_config
-from evoprune.bench.study.study_tables import Cell, Choice, Tables, row_of
+from evoprune.bench.study.study_tables import Cell, Choice, Tables, opened_tables, row_of
 from evoprune.config.schema import Config, RetrainStart
 from evoprune.data.load import load_data
 from evoprune.networks.seeding import mixed_seed
@@ -37,11 +37,27 @@ from evoprune.workers.workers import WorkerPool, open_worker_pool, score
 
 
 def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame:
-    """The study's table, with whatever was missing of it in `out` (and what was chosen, beside it).
+    """Completes a study's table.
 
-    Raises UserError.
+    Args:
+        study: the methods, networks, targets and seeds.
+        out: file of the table; rows that it has are not made again. The choices are kept beside it.
+        progress: receives the stages.
+
+    Returns:
+        The whole table.
+
+    Raises:
+        UserError: the study cannot be carried out, or another process works on the table.
     """
-    every, tables = methods_of(study), Tables.read(out)
+    methods = methods_of(study)
+    with opened_tables(out) as tables:
+        _complete(study, methods, tables, progress)
+    return tables.frame
+
+
+def _complete(study: StudyConfig, every: Sequence[Method], tables: Tables, progress: Progress) -> None:
+    """Makes the rows that the tables lack."""
     without = tuple(method for method in every if method.kind != SMALL_DENSE)  # what is anew has nothing to make up
     for network in study.networks:
         plain = network_config(study, network)
@@ -61,7 +77,6 @@ def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame
                         _begin(here, method, seed)
                     for alike in _retrained_alike(methods):
                         _finish(here, alike, seed)
-    return tables.frame
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""How many times as fast a study's networks are, measured apart from everything else: on a quiet machine."""
+"""Speedups of a study's networks, measured apart from everything else, on a quiet machine."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evoprune.bench.study.study_config import StudyConfig, network_config
-from evoprune.bench.study.study_tables import Choice, Tables
+from evoprune.bench.study.study_tables import Choice, Tables, opened_tables
 from evoprune.data.load import load_data
 from evoprune.latency.network_latency import latencies_ms, lowered
 from evoprune.pipeline.posing import pose
@@ -19,18 +19,35 @@ from evoprune.surgery.apply import compact
 from evoprune.training.devices import resolve_device
 
 AT_ONCE = 8
-"""How many networks are timed in turns with the unpruned one; rows are written in between."""
+"""Number of networks that are timed in turns with the unpruned one before their rows are written."""
 
 UNPRUNED = "unpruned"
 
 
 def time_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame:
-    """Fills in `real_speedup` where it lacks, one measurement for equal genomes: the whole network, one image.
+    """Fills in the missing `real_speedup` of a study's table: of the whole network for one image.
 
-    Both networks in the form in which they run fastest, in turns. Single weights that went make none faster: they are
-    timed as the dense network that they are of. Raises UserError.
+    Equal genomes are timed once. Each network runs in its fastest form, in turns with the unpruned one. Pruned single
+    weights make a network no faster: it is timed as the dense network.
+
+    Args:
+        study: the study.
+        out: file of its table.
+        progress: receives the stages.
+
+    Returns:
+        The whole table.
+
+    Raises:
+        UserError: a network cannot be built, or another process works on the table.
     """
-    tables = Tables.read(out)
+    with opened_tables(out) as tables:
+        _fill_in(study, tables, progress)
+    return tables.frame
+
+
+def _fill_in(study: StudyConfig, tables: Tables, progress: Progress) -> None:
+    """Times the networks of the rows that have no time yet."""
     genomes = {choice.cell: choice for choice in tables.choices}
     for network in study.networks:
         left = [row for row in tables.rows if row.network == network and pd.isna(row.real_speedup)]
@@ -46,11 +63,10 @@ def time_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFram
             speedups = _speedups(problem, some, image.to(device))
             timed = [row for row in left if genomes[row.cell].genome in some]
             tables.add([replace(row, real_speedup=round(speedups[genomes[row.cell].genome], 3)) for row in timed])
-    return tables.frame
 
 
 def _speedups(problem: Problem, choices: Mapping[str, Choice], image: Tensor) -> dict[str, float]:
-    """How many times as long the unpruned network takes, by genome."""
+    """Speedups by genome: the unpruned network's time over the pruned one's."""
     networks = {name: compact(problem.model, problem.space, choice.genes) for name, choice in choices.items()}
     networks = {UNPRUNED: problem.model, **networks}
     on_device = {name: network.to(image.device).eval() for name, network in networks.items()}
