@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evoprune.space.cost import cost
     from evoprune.space.search_space import SearchSpace
     from evoprune.surgery.apply import compact, mask
-    from evoprune.surgery.compensation import gram_statistics
+    from evoprune.surgery.layer_statistics import gram_statistics
     from evoprune.surgery.lowering.lower import lower
 
     __version__: str
@@ -59,7 +59,7 @@ _HOMES = {
     "compact": "evoprune.surgery.apply",
     "cost": "evoprune.space.cost",
     "evolve": "evoprune.pipeline.evolve",
-    "gram_statistics": "evoprune.surgery.compensation",
+    "gram_statistics": "evoprune.surgery.layer_statistics",
     "load_candidates": "evoprune.record.gather",
     "load_run": "evoprune.record.runs",
     "load_runs": "evoprune.record.gather",

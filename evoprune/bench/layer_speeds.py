@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.bench.timing import timings
-from evoprune.surgery.compensation import unfolded
+from evoprune.surgery.layer_statistics import unfolded
 from evoprune.surgery.lowering.lower import lower_compacted
 from evoprune.surgery.recording import recorded
 

@@ -29,7 +29,7 @@ from evoprune.scoring.scorer import Problem
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
-from evoprune.surgery.compensation import gram_statistics
+from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.training.devices import resolve_device
 from evoprune.training.threads import torch_threads
 from evoprune.workers.workers import RayPool, RayWorkers, open_worker_pool

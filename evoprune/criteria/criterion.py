@@ -19,7 +19,7 @@ from evoprune.criteria.importance import (
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied
-from evoprune.surgery.compensation import Statistics
+from evoprune.surgery.layer_statistics import Statistics
 
 Losses = Callable[[Sequence[Genome]], list[float]]
 """The mean cross entropy of each genome's network on the context's images: see `workers.Workers.losses`."""

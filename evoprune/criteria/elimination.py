@@ -16,7 +16,8 @@ from evoprune.criteria.importance import LayerValues
 from evoprune.space.plan import Group, Layer
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied, named_tensors
-from evoprune.surgery.compensation import RIDGE, LayerStatistics, Statistics, gram_statistics
+from evoprune.surgery.compensation import RIDGE
+from evoprune.surgery.layer_statistics import LayerStatistics, Statistics, gram_statistics
 
 MOST_COLUMNS = 8192
 """Readers with more columns are left out, since their inverse would take gigabytes."""

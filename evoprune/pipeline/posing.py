@@ -29,7 +29,7 @@ from evoprune.scoring.problem import errors_as_scored, make_problem
 from evoprune.scoring.scorer import Problem
 from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.space.search_space import SearchSpace
-from evoprune.surgery.compensation import uncompensated
+from evoprune.surgery.layer_statistics import uncompensated
 from evoprune.training.devices import resolve_device
 from evoprune.workers.workers import Workers
 

@@ -10,7 +10,7 @@ from evoprune.config.schema import CostName
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.scorer import Problem, Scorer, allowed_errors, hardest_first
 from evoprune.space.search_space import SearchSpace
-from evoprune.surgery.compensation import gram_statistics
+from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.training.evaluation import count_misclassified
 
 

@@ -21,7 +21,8 @@ from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import cut_tensors, named_tensors, replace_tensors, update_sizes, zeroed_tensors
-from evoprune.surgery.compensation import Statistics, compensated, on_device
+from evoprune.surgery.compensation import compensated
+from evoprune.surgery.layer_statistics import Statistics, on_device
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.training.evaluation import misclassified
 from evoprune.training.layout import laid_out, lay_out

@@ -1,19 +1,33 @@
-"""A genome applied to a network: masked (the same shapes, with zeros) or compacted (smaller shapes)."""
+"""A genome applied to a network: masked (equal shapes, with zeros) or compacted (smaller shapes)."""
 
 from torch import nn
 
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied, cut, zero
-from evoprune.surgery.compensation import Statistics, compensate
+from evoprune.surgery.compensation import compensate
+from evoprune.surgery.layer_statistics import Statistics
 
 
 def mask(model: nn.Module, space: SearchSpace, genome: Genome, statistics: Statistics | None = None) -> nn.Module:
-    """A copy of the network, every shape as it was, in which what the genome removes contributes nothing.
+    """A copy of the network with equal shapes in which the removed parts contribute nothing.
 
-    statistics: of `gram_statistics`; the weights that stay then take over what was removed (`compensation`). Batch norm
-    is left as it was (`recalibrate` takes its statistics anew).
-    Raises SearchSpaceError where the genome or the network is not of this search space.
+    Args:
+        model: The network that the search space was made from; not changed.
+        space: Its search space.
+        genome: uint8 (genes,).
+        statistics: Of `ep.gram_statistics`: the weights that stay then take over the removed contributions in closed
+            form. Batch-norm statistics stay as they are; take them again on calibration images afterwards.
+
+    Returns:
+        A module whose outputs are those of `ep.compact`, up to rounding.
+
+    Raises:
+        SearchSpaceError: If the genome or the network is not of this search space.
+
+    Example:
+        >>> masked = ep.mask(model, space, genome)
+        >>> masked(images)  # as of ep.compact(model, space, genome)
     """
     masked = copied(model)
     if statistics is not None:
@@ -23,11 +37,25 @@ def mask(model: nn.Module, space: SearchSpace, genome: Genome, statistics: Stati
 
 
 def compact(model: nn.Module, space: SearchSpace, genome: Genome, statistics: Statistics | None = None) -> nn.Module:
-    """A copy of the network that is physically smaller: an ordinary module, equal in outputs to the masked one.
+    """A copy of the network that is physically smaller: an ordinary module without the removed parts.
 
-    statistics: of `gram_statistics`; the weights that stay then take over what was removed (`compensation`). Batch norm
-    is left as it was (`recalibrate` takes its statistics anew).
-    Raises SearchSpaceError where the genome or the network is not of this search space.
+    Args:
+        model: The network that the search space was made from; not changed.
+        space: Its search space.
+        genome: uint8 (genes,).
+        statistics: Of `ep.gram_statistics`: the weights that stay then take over the removed contributions in closed
+            form. Batch-norm statistics stay as they are; take them again on calibration images afterwards.
+
+    Returns:
+        A module whose outputs are those of `ep.mask`, up to rounding.
+
+    Raises:
+        SearchSpaceError: If the genome or the network is not of this search space.
+
+    Example:
+        >>> small = ep.compact(model, space, genome)
+        >>> sum(parameter.numel() for parameter in small.parameters()) == ep.cost(space, genome).params
+        True
     """
     small = copied(model)
     if statistics is not None:

@@ -1,4 +1,4 @@
-"""Networks in formats that other programs read: ONNX, and PyTorch's own exported programs."""
+"""Networks in formats that other programs read: ONNX, and exported programs of PyTorch."""
 
 import io
 import json
@@ -25,7 +25,7 @@ EXTRA_FILE = "deployment.json"
 """Name of the metadata in an exported program, for `torch.export.load(path, extra_files={"deployment.json": ""})`."""
 
 OLDEST_OPSET = 18
-"""The oldest ONNX operator set that torch writes by itself; older ones are converted to."""
+"""The oldest version of ONNX operators that torch writes itself; models are converted to older ones."""
 
 TOLERANCE = 1e-4
 """Largest difference of an exported network's outputs, relative to their scale."""
@@ -54,9 +54,18 @@ class Normalised(nn.Module):
 
 
 def onnx_model(network: nn.Module, example: Tensor, opset: int | None = None) -> bytes:
-    """The network as an ONNX model for any number of images. example: (batch, c, h, w), two images or more.
+    """The network as an ONNX model for any number of images.
 
-    opset: of the ONNX operators; None: what torch writes best. Raises ExportError that names what cannot be written.
+    Args:
+        network: In eval mode.
+        example: float (batch, c, h, w), two images or more.
+        opset: Version of the ONNX operators; None: the one that torch writes best.
+
+    Returns:
+        The serialised model; its input is named `images`, its output `logits`.
+
+    Raises:
+        ExportError: If a package is missing, or ONNX or the version has no operation for a part of the network.
     """
     onnx = needed("onnx")
     needed("onnxscript")
@@ -114,7 +123,7 @@ def exported_program(network: nn.Module, example: Tensor, metadata: Mapping[str,
 
 
 def onnx_session(model: bytes, threads: int = 1) -> Any:
-    """An ONNX model in onnxruntime on the CPU. Raises ExportError where it cannot be run."""
+    """An ONNX model in onnxruntime on the CPU. Raises ExportError if it cannot be run."""
     runtime = needed("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -126,16 +135,21 @@ def onnx_session(model: bytes, threads: int = 1) -> Any:
 
 
 def onnx_outputs(session: Any, images: Tensor, batch_size: int = 250) -> Tensor:
-    """The logits of images by an ONNX session. images: float (n, c, h, w). Returns (n, classes)."""
+    """The logits (n, classes) of an ONNX session. images: float (n, c, h, w)."""
     batches = (session.run(None, {INPUT: batch.numpy()})[0] for batch in images.split(batch_size))
     return torch.from_numpy(np.concatenate(list(batches)))
 
 
 def quantized(model: bytes, calibration: Tensor, batch_size: int = 32) -> bytes:
-    """An ONNX model with weights and activations in bytes, by onnxruntime's static quantisation.
+    """An ONNX model with weights and activations in bytes, by static quantisation of onnxruntime.
 
-    calibration: float (n, c, h, w), images out of the training set that the ranges of activations are taken from.
-    Of a weight's byte 7 bits are in use: processors without VNNI add two products of 8 bits in 16, which overflow.
+    Only 7 bits of a weight's byte are used, because processors without VNNI add two products of 8 bits in 16 bits,
+    which overflow.
+
+    Args:
+        model: The ONNX model; its metadata are kept.
+        calibration: float (n, c, h, w), what the model reads for calibration images: the ranges of activations.
+        batch_size: Images per forward pass.
     """
     needed("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -173,7 +187,7 @@ def metadata_of(model: bytes) -> dict[str, str]:
 
 
 def failing_part(network: nn.Module, example: Tensor) -> str:
-    """The name of the innermost module that torch.export cannot take; "" where it is the network as a whole."""
+    """The name of the innermost module that torch.export cannot take; "" if it is the network as a whole."""
     inputs = recorded(network, [name for name, _ in network.named_modules()], (example,))
     return _failing_child(network, "", inputs)
 
@@ -191,7 +205,7 @@ def _failing_child(module: nn.Module, prefix: str, inputs: dict[str, tuple[Any, 
 
 
 def needed(package: str) -> ModuleType:
-    """A package of the extra `export`. Raises ExportError where it is not installed."""
+    """A package of the extra `export`. Raises ExportError if it is not installed."""
     try:
         return import_module(package)
     except ImportError as error:
@@ -212,13 +226,13 @@ def _opset(model: Any) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What an assertion of the converter says, without the place in its sources."""
+    """The message of an assertion of the converter, without its place in the sources."""
     return first_line(error).rpartition("failed: ")[2]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' own remarks."""
+    """Silences the exporters' own messages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,8 +1,8 @@
-"""How masked weights are stored: the weights that stay, and short lists of which ones they are, not zeros.
+"""Storage of masked weights: the weights that stay with short lists of their positions, instead of zeros.
 
-A layer that loses kernels or taps is kept as `<weight>.values` (every weight that stays, row-major),
-`<weight>.kernels` (positions of kernels that stay, counted row-major over the cut outputs x inputs) and
-`<weight>.strides` (a start and a stride for each mask that is in use), where that is smaller than with zeros.
+A layer that loses kernels or taps is stored as `<weight>.values` (the weights that stay, row-major), `<weight>.kernels`
+(positions of kernels that stay, row-major over the cut outputs x inputs) and `<weight>.strides` (start and stride of
+each mask in use), if that takes fewer bytes than zeros.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from evoprune.space.tensors import cut_masks
 
 
 def pack(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """A compacted network's state dict as it is stored. tensors: masked weights hold zeros."""
+    """A compacted network's state dict in its stored form. tensors: with zeros for masked weights."""
     masks, packed = cut_masks(space, phenotype), packed_layers(space, phenotype)
     result = {}
     for name, tensor in tensors.items():
@@ -32,9 +32,10 @@ def pack(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype
 
 
 def unpack(packed: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """The compacted network's state dict, masked weights holding zeros: the way back from `pack`, to the bit.
+    """The state dict that `pack` stored, bit for bit, with zeros for masked weights.
 
-    Raises SearchSpaceError where the lists are not those of the phenotype.
+    Raises:
+        SearchSpaceError: If the lists are not those of the phenotype.
     """
     masks, names = cut_masks(space, phenotype), packed_layers(space, phenotype)
     result = {name: tensor for name, tensor in packed.items() if not _belongs(name, names)}
@@ -55,7 +56,7 @@ def _belongs(name: str, packed: frozenset[str]) -> bool:
 
 
 def _lists(weight: str, space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
-    """What the layer has genes for of: kernels that stay, int (kept,); masks in use, uint8 (masks, 2)."""
+    """The stored lists of a layer: kernels that stay, int (kept,), and masks in use, uint8 (masks, 2)."""
     layer, kernels = space.layer(weight), phenotype.kernels[weight]
     present = np.any(kernels, axis=2)
     lists = {}

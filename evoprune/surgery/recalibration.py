@@ -1,4 +1,4 @@
-"""Batch-norm statistics taken anew on the calibration set, which a pruned network needs before it is judged."""
+"""Recalibration: batch-norm statistics of a pruned network, recomputed on the calibration set."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,15 +7,18 @@ import torch
 from torch import Tensor, nn
 
 BATCH_SIZE = 256
-"""Most images a forward pass; the statistics of several passes, which are of even sizes, are averaged."""
+"""Largest number of images per forward pass; the statistics of several passes of even sizes are averaged."""
 
 
 def recalibrate(model: nn.Module, images: Tensor, batch_size: int | None = None) -> None:
-    """Recomputes every batch norm's running mean and variance in one pass over the images, in place.
+    """Recomputes the running mean and variance of all batch norms in one pass over the images, in place.
 
-    images: float (n, channels, h, w) on the network's device. batch_size: most images a forward pass, BATCH_SIZE by
-    default. The modules' modes are left as they were.
-    Nothing happens where the network has no batch norm that keeps statistics.
+    The modes of modules stay as they are. A network without batch norms that keep statistics is not run.
+
+    Args:
+        model: The network.
+        images: float (n, channels, h, w), on the network's device.
+        batch_size: Largest number of images per forward pass, BATCH_SIZE by default.
     """
     with recalibrated(model) as norms, torch.no_grad():
         if norms:
@@ -24,13 +27,13 @@ def recalibrate(model: nn.Module, images: Tensor, batch_size: int | None = None)
 
 
 def calibration_batches(images: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """The images in passes of even sizes: a last pass of a single image would have no statistics."""
+    """The images in passes of even sizes, because a last pass of a single image would have no variance."""
     return images.tensor_split(-(-len(images) // batch_size))
 
 
 @contextmanager
 def recalibrated(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """Every batch norm that keeps statistics, their running ones set to the average over the passes in this context."""
+    """In this context, running statistics become the average over its passes. Yields the batch norms that keep some."""
     norms = [
         module
         for module in model.modules()

@@ -1,9 +1,12 @@
-"""Sequential compensation: each layer solved on what really reaches it in the pruned network, in the order they run.
+"""Sequential compensation: each layer is solved on its inputs in the pruned network, in the order of the forward pass.
 
-Gram compensation (`compensation`) takes every layer's inputs from the unpruned network, and so knows nothing of the
-errors that earlier layers make. Here the pruned network runs: for each layer, the weights that stay are the
-least-squares fit of the unpruned layer's outputs by the inputs that the pruned one has. Seconds instead of
-milliseconds, and better where much is removed. He, Zhang and Sun 2017, eq. 5 (reconstruction layer by layer).
+Gram compensation (`compensation`) takes the inputs of all layers from the unpruned network, and so ignores the errors
+of earlier layers. Here the pruned network runs: the weights of each layer are the least-squares fit of the unpruned
+layer's outputs by the inputs in the pruned network. It takes seconds instead of milliseconds, and is better if much is
+removed.
+
+References:
+    He, Zhang and Sun 2017, eq. 5 (reconstruction layer by layer).
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,8 @@ from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Layer
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import cut_masks
-from evoprune.surgery.compensation import BATCH_SIZE, RIDGE, alike, solved, unfolded
+from evoprune.surgery.compensation import RIDGE, rows_with_equal_columns, solve_positive_definite
+from evoprune.surgery.layer_statistics import BATCH_SIZE, unfolded
 from evoprune.surgery.recalibration import recalibrate
 
 
@@ -27,10 +31,16 @@ from evoprune.surgery.recalibration import recalibrate
 def compensate_sequentially(
     small: nn.Module, model: nn.Module, space: SearchSpace, phenotype: Phenotype, images: Tensor
 ) -> None:
-    """Solves every layer of the compacted network anew, in place; batch norm is recalibrated after each.
+    """Solves each layer of the compacted network again, in place; batch norm is recalibrated after each layer.
 
-    small: compacted, in eval mode. model: the unpruned network, in eval mode, left as it is. images: float
-    (n, c, h, w), on the networks' device. Layers that are no Conv or Linear modules, or run more than once, stay.
+    Layers that are not Conv or Linear modules, or run more than once, keep their weights.
+
+    Args:
+        small: The compacted network, in eval mode.
+        model: The unpruned network, in eval mode; not changed.
+        space: Its search space.
+        phenotype: Of `small`.
+        images: float (n, c, h, w), on the networks' device: the calibration set.
     """
     masks = cut_masks(space, phenotype)
     for layer in _in_order(_solvable(small, space), small, images[:1]):
@@ -42,8 +52,8 @@ def compensate_sequentially(
 
 
 @dataclass
-class _Sums:
-    """Over examples: of inputs, of outputs, and of their products. Group by group."""
+class _Moments:
+    """Sums over examples of inputs, of outputs, and of their products, by group of the convolution."""
 
     count: int = 0
     inputs: Tensor | float = 0.0  # (groups, columns)
@@ -52,7 +62,7 @@ class _Sums:
     products: Tensor | float = 0.0  # (groups, columns, rows)
 
     def add(self, inputs: Tensor, outputs: Tensor) -> None:
-        """inputs: (groups, columns, examples). outputs: (groups, rows, examples)."""
+        """Adds examples. inputs: (groups, columns, examples). outputs: (groups, rows, examples)."""
         self.count += inputs.shape[2]
         self.inputs = self.inputs + inputs.sum(2)
         self.outputs = self.outputs + outputs.sum(2)
@@ -72,7 +82,7 @@ def _solvable(small: nn.Module, space: SearchSpace) -> list[Layer]:
 
 
 def _in_order(layers: Sequence[Layer], small: nn.Module, image: Tensor) -> list[Layer]:
-    """The layers as they run, those that run once."""
+    """The layers that run exactly once, in the order of the forward pass."""
     calls: list[str] = []
     handles = [
         small.get_submodule(layer.name).register_forward_pre_hook(
@@ -90,14 +100,14 @@ def _in_order(layers: Sequence[Layer], small: nn.Module, image: Tensor) -> list[
 
 
 class _Reached(Exception):
-    """The layer has been reached: nothing behind it matters."""
+    """Ends a forward pass once the wanted layer has been reached."""
 
 
-def _collect(small: nn.Module, model: nn.Module, name: str, rows: np.ndarray | None, images: Tensor) -> _Sums:
-    """Sums of the small network's inputs to a layer and the unpruned one's outputs of it. rows: outputs that stay."""
+def _collect(small: nn.Module, model: nn.Module, name: str, rows: np.ndarray | None, images: Tensor) -> _Moments:
+    """Sums over the inputs of a layer in the small network and its outputs in the unpruned one. rows: outputs kept."""
     module: Any = small.get_submodule(name)
     groups = int(getattr(module, "groups", 1))
-    sums = _Sums()
+    sums = _Moments()
     for batch in images.split(BATCH_SIZE):
         inputs = unfolded(module, _seen(small, module, batch, outputs=False))
         outputs = _seen(model, model.get_submodule(name), batch, outputs=True)
@@ -114,7 +124,7 @@ def _examples_last(outputs: Tensor) -> Tensor:
 
 
 def _seen(network: nn.Module, module: nn.Module, images: Tensor, outputs: bool) -> Tensor:
-    """What a module reads or gives when the network sees the images."""
+    """The input or the output of a module in a forward pass of the network."""
     found: list[Tensor] = []
 
     def before(_: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -133,13 +143,13 @@ def _seen(network: nn.Module, module: nn.Module, images: Tensor, outputs: bool) 
 
 
 def _takes_mean(module: nn.Module, small: nn.Module) -> bool:
-    """Whether the layer's bias, or a batch norm somewhere, takes the mean; else the weights have to carry it."""
+    """Whether a bias of the layer or a batch norm takes the mean; otherwise the weights have to carry it."""
     norms = any(isinstance(other, nn.modules.batchnorm._BatchNorm) for other in small.modules())
     return norms or getattr(module, "bias", None) is not None
 
 
-def _solve_layer(module: nn.Module, mask: Tensor | None, sums: _Sums, centred: bool) -> None:
-    """Puts the least-squares weights into a layer, in place, on the columns that stay; and the mean into its bias."""
+def _solve_layer(module: nn.Module, mask: Tensor | None, sums: _Moments, centred: bool) -> None:
+    """Sets a layer's weights on the columns that stay to the least-squares solution, and its bias to take the mean."""
     weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
     assert isinstance(sums.inputs, Tensor)
     assert isinstance(sums.outputs, Tensor)
@@ -151,12 +161,12 @@ def _solve_layer(module: nn.Module, mask: Tensor | None, sums: _Sums, centred: b
         square, product = sums.squares[group] / sums.count, sums.products[group] / sums.count  # type: ignore[index]
         if centred:
             square, product = square - torch.outer(mean_in, mean_in), product - torch.outer(mean_in, mean_out)
-        for same, columns in alike(stays, np.arange(group * rows, (group + 1) * rows)):
+        for same, columns in rows_with_equal_columns(stays, np.arange(group * rows, (group + 1) * rows)):
             kept = square[columns][:, columns]
             old = flat[same][:, columns]
-            left = product[columns][:, same - group * rows] - kept @ old.T  # what the weights do not explain yet
+            left = product[columns][:, same - group * rows] - kept @ old.T  # the residual of the present weights
             kept.diagonal().add_(RIDGE * kept.diagonal().mean().clamp_min(torch.finfo(kept.dtype).tiny))
-            change = solved(kept, left)
+            change = solve_positive_definite(kept, left)
             if change is not None:
                 flat[same[:, None], columns] = old + change.T
         if bias is not None:

@@ -1,9 +1,11 @@
-"""Unstructured pruning, as a reference: masks on the single weights of a dense network.
+"""Unstructured pruning as a reference method: masks on the single weights of a dense network.
 
-It saves no time: the weights that are gone are multiplied as zeros. What it saves is storage, and that is counted as
-it is stored: a layer is `<weight>.values` (what stays, row-major) with either `<weight>.bits` (one bit a weight) or
-`<weight>.gaps` (one byte a value: how many weights are skipped before it), whichever is smaller, or as it was where
-neither is. Han, Mao and Dally 2016, section 2 (relative positions, zeros as fillers where a gap is too long).
+It saves no time, because removed weights are multiplied as zeros. It saves storage: a layer is stored as
+`<weight>.values` (the weights that stay, row-major) with `<weight>.bits` (one bit per weight) or `<weight>.gaps` (one
+byte per value: the number of weights skipped before it), whichever is smaller; dense if neither is smaller.
+
+References:
+    Han, Mao and Dally 2016, section 2 (relative positions, zeros as fillers in long gaps).
 """
 
 from collections.abc import Mapping
@@ -17,13 +19,13 @@ from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied
 
 WeightMasks = Mapping[str, Tensor]
-"""Weight name -> which of its elements stay: bool of the weight's shape."""
+"""Weight name -> bool of the weight's shape: the elements that stay."""
 
 LONGEST_GAP = 255
 
 
-def masked(model: nn.Module, masks: WeightMasks) -> nn.Module:
-    """A copy of the network with zeros for the weights that go. To train it on, give `fit` the same masks."""
+def with_masked_weights(model: nn.Module, masks: WeightMasks) -> nn.Module:
+    """A copy of the network with zeros for removed weights. `fit` with the same masks keeps them zero in training."""
     network = copied(model)
     with torch.no_grad():
         for name, mask in masks.items():
@@ -33,7 +35,7 @@ def masked(model: nn.Module, masks: WeightMasks) -> nn.Module:
 
 
 def sparse_cost(space: SearchSpace, masks: WeightMasks) -> Cost:
-    """What is left of a whole network under masks. macs: of weights that stay, which no dense product saves."""
+    """The cost of a network under masks. macs: of the weights that stay, although a dense product saves none."""
     left = {name: int(mask.sum()) for name, mask in masks.items()}
     macs, params, total = space.fixed_macs, 0, 0
     for layer in space.layers:
@@ -49,12 +51,12 @@ def sparse_cost(space: SearchSpace, masks: WeightMasks) -> Cost:
 
 
 def stored_bytes(mask: Tensor, itemsize: int) -> int:
-    """What a masked weight takes as `pack_sparse` stores it. itemsize: bytes a value."""
+    """Bytes of a masked weight as `pack_sparse` stores it. itemsize: bytes per value."""
     return min(_sizes(mask, itemsize).values())
 
 
 def pack_sparse(tensors: Mapping[str, Tensor], masks: WeightMasks) -> dict[str, Tensor]:
-    """A masked network's state dict as it is stored."""
+    """A masked network's state dict in its stored form."""
     packed = {}
     for name, tensor in tensors.items():
         sizes = _sizes(masks[name], tensor.element_size()) if name in masks else {"dense": 0}
@@ -75,7 +77,7 @@ def pack_sparse(tensors: Mapping[str, Tensor], masks: WeightMasks) -> dict[str, 
 
 
 def unpack_sparse(packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The masked network's state dict: the way back from `pack_sparse`, to the bit. shapes: of all weights."""
+    """The state dict that `pack_sparse` stored, bit for bit. shapes: of all weights."""
     tensors = {}
     for name, tensor in packed.items():
         weight, _, part = name.rpartition(".")
@@ -96,7 +98,7 @@ def unpack_sparse(packed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, 
 
 
 def _sizes(mask: Tensor, itemsize: int) -> dict[str, int]:
-    """Bytes in each form."""
+    """Bytes in each form of storage."""
     flat = mask.cpu().numpy().reshape(-1)
     return {
         "dense": flat.size * itemsize,
@@ -106,10 +108,10 @@ def _sizes(mask: Tensor, itemsize: int) -> dict[str, int]:
 
 
 def _gaps(mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Weights skipped before each stored value, uint8; and whether it is a weight's or a filler's, bool."""
+    """Number of weights skipped before each stored value, uint8; and whether the value is no filler, bool."""
     places = np.flatnonzero(mask.cpu().numpy().reshape(-1))
     skipped = np.diff(places, prepend=-1) - 1
-    last = np.cumsum(skipped // (LONGEST_GAP + 1) + 1) - 1  # where the weights' own values come, behind their fillers
+    last = np.cumsum(skipped // (LONGEST_GAP + 1) + 1) - 1  # places of the weights' own values, behind their fillers
     gaps = np.full(last[-1] + 1 if len(last) else 0, LONGEST_GAP, dtype=np.uint8)
     real = np.zeros(len(gaps), dtype=bool)
     gaps[last], real[last] = skipped % (LONGEST_GAP + 1), True

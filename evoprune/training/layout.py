@@ -12,7 +12,8 @@ _WHOLE_BLOCK = 16
 def lay_out(model: nn.Module, images: Tensor) -> torch.memory_format:
     """Brings the network's weights into the channels-last layout, which is faster, if the network runs in it.
 
-    A network that views its maps as vectors (`x.view(x.size(0), -1)`) runs in the contiguous layout alone.
+    A network that views its maps as vectors (`x.view(x.size(0), -1)`), or has tensors of five dimensions, runs in the
+    contiguous layout only.
 
     Args:
         model: changed in place.
@@ -23,8 +24,8 @@ def lay_out(model: nn.Module, images: Tensor) -> torch.memory_format:
     """
     if images.ndim != 4:
         return torch.contiguous_format
-    model.to(memory_format=torch.channels_last)
     try:
+        model.to(memory_format=torch.channels_last)  # fails for tensors of five dimensions
         with torch.no_grad(), eval_mode(model):
             model(images[:2].contiguous(memory_format=torch.channels_last))
     except RuntimeError:

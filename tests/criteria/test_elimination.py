@@ -11,7 +11,8 @@ from evoprune.criteria.elimination import Elimination, eliminations
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import named_tensors
-from evoprune.surgery.compensation import RIDGE, gram_statistics
+from evoprune.surgery.compensation import RIDGE
+from evoprune.surgery.layer_statistics import gram_statistics
 from tests.criteria.contexts import linear
 
 

@@ -8,7 +8,7 @@ from evoprune.config.schema import CriterionName, TrainConfig
 from evoprune.criteria.registry import weight_importance
 from evoprune.criteria.weight_ranking import kept_fraction_for, weight_masks
 from evoprune.errors import ConfigError
-from evoprune.surgery.weight_masks import masked, sparse_cost
+from evoprune.surgery.weight_masks import sparse_cost, with_masked_weights
 from evoprune.training.fit import fit
 from tests.criteria.contexts import criterion_context, doubles
 from tests.scoring.problems import CPU, digits
@@ -55,7 +55,7 @@ def test_pruned_trained_and_pruned_again(criterion: CriterionName) -> None:
         )
         assert abs(sparse_cost(space, masks).params - whole // ratio) <= 1
         assert all(not (mask & ~before[name]).any() for name, mask in masks.items() if before)
-        network, before = masked(network, masks), masks
+        network, before = with_masked_weights(network, masks), masks
         started = {name: network.get_parameter(name).detach().clone() for name in masks}
         fit(network, digits().calibration, TrainConfig(epochs=1, batch_size=16), 0, CPU, masks=masks)
         for name, mask in masks.items():

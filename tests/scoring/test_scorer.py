@@ -15,7 +15,8 @@ from evoprune.scoring.candidate import Score
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.scorer import MOST_NATS, Problem, Scorer, allowed_errors, divergences, hardest_first
-from evoprune.surgery.compensation import compensated, gram_statistics
+from evoprune.surgery.compensation import compensated
+from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.training.evaluation import count_misclassified
 from tests.scoring.problems import CPU, NETWORKS, genomes, problem

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.surgery import compensation
-from evoprune.surgery.compensation import LayerStatistics, compensated, gram_statistics, solve, uncompensated, unfolded
+from evoprune.surgery import compensation, layer_statistics
+from evoprune.surgery.compensation import compensated, solve
+from evoprune.surgery.layer_statistics import LayerStatistics, gram_statistics, uncompensated, unfolded
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -401,7 +402,7 @@ def test_statistics_are_the_same_however_images_are_batched(monkeypatch: pytest.
     images = torch.randn(10, 1, 8, 8, generator=generator(), dtype=torch.float64)
     space = ep.search_space(model, images[:1])
     at_once = gram_statistics(model, space, images)["3.weight"]
-    monkeypatch.setattr(compensation, "BATCH_SIZE", 3)
+    monkeypatch.setattr(layer_statistics, "BATCH_SIZE", 3)
     in_four = gram_statistics(model, space, images)["3.weight"]
     assert in_four.samples is not None
     assert in_four.samples.shape == (1, 10, 144)

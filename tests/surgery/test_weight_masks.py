@@ -11,7 +11,7 @@ from evoprune.discovery.discover import search_space
 from evoprune.record import files
 from evoprune.space.cost import cost
 from evoprune.space.search_space import SearchSpace
-from evoprune.surgery.weight_masks import masked, pack_sparse, sparse_cost, stored_bytes, unpack_sparse
+from evoprune.surgery.weight_masks import pack_sparse, sparse_cost, stored_bytes, unpack_sparse, with_masked_weights
 
 some = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -70,7 +70,7 @@ def test_stored_and_read_again_to_the_bit(size: int, share: float, seed: int) ->
 def test_the_file_has_the_bytes_that_are_counted(tmp_path: Path) -> None:
     model, space = network()
     masks = {layer.weight: torch.rand(layer.shape) < 0.2 for layer in space.layers}
-    pruned = masked(model, masks)
+    pruned = with_masked_weights(model, masks)
     assert all(not pruned.get_parameter(name)[~mask].any() for name, mask in masks.items())
     assert all(model.get_parameter(name)[~mask].all() for name, mask in masks.items())
     files.write_tensors(tmp_path / "sparse.safetensors", pack_sparse(pruned.state_dict(), masks), {})

@@ -24,7 +24,7 @@ from evoprune.scoring.problem import make_problem
 from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.space.plan import Genome
 from evoprune.space.tensors import cut_masks
-from evoprune.surgery.weight_masks import masked
+from evoprune.surgery.weight_masks import with_masked_weights
 from evoprune.training import fit as training
 from evoprune.training.fit import FitState, fit
 from evoprune.workers.retraining import Retrainer, Retraining
@@ -188,7 +188,7 @@ def test_zeros_stay_where_single_weights_were_pruned(problem: Problem, few: Spli
     whole = problem.space.full()
     scores = layer_weights(problem.model, problem.space)
     masks = weight_masks({name: weight.abs() for name, weight in scores.items()}, 0.5, "local")
-    before = FitState.before(masked(problem.model, masks))
+    before = FitState.before(with_masked_weights(problem.model, masks))
     pruning = dataclasses.replace(retraining(few, "keep"), zeros_stay=True)
     [after] = SerialPool(CPU, 1).workers(problem).retrain([whole], [before], pruning, lambda *_: None)
     [free] = SerialPool(CPU, 1).workers(problem).retrain([whole], [before], retraining(few, "keep"), lambda *_: None)

@@ -29,7 +29,7 @@ from evoprune.space.cost import Cost, cost
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
 from evoprune.surgery.recalibration import recalibrate
-from evoprune.surgery.weight_masks import WeightMasks, masked, sparse_cost
+from evoprune.surgery.weight_masks import WeightMasks, sparse_cost, with_masked_weights
 from evoprune.training.evaluation import batches_of, count_misclassified, outputs
 from evoprune.training.fit import FitState
 from evoprune.workers.retraining import Retrainer, Retraining
@@ -77,7 +77,7 @@ def _unstructured(bench: Bench, method: Method, seed: int) -> list[Start]:
     starts = []
     for params in bench.costs:
         masks = weight_masks(scores, kept_fraction_for(space, int(params)), method.scope)
-        network = masked(problem.model, masks).to(bench.device).eval()
+        network = with_masked_weights(problem.model, masks).to(bench.device).eval()
         recalibrate(network, problem.calibration.to(bench.device))
         left, key = sparse_cost(space, masks), _key_of(masks)
         starts.append(Start(space.full(), FitState.before(network), left, _mcr(network, bench), key, 0.0))

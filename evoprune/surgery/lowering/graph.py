@@ -1,4 +1,4 @@
-"""A network as a graph of calls: batch norms folded in, orders of maps pushed back, and at the end one flat forward."""
+"""A network as a graph of calls: batch norms folded, maps reordered in the layer before, and one flat forward."""
 
 import copy
 import operator
@@ -21,7 +21,15 @@ Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FOLDS_NORM = (*_CONVS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_IDENTITIES = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
 _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
     nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus,
@@ -30,7 +38,7 @@ _POOLS = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
-_MAP_BY_MAP = (*_ACTIVATIONS, *_POOLS, *_NOTHING)
+_MAP_BY_MAP = (*_ACTIVATIONS, *_POOLS, *_IDENTITIES)
 _MAP_BY_MAP_FUNCTIONS = frozenset({
     F.relu, torch.relu, F.relu6, F.silu, F.gelu, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.leaky_relu,
     torch.sigmoid, torch.tanh, F.hardswish, F.elu, F.adaptive_avg_pool2d,
@@ -42,36 +50,36 @@ _SUMS = frozenset({operator.add, operator.iadd, torch.add})
 
 @dataclass(frozen=True)
 class Producer:
-    """The convolution whose output maps alone another one reads, map by map, and the batch norms on the way."""
+    """The convolution that makes all input maps of another one. conv: its name. norms: batch norms between them."""
 
     conv: str
     norms: tuple[str, ...]
 
 
 class Graph:
-    """A network traced by torch.fx. network: the graph module, which methods change in place."""
+    """A network traced by torch.fx. network: the graph module, which the methods change in place."""
 
     def __init__(self, model: nn.Module):
-        """Raises whatever tracing raises, where the forward depends on values or shapes."""
+        """Traces a network. Raises what tracing raises if the forward depends on values or shapes."""
         self.network = fx.symbolic_trace(model)
         self._fold_norms()
-        self._drop_nothings()
-        self._pool_first()
+        self._drop_identities()
+        self._pool_before_relu()
         self.network.recompile()
 
     def copy(self) -> "Graph":
-        """Another graph that shares nothing with this one."""
+        """A deep copy."""
         other = copy.copy(self)
         other.network = copy.deepcopy(self.network)
         return other
 
     def convolutions(self) -> list[str]:
-        """Names of the convolutions that may be replaced, in the order in which they run."""
+        """Names of the convolutions that can be replaced, in the order of the forward pass."""
         names = (str(node.target) for node in self._calls() if is_plain_conv(self._module(node)))
         return list(dict.fromkeys(names))
 
     def producer(self, conv: str) -> Producer | None:
-        """Who makes a convolution's input maps, where their order is nobody else's business."""
+        """The producer of a convolution's input maps, if nothing else depends on their order; otherwise None."""
         used = Counter(str(node.target) for node in self._calls())
         (node, *others) = [node for node in self._calls() if node.target == conv]
         if others or not isinstance(node.args[0], fx.Node):
@@ -94,7 +102,7 @@ class Graph:
         return None
 
     def reorder(self, producer: Producer, order: Sequence[int]) -> None:
-        """Lets a producer make these maps, in this order, and no others."""
+        """Makes a producer make these maps only, in this order."""
         index = torch.tensor(order)
         conv: Any = self.network.get_submodule(producer.conv)
         _select_rows(conv, index, ("weight", "bias"))
@@ -105,13 +113,14 @@ class Graph:
             norm.num_features = len(order)
 
     def replace(self, name: str, module: nn.Module) -> None:
-        """Another module in a convolution's place."""
+        """Replaces a convolution by another module."""
         self.network.set_submodule(name, module)
 
     def flat(self, inputs: Sequence[Any]) -> fx.GraphModule:
-        """The network as one forward without inner modules where that is possible, in place where that is safe.
+        """The network as one forward, without inner modules if possible, with in-place operations if they are safe.
 
-        inputs: an example, to know shapes.
+        Args:
+            inputs: An example, for the shapes.
         """
         self.network.graph.lint()
         flat = fx.GraphModule(self.network, _FlatTracer().trace(self.network))
@@ -134,7 +143,7 @@ class Graph:
         return self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def _fold_norms(self) -> None:
-        """Folds every batch norm that directly follows a layer into it."""
+        """Folds each batch norm that directly follows a layer into the layer."""
         used = Counter(str(node.target) for node in self._calls())
         for node in list(self._calls()):
             norm, maker = self._module(node), node.args[0] if node.args else None
@@ -145,13 +154,14 @@ class Graph:
                 self.network.set_submodule(str(maker.target), folded(layer, norm))
                 self._bypass(node)
 
-    def _drop_nothings(self) -> None:
+    def _drop_identities(self) -> None:
+        """Removes modules that do nothing in eval mode."""
         for node in list(self._calls()):
-            if type(self._module(node)) in _NOTHING and len(node.args) == 1 and not has_hooks(self._module(node)):
+            if type(self._module(node)) in _IDENTITIES and len(node.args) == 1 and not has_hooks(self._module(node)):
                 self._bypass(node)
 
-    def _pool_first(self) -> None:
-        """ReLU after max pooling instead of before: the same, of fewer pixels."""
+    def _pool_before_relu(self) -> None:
+        """Moves ReLU behind max pooling: the same result from fewer pixels."""
         for pool in list(self._calls()):
             relu = pool.args[0] if len(pool.args) == 1 else None
             if type(self._module(pool)) is not nn.MaxPool2d or not isinstance(relu, fx.Node) or len(relu.users) > 1:
@@ -164,7 +174,7 @@ class Graph:
             pool.args = (before,)
             pool.replace_all_uses_with(relu)
             relu.args = (pool,)
-            pool.append(relu)  # moves it behind the pooling
+            pool.append(relu)  # behind the pooling
 
     def _bypass(self, node: fx.Node) -> None:
         before: Any = node.args[0]
@@ -173,16 +183,17 @@ class Graph:
 
 
 def is_plain_conv(module: Any) -> bool:
-    """A convolution that is its own weight and bias and nothing else."""
+    """Whether a module is a convolution with its own weight and bias and no hooks."""
     return type(module) in _CONVS and "weight" in module._parameters and not has_hooks(module)
 
 
 def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks run with a module's forward or backward pass."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def can_fold(layer: Any, norm: nn.Module) -> bool:
-    """Whether a batch norm (in eval mode) can go into the layer before it."""
+    """Whether a batch norm in eval mode can be folded into the layer before it."""
     if type(layer) not in _FOLDS_NORM or has_hooks(layer) or has_hooks(norm) or norm.running_mean is None:
         return False
     if "weight" not in layer._parameters or (isinstance(layer, nn.Linear) and type(norm) is not nn.BatchNorm1d):
@@ -191,14 +202,14 @@ def can_fold(layer: Any, norm: nn.Module) -> bool:
 
 
 def folded(layer: Any, norm: Any) -> nn.Module:
-    """A layer that computes what it and the batch norm behind it did."""
+    """A layer that computes the same as a layer and the batch norm behind it."""
     if isinstance(layer, nn.Linear):
         return fuse_linear_bn_eval(layer, norm)
     return fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, _ConvTransposeNd))
 
 
 class _FlatTracer(fx.Tracer):
-    """Traces into layers and their lowered forms; other modules stay modules."""
+    """Traces into layers and their lowered forms; other modules stay calls of modules."""
 
     _INTO = (LoweredConv, BlockConv, TermConv, *_CONVS, nn.Linear, nn.ReLU, nn.Flatten, nn.Sequential, nn.ModuleList)
 
@@ -207,7 +218,7 @@ class _FlatTracer(fx.Tracer):
 
 
 def flattened(module: nn.Module) -> fx.GraphModule:
-    """A layer, or a lowered form of one, as one forward without inner modules, which take time to call."""
+    """A layer, or a lowered form of one, as one forward without calls of inner modules, which take time."""
     flat = fx.GraphModule(module, _FlatTracer().trace(module))
     _at_the_root(flat)
     flat.delete_all_unused_submodules()
@@ -233,7 +244,7 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 
 def _plain_pools(flat: fx.GraphModule) -> None:
-    """Pooling modules as calls of torch's own functions, which take less time to call."""
+    """Replaces pooling modules by calls of torch functions, which take less time."""
     for node in list(flat.graph.nodes):
         module = flat.get_submodule(node.target) if node.op == "call_module" else None
         if module is None or has_hooks(module):
@@ -251,7 +262,7 @@ def _plain_pools(flat: fx.GraphModule) -> None:
 
 
 def _at_the_root(flat: fx.GraphModule) -> None:
-    """Moves parameters and buffers that the forward reads to the root: every level of names costs time to look up."""
+    """Moves parameters and buffers that the forward reads to the root, because looking up nested names takes time."""
     for node in flat.graph.nodes:
         if node.op != "get_attr" or "." not in str(node.target):
             continue
@@ -270,25 +281,25 @@ def _at_the_root(flat: fx.GraphModule) -> None:
 
 
 def _in_place(flat: fx.GraphModule) -> None:
-    """ReLU and sums in the place of what nobody else reads: memory that is warm, and none to be had anew."""
+    """Makes ReLU and sums work in place if nothing else reads their input, which saves allocations."""
     for node in flat.graph.nodes:
         if node.target in _SUMS and len(node.args) == 2 and not node.kwargs:
             for one, other in (node.args, node.args[::-1]):
-                if _fresh(one) and _alike(one, other, node):
+                if _fresh(one) and _same_shape_and_type(one, other, node):
                     node.target, node.args = torch.Tensor.add_, (one, other)
                     break
         elif node.target in (F.relu, torch.relu) and isinstance(node.args[0], fx.Node):
             source = node.args[0]
-            node.target = torch.relu_ if _fresh(source) and _alike(source, source, node) else torch.relu
+            node.target = torch.relu_ if _fresh(source) and _same_shape_and_type(source, source, node) else torch.relu
             node.args, node.kwargs = (source,), {}
 
 
 def _fresh(node: Any) -> bool:
-    """A tensor that was made by the call before, and that is read once."""
+    """Whether a node is a newly made tensor that is read once."""
     made = isinstance(node, fx.Node) and (node.target in _FRESH or node.target is torch.Tensor.add_)
     return made and len(node.users) == 1
 
 
-def _alike(one: Any, other: Any, result: fx.Node) -> bool:
+def _same_shape_and_type(one: Any, other: Any, result: fx.Node) -> bool:
     metas: list[Any] = [getattr(node, "meta", {}).get("tensor_meta") for node in (one, other, result)]
     return None not in metas and len({(meta.shape, meta.dtype) for meta in metas}) == 1

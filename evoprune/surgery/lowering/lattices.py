@@ -1,6 +1,6 @@
-"""Patterns of a kernel's taps as few lattices: regular grids of taps, each a small dense kernel, dilated perhaps.
+"""Patterns of taps as few lattices. A lattice is a regular grid of taps: a small dense kernel, possibly dilated.
 
-A pattern is an int whose bit t says that tap t (row-major) stays.
+A pattern is an int; bit t is set if tap t (row-major) stays.
 """
 
 import math
@@ -10,32 +10,33 @@ from functools import lru_cache
 from itertools import product
 
 MOST_TAPS = 169
-"""Kernels of more taps are covered by single taps and bounding lattices alone: there are too many others to try."""
+"""Kernels of more taps are covered by single taps and bounding lattices only, because there are too many others."""
 
 Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, order=True)
 class LatticeShape:
-    """How many taps along each dimension of a kernel, and how far apart; the step of a single tap is 1."""
+    """Number of taps along each dimension of a kernel, and their distances; the step of a single tap is 1."""
 
     counts: Sizes
     steps: Sizes
 
     @property
     def area(self) -> int:
+        """Number of taps."""
         return math.prod(self.counts)
 
 
 @dataclass(frozen=True, order=True)
 class Lattice:
-    """A lattice at a place in a kernel: its first tap along each dimension."""
+    """A lattice at a place in a kernel. start: its first tap along each dimension."""
 
     shape: LatticeShape
     start: Sizes
 
     def taps(self, kernel_size: Sizes) -> tuple[int, ...]:
-        """Its taps, row-major, as row-major positions in the kernel."""
+        """Its taps in row-major order, as row-major positions in the kernel."""
         shape = self.shape
         lines = [
             range(first, first + count * step, step)
@@ -46,7 +47,7 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Piece:
-    """A lattice that carries some of a pattern's taps. bits: those that it carries; its others are zeros."""
+    """A lattice that covers some taps of a pattern. bits: the covered taps; the lattice's other taps are zeros."""
 
     lattice: Lattice
     bits: int
@@ -63,7 +64,7 @@ def single(dims: int) -> LatticeShape:
 
 
 def bounding(pattern: int, kernel_size: Sizes) -> Lattice:
-    """The smallest lattice that holds a pattern, which is not empty."""
+    """The smallest lattice that contains a non-empty pattern."""
     taps = _taps(pattern, kernel_size)
     starts, counts, steps = [], [], []
     for line in zip(*taps, strict=True):
@@ -76,7 +77,7 @@ def bounding(pattern: int, kernel_size: Sizes) -> Lattice:
 
 @lru_cache(maxsize=4096)
 def natural_shapes(pattern: int, kernel_size: Sizes) -> tuple[LatticeShape, ...]:
-    """Shapes that suit a pattern: the bounding one, and of the lattices that make it up exactly, largest first."""
+    """Shapes that suit a pattern: of its bounding lattice, and of lattices that partition it, largest first."""
     shapes = {bounding(pattern, kernel_size).shape: None}
     left = pattern
     if math.prod(kernel_size) <= MOST_TAPS:
@@ -89,9 +90,9 @@ def natural_shapes(pattern: int, kernel_size: Sizes) -> tuple[LatticeShape, ...]
 
 @lru_cache(maxsize=65536)
 def cover(pattern: int, shapes: tuple[LatticeShape, ...], kernel_size: Sizes) -> tuple[Piece, ...] | None:
-    """Lattices of these shapes that carry every tap of a pattern once; None where they cannot.
+    """Lattices of these shapes that cover each tap of a pattern once; None if there are none.
 
-    Greedy: always the lattice of which the largest share carries something new, of those the one that carries most.
+    Greedy: each step takes the lattice with the largest share of new taps; among equals, the one with most new taps.
     """
     pieces = []
     while pattern:
@@ -111,7 +112,7 @@ def cover(pattern: int, shapes: tuple[LatticeShape, ...], kernel_size: Sizes) ->
 
 @lru_cache(maxsize=4096)
 def _places(shape: LatticeShape, kernel_size: Sizes) -> tuple[tuple[Lattice, int], ...]:
-    """Every place of a shape in a kernel, with its pattern."""
+    """All places of a shape in a kernel, with their patterns."""
     room = [
         range(size - (count - 1) * step)
         for size, count, step in zip(kernel_size, shape.counts, shape.steps, strict=True)
@@ -122,7 +123,7 @@ def _places(shape: LatticeShape, kernel_size: Sizes) -> tuple[tuple[Lattice, int
 
 @lru_cache(maxsize=64)
 def _all_lattices(kernel_size: Sizes) -> tuple[tuple[Lattice, int], ...]:
-    """Every lattice in a kernel with its pattern, largest first, dense before dilated."""
+    """All lattices in a kernel with their patterns, largest first, dense before dilated."""
     lines = [
         [(1, 1), *((count, step) for count in range(2, size + 1) for step in range(1, (size - 1) // (count - 1) + 1))]
         for size in kernel_size

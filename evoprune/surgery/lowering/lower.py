@@ -1,4 +1,4 @@
-"""Lowering: masks turned into speed. Every convolution in the form that is fastest on the machine at hand."""
+"""Lowering: masks turned into speed. Each convolution takes the form that is fastest on the present machine."""
 
 import copy
 import math
@@ -24,20 +24,20 @@ from evoprune.surgery.lowering.stopwatch import Stopwatch, seconds_a_call
 from evoprune.surgery.recording import recorded
 
 ADVANTAGE = 0.97
-"""What share of the plain convolution's time a form may take at most to be worth it."""
+"""Largest share of the plain convolution's time that a form may take to be chosen."""
 
 TOLERANCE = 1e-3
-"""Largest difference of lowered outputs relative to their scale; more is no rounding, in float32 or better."""
+"""Largest difference of lowered outputs relative to their scale that rounding explains, in float32 or better."""
 
 DENSE = "dense"
 
 FEW_MAPS = 4
-"""Input maps of a group that are too few for channels-last to be faster for sure."""
+"""Up to so many input maps per group, the contiguous layout can be faster than channels-last."""
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What was chosen for a convolution: the form's name, and what was measured, name -> milliseconds."""
+    """The form chosen for a convolution. measured_ms: milliseconds of each form, by name."""
 
     layer: str
     form: str
@@ -46,14 +46,14 @@ class LayerPlan:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A lowered network, and what was chosen for each convolution that has zeros."""
+    """A lowered network, and the choice for each convolution that has zeros."""
 
     network: nn.Module
     plans: tuple[LayerPlan, ...]
 
     @property
     def forms(self) -> str:
-        """Every lowered layer with its form, as `conv2: shifted 3x1, conv3: 3 blocks`."""
+        """All lowered layers with their forms, as `conv2: shifted 3x1, conv3: 3 blocks`."""
         return ", ".join(f"{plan.layer}: {plan.form}" for plan in self.plans if plan.form != DENSE)
 
 
@@ -65,12 +65,27 @@ def lower(
     *,
     stopwatch: Stopwatch = seconds_a_call,
 ) -> nn.Module:
-    """A copy of the network without what the genome removes, its masked convolutions as a few dense ones.
+    """A compacted copy of the network in which masked convolutions are computed as a few dense ones.
 
-    An ordinary module in eval mode that computes what `mask` and `compact` do, up to rounding. Every convolution gets
-    the exact form that `stopwatch` finds fastest on the example input (a tensor, or a tuple of the forward's
-    arguments), the plain one with zeros among them; batch norms that directly follow are folded in.
-    Raises SearchSpaceError where the genome or the network is not of this search space.
+    Each convolution takes the form that is measured as fastest on the example input; the plain convolution with zeros
+    is one of the forms. Batch norms that directly follow a layer are folded into it.
+
+    Args:
+        model: The network that the search space was made from; not changed.
+        space: Its search space.
+        genome: uint8 (genes,).
+        example_input: A tensor (batch, channels, h, w) or a tuple of the forward's arguments: what is timed.
+        stopwatch: Measures the forms.
+
+    Returns:
+        An ordinary module in eval mode with the outputs of `ep.mask` and `ep.compact`, up to rounding.
+
+    Raises:
+        SearchSpaceError: If the genome or the network is not of this search space.
+
+    Example:
+        >>> space = ep.search_space(model, images[:1], strides=True)
+        >>> fast = ep.lower(model, space, space.random(numpy.random.default_rng(0)), images[:1])
     """
     masks = cut_masks(space, space.check(genome))
     return lower_compacted(compact(model, space, genome), example_input, masks, stopwatch=stopwatch).network
@@ -84,10 +99,15 @@ def lower_compacted(
     keep_plain: bool = False,
     stopwatch: Stopwatch = seconds_a_call,
 ) -> Lowered:
-    """The same for a network whose maps are cut already and whose masked weights are zeros, as survivors are.
+    """Lowers a network that is compacted already, with zeros for masked weights, as survivors are.
 
-    masks: bool of a weight's shape by its name, which weights stay; of layers that are not named, and of all where
-    it is None, those that are not zero. keep_plain: every convolution keeps its zeros, and all else is done alike.
+    Args:
+        model: Not changed.
+        example_input: A tensor or a tuple of the forward's arguments: what is timed.
+        masks: Weight name -> bool of the weight's shape, the weights that stay; in layers without a mask, those that
+            are not zero.
+        keep_plain: Convolutions keep their zeros; everything else is done in the same way.
+        stopwatch: Measures the forms.
     """
     model = copied(model).eval()
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
@@ -111,7 +131,7 @@ def lower_compacted(
 
 
 def _layer_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Which weights stay of every plain convolution. Returns layer's name -> bool (outputs, inputs a group, taps)."""
+    """The weights of each plain convolution that stay: layer -> bool (outputs, inputs per group, taps)."""
     found = {}
     for name, module in model.named_modules():
         if is_plain_conv(module):
@@ -122,11 +142,11 @@ def _layer_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, np.
 
 
 def _graph(model: nn.Module, inputs: Sequence[Any], expected: Any) -> Graph | None:
-    """The network's graph, folded; None where it cannot be traced, or computes something else than the network."""
+    """The network's graph, folded; None if it cannot be traced, or computes anything else than the network."""
     try:
         graph = Graph(model)
         outputs = graph.copy().flat(inputs)(*inputs)
-    except Exception:  # whatever tracing a user's forward raises: it depends on values
+    except Exception:  # any exception of tracing a user's forward
         return None
     return graph if relative_difference(expected, outputs) <= TOLERANCE else None
 
@@ -134,14 +154,15 @@ def _graph(model: nn.Module, inputs: Sequence[Any], expected: Any) -> Graph | No
 def _fastest_layout(
     graph: Graph, inputs: tuple[Any, ...], stopwatch: Stopwatch
 ) -> tuple[fx.GraphModule, torch.memory_format]:
-    """The network as it is, plain, in the faster of two memory layouts. Sets the graph's layout, too."""
+    """The plain network in the fastest memory layout, and the layout. The graph gets it, too."""
     candidates = []
     for layout in (torch.channels_last, torch.contiguous_format):
-        dense = graph.copy().flat(inputs).to(memory_format=layout)
-        call = partial(dense, *_laid_out(inputs, layout))
+        dense = graph.copy().flat(inputs)
         try:
+            dense.to(memory_format=layout)
+            call = partial(dense, *_laid_out(inputs, layout))
             call()
-        except RuntimeError:  # it views its maps as vectors, which runs in the contiguous layout alone
+        except RuntimeError:  # views of maps as vectors and tensors of five dimensions need the contiguous layout
             continue
         candidates.append((layout, dense, call))
     times = stopwatch([call for *_, call in candidates])
@@ -153,9 +174,9 @@ def _fastest_layout(
 def _mix_layouts(
     network: fx.GraphModule, inputs: tuple[Any, ...], layout: torch.memory_format, stopwatch: Stopwatch
 ) -> fx.GraphModule:
-    """The network with the contiguous layout for layers that read few maps, as images, if that is faster.
+    """The network with the contiguous layout for layers that read few maps (images), if that is faster.
 
-    A convolution computes in the layout of its weight; channels-last has nothing to put together there.
+    A convolution computes in the layout of its weight, and channels-last gains little with few maps.
     """
     if layout is torch.contiguous_format:
         return network
@@ -181,7 +202,7 @@ def _choose(
     layout: torch.memory_format,
     stopwatch: Stopwatch,
 ) -> tuple[LayerPlan, ...]:
-    """Puts the fastest form in the place of every convolution with zeros, the last first: it may order the others."""
+    """Replaces each convolution with zeros by its fastest form; the last one first, because it can reorder others."""
     given = recorded(graph.network, graph.convolutions(), inputs)
     stays = dict(stays)
     plans = []
@@ -203,7 +224,7 @@ def _choose(
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """A form of a layer. module: None for the plain convolution. order: that it wants its inputs in, if any."""
+    """A form of a layer. module: None for the plain convolution. order: of its inputs, if it needs one."""
 
     form: str
     module: nn.Module | None
@@ -213,9 +234,18 @@ class _Choice:
 def _fastest_form(
     conv: Any, mask: np.ndarray, values: Tensor, ordered: bool, layout: torch.memory_format, stopwatch: Stopwatch
 ) -> tuple[_Choice, dict[str, float]]:
-    """Measures a convolution and its forms. values: an input of it. ordered: its inputs' order can be chosen.
+    """Measures a convolution and its forms.
 
-    Returns the fastest, and milliseconds by form (the best of those of one name).
+    Args:
+        conv: The convolution.
+        mask: bool (outputs, inputs per group, taps), the weights that stay.
+        values: An input of it.
+        ordered: Whether the layer before can make the inputs in any order.
+        layout: Memory layout of the network.
+        stopwatch: Measures the forms.
+
+    Returns:
+        The fastest form, and milliseconds by form (the best of forms of equal name).
     """
     outputs = conv(values)
     layer = MaskedLayer(
@@ -246,7 +276,7 @@ def _fastest_form(
 
 
 def lowered_conv(conv: Any, form: Form, given: bool = False) -> LoweredConv:
-    """A convolution in one of its forms. given: its inputs come in the form's order already."""
+    """A convolution in one of its forms. given: whether its inputs come in the form's order already."""
     inputs = None if given else conv.in_channels
     return LoweredConv(Geometry.of(conv), form.blocks, conv.weight.detach(), conv.bias, inputs).eval()
 
@@ -254,7 +284,7 @@ def lowered_conv(conv: Any, form: Form, given: bool = False) -> LoweredConv:
 def _module_by_module(
     model: nn.Module, inputs: tuple[Any, ...], stays: Mapping[str, np.ndarray], stopwatch: Stopwatch
 ) -> Lowered:
-    """Of a network that cannot be traced: every convolution's form by itself, batch norms folded within Sequentials."""
+    """Lowers a network that cannot be traced: each convolution by itself, with batch norms folded in Sequentials."""
     _fold_in_sequentials(model)
     names = [name for name, module in model.named_modules() if is_plain_conv(module)]
     plans = []

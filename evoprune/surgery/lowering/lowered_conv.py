@@ -1,6 +1,6 @@
 """A convolution in lowered form, as modules: blocks of outputs, each the sum of a few dense convolutions.
 
-Every form of one convolution is a `LoweredConv`; which blocks and terms it has is decided in `lowering_forms`.
+All forms of a convolution are `LoweredConv` modules; `forms` decides on the blocks and terms.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _CONVOLVE = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution moves over its input, a number a dimension. before, after: padding at the two ends."""
+    """The geometry of a convolution, one number per dimension. before, after: padding at the two ends."""
 
     kernel_size: Sizes
     stride: Sizes
@@ -29,22 +29,24 @@ class Geometry:
 
     @classmethod
     def of(cls, conv: nn.modules.conv._ConvNd) -> "Geometry":
+        """The geometry of a convolution module."""
         ends = tuple(conv._reversed_padding_repeated_twice)[::-1]  # after, before of the first dimension, then the next
         return cls(conv.kernel_size, conv.stride, conv.dilation, ends[1::2], ends[0::2], conv.padding_mode)
 
     @property
     def dims(self) -> int:
+        """Number of dimensions."""
         return len(self.kernel_size)
 
     @property
     def pad(self) -> list[int]:
-        """The padding as F.pad has it: the last dimension first, before and after."""
+        """The padding in the order of F.pad: last dimension first, before and after."""
         return [side for pair in zip(self.before[::-1], self.after[::-1], strict=True) for side in pair]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Input maps from start to stop, of which a term reads the pixels under a lattice that starts at tap `offset`."""
+    """Input maps from start to stop of which a term reads the pixels under a lattice that starts at tap `offset`."""
 
     start: int
     stop: int
@@ -53,9 +55,13 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One dense convolution over some maps. taps: where each of its weights stands in the layer's flat weight.
+    """One dense convolution over some maps.
 
-    taps: int64 (rows, columns, *shape.counts), -1 for a zero. groups: of this convolution.
+    Attributes:
+        shape: Of its kernel.
+        sources: The maps that it reads, in order.
+        taps: int64 (rows, columns, *shape.counts), positions of its weights in the layer's flat weight; -1 for a zero.
+        groups: Groups of this convolution.
     """
 
     shape: LatticeShape
@@ -66,7 +72,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Output maps `rows` that are the sum of the same terms, over input maps `order` of the layer's, in that order."""
+    """Output maps that are sums of the same terms. rows: the output maps. order: the layer's input maps, in order."""
 
     rows: tuple[int, ...]
     order: tuple[int, ...]
@@ -74,7 +80,7 @@ class Block:
 
 
 class TermConv(nn.Module):
-    """One dense convolution: of its maps as they lie, or of each source's maps shifted so that all taps meet."""
+    """One dense convolution, over maps as they are or with each source shifted so that all lattices coincide."""
 
     def __init__(self, geometry: Geometry, term: Term, weight: Tensor, bias: Tensor | None):
         super().__init__()
@@ -88,7 +94,7 @@ class TermConv(nn.Module):
         self._dilation = tuple(a * b for a, b in zip(geometry.dilation, term.shape.steps, strict=True))
         self._extent = tuple((n - 1) * d for n, d in zip(term.shape.counts, self._dilation, strict=True))
         self._full = tuple((n - 1) * d for n, d in zip(geometry.kernel_size, geometry.dilation, strict=True))
-        # A single tap can take the stride when it is shifted: fewer pixels are copied.
+        # A shifted single tap applies the stride in the slice, so that fewer pixels are copied.
         steps = zip(term.shape.counts, geometry.stride, strict=True)
         self._slice_steps = tuple(stride if self.shifts and count == 1 else 1 for count, stride in steps)
         self._stride = tuple(s // step for s, step in zip(geometry.stride, self._slice_steps, strict=True))
@@ -96,7 +102,7 @@ class TermConv(nn.Module):
         self._padding, self._pad = self._own_padding(self._sources[0].offset, geometry)
 
     def forward(self, values: Tensor, padded: Tensor) -> Tensor:
-        """values: (batch, maps, *pixels). padded: the same with the layer's padding, read where maps are shifted."""
+        """The term. values: (batch, maps, *pixels). padded: values with the layer's padding, for shifted terms."""
         if self.shifts:
             parts = [
                 padded[(slice(None), slice(source.start, source.stop), *slices)]
@@ -123,7 +129,7 @@ class TermConv(nn.Module):
         return tuple(slices)
 
     def _own_padding(self, offset: Sizes, geometry: Geometry) -> tuple[Sizes, list[int] | None]:
-        """What the convolution pads itself, and what is padded (or, below 0, cut off) before, for F.pad."""
+        """Padding inside the convolution, and padding (cropping, if negative) before it for F.pad; None without."""
         ends = []
         for dim, first in enumerate(offset):
             start = first * geometry.dilation[dim]
@@ -140,7 +146,7 @@ class BlockConv(nn.Module):
     select: Tensor | None
 
     def __init__(self, geometry: Geometry, block: Block, weight: Tensor, bias: Tensor | None, inputs: int | None):
-        """inputs: how many maps come; None where they come selected and ordered already."""
+        """Builds the block. inputs: number of input maps; None if they come selected and ordered already."""
         super().__init__()
         natural = inputs is None or block.order == tuple(range(inputs))
         self.register_buffer("select", None if natural else torch.tensor(block.order), persistent=False)
@@ -164,10 +170,14 @@ class BlockConv(nn.Module):
 
 
 class LoweredConv(nn.Module):
-    """A convolution as blocks of output maps, concatenated.
+    """A convolution as concatenated blocks of output maps.
 
-    weight: the layer's, (outputs, inputs a group, *kernel). inputs: maps that come, None where they come in the
-    only block's order already.
+    Args:
+        geometry: Of the convolution.
+        blocks: Together, all output maps.
+        weight: Of the convolution, (outputs, inputs per group, *kernel).
+        bias: Of the convolution.
+        inputs: Number of input maps; None if they come in the order of the only block already.
     """
 
     restore: Tensor | None
@@ -196,7 +206,7 @@ class LoweredConv(nn.Module):
 
 
 def _merged(sources: Sequence[Source]) -> list[Source]:
-    """Sources with neighbours of the same offset joined."""
+    """Sources, with adjacent ones of equal offset joined."""
     merged: list[Source] = []
     for source in sources:
         if merged and merged[-1].stop == source.start and merged[-1].offset == source.offset:

@@ -1,4 +1,4 @@
-"""How long calls take, measured in turns so that drift of the machine hits all alike."""
+"""Durations of calls, measured in turns so that drift of the machine affects all calls equally."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,11 +7,11 @@ ROUNDS = 7
 SECONDS_A_TURN = 2e-3
 
 Stopwatch = Callable[[Sequence[Callable[[], object]]], list[float]]
-"""Seconds that each of some calls takes."""
+"""Measures calls. Returns the seconds that each one takes."""
 
 
 def seconds_a_call(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """The least mean of a turn, over several rounds of turns: what a call takes when nothing else interferes."""
+    """Seconds per call: the smallest mean of a turn over several rounds, which other processes disturb least."""
     times = [_repeats(call) for call in calls]
     best = [float("inf")] * len(calls)
     for _ in range(ROUNDS):
@@ -21,7 +21,7 @@ def seconds_a_call(calls: Sequence[Callable[[], object]]) -> list[float]:
 
 
 def _repeats(call: Callable[[], object]) -> int:
-    """How often a call fits into a turn; it is warm afterwards."""
+    """Number of repeats of a call in a turn; it has been warmed up afterwards."""
     call()
     return max(1, int(SECONDS_A_TURN / max(_mean_seconds(call, 2), 1e-7)))
 

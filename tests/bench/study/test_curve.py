@@ -30,7 +30,7 @@ from evoprune.networks.zoo import build_network
 from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
 from evoprune.record import files
-from evoprune.surgery.weight_masks import masked, pack_sparse
+from evoprune.surgery.weight_masks import pack_sparse, with_masked_weights
 from evoprune.training.evaluation import Evaluation
 from evoprune.workers.retraining import Retraining
 
@@ -136,7 +136,7 @@ def test_single_weights_save_what_their_masks_do(curve: Curve) -> None:
     magnitudes = torch.cat([w.detach().abs().reshape(-1) for w in problem.model.parameters() if w.dim() > 1])
     threshold = magnitudes.sort(descending=True).values[kept - 1]
     masks = {n: w.detach().abs() >= threshold for n, w in problem.model.named_parameters() if w.dim() > 1}
-    stored = pack_sparse(masked(problem.model, masks).state_dict(), masks)
+    stored = pack_sparse(with_masked_weights(problem.model, masks).state_dict(), masks)
     assert row.bytes == sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
 
 

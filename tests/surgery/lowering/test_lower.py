@@ -15,6 +15,7 @@ import evoprune as ep
 from evoprune.discovery.proof import relative_difference
 from evoprune.networks.zoo import build_network
 from evoprune.surgery.lowering.lower import DENSE, lower, lower_compacted
+from evoprune.training.layout import lay_out
 from tests.space.masked import MASKED, SHARINGS, masked_space, network_of, whole_genomes
 
 few = settings(max_examples=3, deadline=None, derandomize=True, database=None)
@@ -213,6 +214,46 @@ def test_networks_of_the_zoo_lose_all_their_batch_norms(name: str) -> None:
     lowered = lower_compacted(model, images, stopwatch=first_is_fastest).network
     assert relative_difference(outputs(model, images), outputs(lowered, images)) <= 1e-12
     assert not any(isinstance(module, nn.BatchNorm2d) for module in lowered.modules())
+
+
+def volumes() -> nn.Sequential:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv3d(1, 8, 3), nn.ReLU(), nn.Conv3d(8, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 4),
+    ).double().eval()  # fmt: skip
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize("strides", [False, True])
+def test_networks_over_volumes_are_lowered_in_the_contiguous_layout(strides: bool) -> None:
+    model, images = volumes(), torch.randn(2, 1, 8, 12, 12, generator=torch.Generator().manual_seed(1)).double()
+    space = ep.search_space(model, images[:1], strides=strides)
+    for genome in (space.full(), space.random(np.random.default_rng(0), 0.5)):
+        lowered = lower(model, space, genome, images[:1], stopwatch=last_is_fastest)
+        expected = outputs(ep.mask(model, space, genome), images)
+        assert relative_difference(expected, outputs(lowered, images)) <= 1e-12
+        assert all(tensor.is_contiguous() for tensor in lowered.parameters())
+
+
+def test_a_parameter_of_five_dimensions_among_images_keeps_the_contiguous_layout() -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.plain, self.cube = nn.Conv2d(3, 6, 3), nn.Conv3d(1, 4, (3, 3, 3))
+            self.out = nn.Linear(4, 5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.out(self.cube(self.plain(images).relu()[:, None]).relu().mean((2, 3, 4)))
+
+    model, images = Stacked().double().eval(), torch.randn(2, 3, 8, 8).double()
+    lowered = lower_compacted(model, images, stopwatch=first_is_fastest).network
+    assert relative_difference(outputs(model, images), outputs(lowered, images)) <= 1e-12
+    assert lay_out(model, images) == torch.contiguous_format
+    assert all(tensor.is_contiguous() for tensor in model.parameters())
 
 
 def test_a_lowered_network_is_an_ordinary_module() -> None:
