@@ -1,9 +1,9 @@
 """A study: every method on every network at every target with every seed, all retrained alike; a row each.
 
-Rows are written as they are found, and those that are there are not made again.
+Rows are written as soon as they are known, and rows that a table has are not made again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, nn
 
-from evoprune.bench.study.methods import SMALL_DENSE, Bench, Method, choose, methods_of, searches_of
-from evoprune.bench.study.starts import Start, last_retraining, starts_of
+from evoprune.bench.study.choosing import MethodContext, choose
+from evoprune.bench.study.methods import SMALL_DENSE, Method, methods_of, searches_of
+from evoprune.bench.study.starts import last_retraining, starts_of
 from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.study_tables import Cell, Choice, Tables, opened_tables, row_of
 from evoprune.config.schema import Config, RetrainStart
@@ -22,10 +23,9 @@ from evoprune.networks.weights import load_weights
 from evoprune.pipeline.configured import fresh_network
 from evoprune.pipeline.posing import pose
 from evoprune.pipeline.round_context import BASELINE_SEED
-from evoprune.pipeline.stages import retraining_with
 from evoprune.progress import Progress
 from evoprune.record import files
-from evoprune.space.cost import cost
+from evoprune.space.cost import Cost, cost
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
 from evoprune.training.devices import resolve_device
@@ -52,62 +52,36 @@ def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame
     """
     methods = methods_of(study)
     with opened_tables(out) as tables:
-        _complete(study, methods, tables, progress)
+        for network in study.networks:
+            for compensation, seeds in (("gram", study.seeds), ("none", study.uncompensated_seeds)):
+                # A network that is trained from scratch has nothing to compensate for.
+                compared = [one for one in methods if compensation == "gram" or one.kind != SMALL_DENSE]
+                names = [method.name for method in compared]
+                if set(product([network], study.targets, seeds, names, [compensation])) <= tables.done:
+                    continue
+                config = _with_compensation(network_config(study, network), compensation)
+                progress.stage("study", f"{network}, compensation {compensation}")
+                with open_worker_pool(config.workers, resolve_device(config.device)) as pool:
+                    network_study = _opened(study, network, config, pool, tables, progress)
+                    for seed in seeds:
+                        network_study.compare(compared, seed)
     return tables.frame
 
 
-def _complete(study: StudyConfig, every: Sequence[Method], tables: Tables, progress: Progress) -> None:
-    """Makes the rows that the tables lack."""
-    without = tuple(method for method in every if method.kind != SMALL_DENSE)  # what is anew has nothing to make up
-    for network in study.networks:
-        plain = network_config(study, network)
-        for compensation, seeds, methods in (
-            ("gram", study.seeds, every),
-            ("none", study.uncompensated_seeds, without),
-        ):
-            names = [method.name for method in methods]
-            if set(product([network], study.targets, seeds, names, [compensation])) <= tables.done:
-                continue
-            config = _under(plain, compensation)
-            progress.stage("study", f"{network}, compensation {compensation}")
-            with open_worker_pool(config.workers, resolve_device(config.device)) as pool:
-                here = _opened(study, network, config, pool, tables, progress)
-                for seed in seeds:
-                    for method in methods:
-                        _begin(here, method, seed)
-                    for alike in _retrained_alike(methods):
-                        _finish(here, alike, seed)
-
-
-@dataclass(frozen=True, eq=False)
-class _Here:
-    """One network under one compensation: what it is chosen and retrained with, and where it is written."""
-
-    study: StudyConfig
-    network: str
-    bench: Bench
-    baseline_mcr: float
-    tables: Tables
-
-    def cells(self, method: Method, seed: int) -> list[Cell]:
-        compensation = self.bench.config.search.compensation
-        return [(self.network, target, seed, method.name, compensation) for target in self.bench.targets]
-
-
-def _under(config: Config, compensation: str) -> Config:
-    """The config with this compensation, in scores and where retraining begins."""
-    after = config.retrain.compensation if compensation == "gram" else "search"
+def _with_compensation(config: Config, compensation: str) -> Config:
+    """The config with this compensation, in scores and before retraining."""
+    before_retraining = config.retrain.compensation if compensation == "gram" else "search"
     return config.model_copy(
         update={
             "search": config.search.model_copy(update={"compensation": compensation}),
-            "retrain": config.retrain.model_copy(update={"compensation": after}),
+            "retrain": config.retrain.model_copy(update={"compensation": before_retraining}),
         }
     )
 
 
 def _opened(
     study: StudyConfig, network: str, config: Config, pool: WorkerPool, tables: Tables, progress: Progress
-) -> _Here:
+) -> "NetworkStudy":
     problem, data, device = pose(config), load_data(config.data, config.seed), resolve_device(config.device)
     workers = pool.workers(problem)
     baseline_mcr = evaluate(problem.model, data.test, device).mcr
@@ -116,141 +90,185 @@ def _opened(
         name: search.model_copy(update={"compensation": config.search.compensation})
         for name, search in searches_of(study, network).items()
     }
-    bench = Bench(problem, workers, data, config, searches, study.targets, device, progress)
-    return _Here(study, network, bench, baseline_mcr, tables)
+    context = MethodContext(problem, workers, data, config, searches, study.targets, study.steps, device, progress)
+    return NetworkStudy(network, context, baseline_mcr, tables)
 
 
-def _begin(here: _Here, method: Method, seed: int) -> None:
-    """What the method chooses with this seed, where that is not known yet; retrained where it is not only genomes."""
-    known = here.tables.done if method.at_once else {choice.cell for choice in here.tables.choices}
-    cells = [cell for cell in here.cells(method, seed) if cell not in known]
-    if not cells:
-        return
-    here = replace(here, bench=replace(here.bench, targets=tuple(target for _, target, *_ in cells)))
-    here.bench.progress.stage("choose", f"{method.name}, seed {seed}")
-    if method.at_once:
-        _train_to_the_end(here, method, seed, cells)
-    else:
-        here.tables.choose(list(_chosen(here, method, seed, cells)))
+@dataclass(frozen=True, eq=False)
+class NetworkStudy:
+    """The part of a study on one network with one compensation.
 
-
-def _chosen(here: _Here, method: Method, seed: int, cells: Sequence[Cell]) -> Iterator[Choice]:
-    problem, chosen = here.bench.problem, choose(here.bench, method, seed)
-    outcomes = score(here.bench.workers, chosen.genomes, problem.first_conditions())
-    whole = cost(problem.space, problem.space.full())
-    for cell, genome, outcome in zip(cells, chosen.genomes, outcomes, strict=True):
-        yield Choice(
-            *cell,
-            macs_ratio=round(cost(problem.space, genome).macs / whole.macs, 4),
-            mcr_before=outcome.score.errors / outcome.score.images,
-            scores=chosen.scores,
-            seconds=round(chosen.seconds, 1),
-            key=problem.space.key(genome),
-            genome=genome.tobytes().hex(),
-        )
-
-
-def _train_to_the_end(here: _Here, method: Method, seed: int, cells: Sequence[Cell]) -> None:
-    """Adds the rows, and what was chosen, of a method that trains while it chooses."""
-    bench, steps = here.bench, here.study.steps
-    starts = starts_of(bench, method, steps, seed)
-    whole = cost(bench.problem.space, bench.problem.space.full())
-    choices = [_choice_of(cell, start, start.left.macs / whole.macs) for cell, start in zip(cells, starts, strict=True)]
-    bench.progress.stage("retrain", f"{method.name}, seed {seed}")
-    genomes, states = [start.genome for start in starts], [start.state for start in starts]
-    tested = _retrained(here, genomes, states, last_retraining(bench, method, steps, seed))
-    here.tables.choose(choices)
-    here.tables.add(
-        [
-            row_of(choice, one, here.baseline_mcr, start.left, whole)
-            for choice, start, one in zip(choices, starts, tested, strict=True)
-        ]
-    )
-
-
-def _choice_of(cell: Cell, start: Start, macs_ratio: float) -> Choice:
-    return Choice(
-        *cell,
-        macs_ratio=round(macs_ratio, 4),
-        mcr_before=start.mcr_before,
-        scores=0,
-        seconds=round(start.seconds, 1),
-        key=start.key,
-        genome=start.genome.tobytes().hex(),
-    )
-
-
-def _retrained_alike(methods: Sequence[Method]) -> list[list[Method]]:
-    """The methods, in their order, by how their networks are retrained."""
-    by_how: dict[tuple[RetrainStart, bool], list[Method]] = {}
-    for method in methods:
-        by_how.setdefault((method.start, method.taught), []).append(method)
-    return list(by_how.values())
-
-
-def _finish(here: _Here, methods: Sequence[Method], seed: int) -> None:
-    """Retrains what these methods, which are retrained alike, chose and has no row yet; as many at once as workers.
-
-    Those that are trained at once are about as large, so that nobody waits for the other.
+    Attributes:
+        network: its name in the study.
+        context: input of the methods.
+        baseline_mcr: MCR of the unpruned network on the test set.
+        tables: tables of the study.
     """
-    bench, tables = here.bench, here.tables
-    cells = {cell for method in methods for cell in here.cells(method, seed)} - tables.done
-    left = sorted((choice for choice in tables.choices if choice.cell in cells), key=lambda choice: -choice.macs_ratio)
-    whole = cost(bench.problem.space, bench.problem.space.full())
-    retraining = _retraining(here, methods[0], seed) if left else None
-    for begin in range(0, len(left), bench.workers.count):
-        some = left[begin : begin + bench.workers.count]
-        bench.progress.stage("retrain", ", ".join(f"{one.method} at {one.target:g}" for one in some))
-        assert retraining is not None
-        tested = _retrained(here, [one.genes for one in some], [None] * len(some), retraining)
-        tables.add(
+
+    network: str
+    context: MethodContext
+    baseline_mcr: float
+    tables: Tables
+
+    def compare(self, methods: Sequence[Method], seed: int) -> None:
+        """Adds the rows of these methods with one seed that the tables lack."""
+        for method in methods:
+            self._choose(method, seed)
+        for alike in _retrained_alike(methods):
+            self._retrain_chosen(alike, seed)
+
+    def _cells(self, method: Method, seed: int) -> list[Cell]:
+        compensation = self.context.config.search.compensation
+        return [(self.network, target, seed, method.name, compensation) for target in self.context.targets]
+
+    @property
+    def _unpruned_cost(self) -> Cost:
+        space = self.context.problem.space
+        return cost(space, space.full())
+
+    def _choose(self, method: Method, seed: int) -> None:
+        """Adds the choices of a method that the tables lack; also their rows if it trains while it chooses."""
+        done = self.tables.done if method.trains_while_choosing else {choice.cell for choice in self.tables.choices}
+        cells = [cell for cell in self._cells(method, seed) if cell not in done]
+        if not cells:
+            return
+        context = replace(self.context, targets=tuple(target for _, target, *_ in cells))
+        context.progress.stage("choose", f"{method.name}, seed {seed}")
+        if method.trains_while_choosing:
+            self._choose_and_train(context, method, seed, cells)
+        else:
+            self._choose_genomes(context, method, seed, cells)
+
+    def _choose_genomes(self, context: MethodContext, method: Method, seed: int, cells: Sequence[Cell]) -> None:
+        problem, chosen = context.problem, choose(context, method, seed)
+        outcomes = score(context.workers, chosen.genomes, problem.first_conditions())
+        unpruned = self._unpruned_cost
+        self.tables.choose(
             [
-                row_of(one, result, here.baseline_mcr, cost(bench.problem.space, one.genes), whole)
-                for one, result in zip(some, tested, strict=True)
+                Choice(
+                    *cell,
+                    macs_ratio=round(cost(problem.space, genome).macs / unpruned.macs, 4),
+                    mcr_before=outcome.score.errors / outcome.score.images,
+                    scores=chosen.scores,
+                    seconds=round(chosen.seconds, 1),
+                    key=problem.space.key(genome),
+                    genome=genome.tobytes().hex(),
+                )
+                for cell, genome, outcome in zip(cells, chosen.genomes, outcomes, strict=True)
             ]
         )
 
+    def _choose_and_train(self, context: MethodContext, method: Method, seed: int, cells: Sequence[Cell]) -> None:
+        starts = starts_of(context, method, seed)
+        unpruned = self._unpruned_cost
+        choices = [
+            Choice(
+                *cell,
+                macs_ratio=round(start.left.macs / unpruned.macs, 4),
+                mcr_before=start.mcr_before,
+                scores=0,
+                seconds=round(start.seconds, 1),
+                key=start.key,
+                genome=start.genome.tobytes().hex(),
+            )
+            for cell, start in zip(cells, starts, strict=True)
+        ]
+        context.progress.stage("retrain", f"{method.name}, seed {seed}")
+        genomes, states = [start.genome for start in starts], [start.state for start in starts]
+        tested = retrain_and_test(context, genomes, states, last_retraining(context, method, seed))
+        self.tables.choose(choices)
+        self.tables.add(
+            [
+                row_of(choice, result, self.baseline_mcr, start.left, unpruned)
+                for choice, start, result in zip(choices, starts, tested, strict=True)
+            ]
+        )
 
-def _retraining(here: _Here, method: Method, seed: int) -> Retraining:
-    """How networks are retrained; those trained anew for the baseline's epochs besides, at its learning rate."""
-    config, data, start = here.bench.config, here.bench.data, method.start
-    distillation = config.retrain.distillation if method.taught else 0.0
-    settings = config.retrain.model_copy(update={"start": start, "distillation": distillation})
-    if start == "anew":
-        epochs, rate = config.train.epochs + settings.epochs, config.train.learning_rate
-        settings = settings.model_copy(update={"epochs": epochs, "learning_rate": rate})
-    rewound = _early_weights(here) if start == "rewind_weights" else None
-    return retraining_with(settings, config, data.train, seed, rewound)
+    def _retrain_chosen(self, methods: Sequence[Method], seed: int) -> None:
+        """Retrains the choices of methods that are retrained alike and adds their rows; as many at once as workers.
+
+        Networks that are retrained at once are of about the same size, so that no worker waits for another one.
+        """
+        context, tables = self.context, self.tables
+        cells = {cell for method in methods for cell in self._cells(method, seed)} - tables.done
+        left = sorted((one for one in tables.choices if one.cell in cells), key=lambda choice: -choice.macs_ratio)
+        if not left:
+            return
+        retraining = self._retraining(methods[0], seed)
+        for begin in range(0, len(left), context.workers.count):
+            some = left[begin : begin + context.workers.count]
+            context.progress.stage("retrain", ", ".join(f"{one.method} at {one.target:g}" for one in some))
+            tested = retrain_and_test(context, [one.genes for one in some], [None] * len(some), retraining)
+            tables.add(
+                [
+                    row_of(one, result, self.baseline_mcr, cost(context.problem.space, one.genes), self._unpruned_cost)
+                    for one, result in zip(some, tested, strict=True)
+                ]
+            )
+
+    def _retraining(self, method: Method, seed: int) -> Retraining:
+        """The retraining of a method's networks.
+
+        Networks that are trained anew train for the baseline's epochs besides, at its learning rate.
+        """
+        config = self.context.config
+        distillation = config.retrain.distillation if method.distilled else 0.0
+        settings = config.retrain.model_copy(update={"start": method.start, "distillation": distillation})
+        if method.start == "anew":
+            epochs, rate = config.train.epochs + settings.epochs, config.train.learning_rate
+            settings = settings.model_copy(update={"epochs": epochs, "learning_rate": rate})
+        retraining = self.context.retraining(settings, seed)
+        return replace(retraining, rewound=self._early_weights()) if method.start == "rewind_weights" else retraining
+
+    def _early_weights(self) -> dict[str, Tensor]:
+        """The network's weights before the last `retrain.epochs` epochs of the training that its config describes.
+
+        Only the end of that training is given, so it is repeated up to there; the weights are kept beside the table.
+        """
+        config, out, data = self.context.config, self.tables.out, self.context.data
+        path = out.with_name(f"{out.stem}_{self.network}_epoch_{config.rewind_epoch}.safetensors")
+        if not path.is_file():
+            self.context.progress.stage("rewind", f"{self.network}, {config.rewind_epoch} epochs")
+            network = fresh_network(config, data.image_shape, data.classes)
+            with torch_threads(config.workers.threads):
+                fit(
+                    network,
+                    data.train,
+                    config.train,
+                    mixed_seed(config.seed, BASELINE_SEED),
+                    self.context.device,
+                    augment=config.data.augment,
+                    until=config.rewind_epoch,
+                )
+            files.write_tensors(path, FitState.before(network).weights, {})
+        return files.read_tensors(path)[0]
 
 
-def _early_weights(here: _Here) -> dict[str, Tensor]:
-    """The network's weights before the last `retrain.epochs` epochs of the training that its config describes.
-
-    That training is done once more up to there, for only its end is given; kept beside the table.
-    """
-    config, out, data = here.bench.config, here.tables.out, here.bench.data
-    path = out.with_name(f"{out.stem}_{here.network}_epoch_{config.rewind_epoch}.safetensors")
-    if not path.is_file():
-        here.bench.progress.stage("rewind", f"{here.network}, {config.rewind_epoch} epochs")
-        network = fresh_network(config, data.image_shape, data.classes)
-        seed, device = mixed_seed(config.seed, BASELINE_SEED), here.bench.device
-        with torch_threads(config.workers.threads):
-            fit(network, data.train, config.train, seed, device, augment=config.data.augment, until=config.rewind_epoch)
-        files.write_tensors(path, FitState.before(network).weights, {})
-    return files.read_tensors(path)[0]
+def _retrained_alike(methods: Sequence[Method]) -> list[list[Method]]:
+    """The methods, in their order, grouped by how their networks are retrained."""
+    groups: dict[tuple[RetrainStart, bool], list[Method]] = {}
+    for method in methods:
+        groups.setdefault((method.start, method.distilled), []).append(method)
+    return list(groups.values())
 
 
-def _retrained(
-    here: _Here, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining
+def retrain_and_test(
+    context: MethodContext, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining
 ) -> list[Evaluation]:
-    """What is left by the genomes, retrained, makes of the test images."""
-    bench = here.bench
-    reached = bench.workers.retrain(genomes, states, retraining, lambda index, report, state: None)
-    networks = (_network(bench, genome, state) for genome, state in zip(genomes, reached, strict=True))
-    return [evaluate(network, bench.data.test, bench.device) for network in networks]
+    """Retrains networks, and evaluates them on the test set.
+
+    Args:
+        context: of the unpruned network.
+        genomes: of the networks.
+        states: where training goes on, None: from the unpruned network's weights.
+        retraining: how they are retrained.
+    """
+    trained = context.workers.retrain(genomes, states, retraining, lambda index, report, state: None)
+    networks = (_network(context, genome, state) for genome, state in zip(genomes, trained, strict=True))
+    return [evaluate(network, context.data.test, context.device) for network in networks]
 
 
-def _network(bench: Bench, genome: Genome, state: FitState) -> nn.Module:
-    network = compact(bench.problem.model, bench.problem.space, genome)
+def _network(context: MethodContext, genome: Genome, state: FitState) -> nn.Module:
+    network = compact(context.problem.model, context.problem.space, genome)
     load_weights(network, state.weights, "retrained weights")
     return network.eval()

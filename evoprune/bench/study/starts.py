@@ -1,4 +1,4 @@
-"""Methods of a study that begin their (last) retraining with more than a genome: schedules, single weights."""
+"""Methods that train while they choose: pruning in steps, and masks on single weights."""
 
 import hashlib
 import time
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from evoprune.bench.study.methods import SINGLE_WEIGHTS, Bench, Method, subject_in
+from evoprune.bench.study.choosing import MethodContext
+from evoprune.bench.study.methods import SINGLE_WEIGHTS, Method
 from evoprune.config.schedules import kept_fractions
-from evoprune.config.schema import Config, CriterionName
+from evoprune.config.schema import CriterionName
 from evoprune.criteria.registry import map_importance, weight_importance
 from evoprune.criteria.weight_ranking import kept_fraction_for, weight_masks
 from evoprune.discovery.discover import discover
@@ -20,7 +21,6 @@ from evoprune.errors import ConfigError
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights
 from evoprune.pipeline.round_context import RETRAIN_SEED
-from evoprune.pipeline.stages import retraining_with
 from evoprune.scoring.batching import gram_bytes
 from evoprune.scoring.problem import make_problem
 from evoprune.scoring.scorer import Problem
@@ -38,10 +38,15 @@ from evoprune.workers.workers import SerialPool, score
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A network that is about to be retrained (for the last time).
+    """A network before its (last) retraining.
 
-    genome: of the problem's search space; state: its weights; left: what it costs; key: what tells it from others.
-    seconds: of getting there, for all targets at once.
+    Attributes:
+        genome: of the problem's search space.
+        state: its weights.
+        left: its cost.
+        mcr_before: its MCR on the validation set.
+        key: identifies the network among others.
+        seconds: duration of the choice, for all targets together.
     """
 
     genome: Genome
@@ -52,134 +57,140 @@ class Start:
     seconds: float
 
 
-def starts_of(bench: Bench, method: Method, steps: int, seed: int) -> list[Start]:
-    """What the method begins the last retraining of every target with, and `last_retraining` goes on from."""
+def starts_of(context: MethodContext, method: Method, seed: int) -> list[Start]:
+    """The network of every target before its last retraining, which is `last_retraining`."""
     started = time.perf_counter()
-    starts = (
-        _unstructured(bench, method, seed) if method.kind == "unstructured" else _stepped(bench, method, steps, seed)
-    )
+    unstructured = method.kind == "unstructured"
+    starts = (_unstructured if unstructured else _scheduled)(context, method, seed)
     seconds = time.perf_counter() - started
     return [replace(start, seconds=seconds) for start in starts]
 
 
-def last_retraining(bench: Bench, method: Method, steps: int, seed: int) -> Retraining:
-    """How it is then retrained: single weights as any other, a schedule's last step for its part of the epochs."""
+def last_retraining(context: MethodContext, method: Method, seed: int) -> Retraining:
+    """The last retraining: of all epochs with single weights masked; of a step's epochs with a schedule."""
     if method.kind == "unstructured":
-        return replace(_retraining(bench, bench.config, seed), zeros_stay=True)
-    return _step_retraining(bench, steps, seed, steps - 1)
+        return replace(context.retraining(context.config.retrain, seed), zeros_stay=True)
+    return _step_retraining(context, seed, context.steps - 1)
 
 
-def _unstructured(bench: Bench, method: Method, seed: int) -> list[Start]:
-    """Masks on single weights of the whole network, all else of which stays: see `surgery.unstructured`."""
-    problem, space = bench.problem, bench.problem.space
-    subject = subject_in(bench, seed)
-    scores = weight_importance(SINGLE_WEIGHTS[method.by], subject)
+def _unstructured(context: MethodContext, method: Method, seed: int) -> list[Start]:
+    """Masks on single weights of the unpruned network: see `surgery.weight_masks`."""
+    problem, space = context.problem, context.problem.space
+    scores = weight_importance(SINGLE_WEIGHTS[method.by], context.criterion_inputs(seed))
     starts = []
-    for params in bench.costs:
+    for params in context.costs:
         masks = weight_masks(scores, kept_fraction_for(space, int(params)), method.scope)
-        network = with_masked_weights(problem.model, masks).to(bench.device).eval()
-        recalibrate(network, problem.calibration.to(bench.device))
+        network = with_masked_weights(problem.model, masks).to(context.device).eval()
+        recalibrate(network, problem.calibration.to(context.device))
         left, key = sparse_cost(space, masks), _key_of(masks)
-        starts.append(Start(space.full(), FitState.before(network), left, _mcr(network, bench), key, 0.0))
+        starts.append(Start(space.full(), FitState.before(network), left, _mcr(network, context), key, 0.0))
     return starts
 
 
-def _stepped(bench: Bench, method: Method, steps: int, seed: int) -> list[Start]:
-    """Prune and train in turn, each step's share by the schedule: Han et al. 2015; Zhu and Gupta 2017.
+def _scheduled(context: MethodContext, method: Method, seed: int) -> list[Start]:
+    """Prunes and trains in turn, each step to its share by the schedule.
 
-    Every step ranks the feature maps of the network as it was trained by then.
+    Every step ranks the feature maps of the network as trained by then.
+
+    References:
+        Han et al. 2015; Zhu and Gupta 2017.
     """
-    shares = [kept_fractions(method.schedule, steps, target) for target in bench.targets]
-    networks = [(bench.problem.space.full(), bench.problem) for _ in bench.targets]
+    steps = context.steps
+    shares = [kept_fractions(method.schedule, steps, target) for target in context.targets]
+    networks = [(context.problem.space.full(), context.problem) for _ in context.targets]
     for step in range(steps):
         starts = [
-            _pruned(bench, method, genome, posed, bench.cost_at(share[step]), seed)
-            for (genome, posed), share in zip(networks, shares, strict=True)
+            _pruned(context, method, genome, problem, context.cost_at(share[step]), seed)
+            for (genome, problem), share in zip(networks, shares, strict=True)
         ]
         if step < steps - 1:
-            networks = _trained(bench, starts, _step_retraining(bench, steps, seed, step))
+            networks = _trained(context, starts, _step_retraining(context, seed, step))
     return starts
 
 
-def _pruned(bench: Bench, method: Method, genome: Genome, posed: Problem, target: float, seed: int) -> Start:
-    """The network of the genome, posed as a problem of its own, brought to a cost by its own ranking."""
-    local = SerialPool(bench.device, bench.config.workers.threads).workers(posed)
-    subject = subject_in(replace(bench, problem=posed, workers=local), seed)
-    values = map_importance(cast(CriterionName, method.by), subject)
-    smaller = ranked_genome(posed.space, values, target, method.scope, posed.cost_of)
-    [outcome] = score(local, [smaller], posed.first_conditions())
-    state = Retrainer(posed, _retraining(bench, bench.config, seed), bench.device).start(smaller)
-    return _start(bench, within(genome, smaller), state, outcome.score.errors)
+def _pruned(
+    context: MethodContext, method: Method, genome: Genome, problem: Problem, target: float, seed: int
+) -> Start:
+    """A network brought to a cost by its own ranking.
+
+    Args:
+        context: of the unpruned network.
+        method: names the criterion and the scope.
+        genome: of the network, in the unpruned network's search space.
+        problem: the network as a problem of its own.
+        target: highest cost allowed.
+        seed: of the criterion.
+    """
+    local = SerialPool(context.device, context.config.workers.threads).workers(problem)
+    inputs = replace(context, problem=problem, workers=local).criterion_inputs(seed)
+    values = map_importance(cast(CriterionName, method.by), inputs)
+    smaller = ranked_genome(problem.space, values, target, method.scope, problem.cost_of)
+    [outcome] = score(local, [smaller], problem.first_conditions())
+    retraining = context.retraining(context.config.retrain, seed)
+    state = Retrainer(problem, retraining, context.device).start(smaller)
+    space, kept = context.problem.space, within(genome, smaller)
+    mcr = outcome.score.errors / len(problem.labels)
+    return Start(kept, state, cost(space, kept), mcr, space.key(kept), 0.0)
 
 
 def within(genome: Genome, smaller: Genome) -> Genome:
-    """A genome of the network that `genome` leaves as one of the network that `genome` is of: feature maps alone."""
+    """A genome of the network that `genome` leaves, as one of the network that `genome` is of: feature maps alone."""
     result = genome.copy()
     result[np.flatnonzero(genome)] = smaller
     return result
 
 
-def _start(bench: Bench, genome: Genome, state: FitState, errors: int) -> Start:
-    space = bench.problem.space
-    return Start(genome, state, cost(space, genome), errors / len(bench.problem.labels), space.key(genome), 0.0)
-
-
-def _trained(bench: Bench, starts: Sequence[Start], retraining: Retraining) -> list[tuple[Genome, Problem]]:
-    """The networks after a step's training, each posed as a problem of its own."""
+def _trained(context: MethodContext, starts: Sequence[Start], retraining: Retraining) -> list[tuple[Genome, Problem]]:
+    """The networks after a step's training, each as a problem of its own."""
     genomes = [start.genome for start in starts]
-    states = bench.workers.retrain(
-        genomes, [start.state for start in starts], retraining, lambda index, report, state: None
-    )
-    return [(genome, _posed(bench, genome, state)) for genome, state in zip(genomes, states, strict=True)]
+    states = [start.state for start in starts]
+    trained = context.workers.retrain(genomes, states, retraining, lambda index, report, state: None)
+    return [(genome, _posed(context, genome, state)) for genome, state in zip(genomes, trained, strict=True)]
 
 
-def _posed(bench: Bench, genome: Genome, state: FitState) -> Problem:
-    whole, config = bench.problem, bench.config
-    network = compact(whole.model, whole.space, genome)
+def _posed(context: MethodContext, genome: Genome, state: FitState) -> Problem:
+    unpruned, config = context.problem, context.config
+    network = compact(unpruned.model, unpruned.space, genome)
     load_weights(network, state.weights, "retrained weights")
-    space = discover(network.eval(), whole.calibration[:1], config.space)
+    space = discover(network.eval(), unpruned.calibration[:1], config.space)
     if space.genes != int(genome.sum()):
         raise ConfigError(
-            f"{config.model.network}: its pruned network has another search space (of {space.genes} genes where "
-            f"{int(genome.sum())} are left); methods with a schedule do not go with it"
+            f"{config.model.network}: its pruned network has another search space (of {space.genes} genes instead of "
+            f"{int(genome.sum())}), so it does not go with methods with a schedule; take others"
         )
     return make_problem(
         network,
         space,
-        whole.calibration,
-        whole.images,
-        whole.labels,
+        unpruned.calibration,
+        unpruned.images,
+        unpruned.labels,
         tolerance=1.0,
         compensate=config.search.compensation == "gram",
-        device=bench.device,
-        cost=whole.cost,
+        device=context.device,
+        cost=unpruned.cost,
         gram_bytes=gram_bytes(config.workers),
-        execution=whole.execution,
+        execution=unpruned.execution,
     )
 
 
-def _step_retraining(bench: Bench, steps: int, seed: int, step: int) -> Retraining:
-    """A step's part of the epochs, on a schedule of its own."""
-    settings = bench.config.retrain.model_copy(update={"epochs": bench.config.retrain.epochs // steps})
-    config = bench.config.model_copy(update={"retrain": settings})
-    return replace(_retraining(bench, config, seed), seed=mixed_seed(seed, RETRAIN_SEED, step))
+def _step_retraining(context: MethodContext, seed: int, step: int) -> Retraining:
+    """Retraining for a step's part of the epochs, with a learning-rate schedule of its own."""
+    settings = context.config.retrain
+    settings = settings.model_copy(update={"epochs": settings.epochs // context.steps})
+    return replace(context.retraining(settings, seed), seed=mixed_seed(seed, RETRAIN_SEED, step))
 
 
-def _retraining(bench: Bench, config: Config, seed: int) -> Retraining:
-    return retraining_with(config.retrain, config, bench.data.train, seed)
-
-
-def _mcr(network: nn.Module, bench: Bench) -> float:
-    """On the validation set."""
-    problem, size = bench.problem, bench.problem.execution.batch_size
+def _mcr(network: nn.Module, context: MethodContext) -> float:
+    """The network's MCR on the validation set."""
+    problem, size = context.problem, context.problem.execution.batch_size
     with torch.inference_mode():
         batches = batches_of(problem.images, problem.labels, size)
-        errors = sum(count_misclassified(*pair) for pair in outputs(network, batches, bench.device))
+        errors = sum(count_misclassified(*pair) for pair in outputs(network, batches, context.device))
     return errors / len(problem.labels)
 
 
 def _key_of(masks: WeightMasks) -> str:
-    """Equal masks have equal keys."""
+    """A key that equal masks share."""
     digest = hashlib.sha256()
     for name, mask in masks.items():
         digest.update(name.encode() + np.packbits(mask.numpy().reshape(-1)).tobytes())

@@ -86,14 +86,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def curve(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Curve:
     found = Curve(curve_of(weights), tmp_path_factory.mktemp("curve") / "curve.csv", [])
-    retrained = study_module._retrained
+    retrained = study_module.retrain_and_test
 
     def recording(here: Any, genomes: Any, states: Any, retraining: Retraining) -> list[Evaluation]:
         found.trained.extend([retraining] * len(genomes))
         return retrained(here, genomes, states, retraining)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "_retrained", recording)
+        patch.setattr(study_module, "retrain_and_test", recording)
         run_study(found.study, found.out, SilentProgress())
     return found
 
@@ -164,13 +164,13 @@ def test_it_goes_on_where_it_stopped(curve: Curve, tmp_path: Path, monkeypatch: 
     parts.choose(whole.choices)
     parts.add([row for row in whole.rows if row.method not in gone])
     trained: list[int] = []
-    retrained: Callable[..., list[Evaluation]] = study_module._retrained
+    retrained: Callable[..., list[Evaluation]] = study_module.retrain_and_test
 
     def counting(here: Any, genomes: Any, *rest: Any) -> list[Evaluation]:
         trained.append(len(genomes))
         return retrained(here, genomes, *rest)
 
-    monkeypatch.setattr(study_module, "_retrained", counting)
+    monkeypatch.setattr(study_module, "retrain_and_test", counting)
     again = run_study(study, parts.out, SilentProgress())
     assert trained == [3, 3]
     columns = ["method", "target"]
@@ -232,10 +232,10 @@ def test_every_method_has_its_panel() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"methods": ["ranking:l3:local"]}, "methods: 'ranking:l3:local' is none; take some of widths, nsga2"),
-        ({"methods": ["small_dense@anew"]}, "methods: 'small_dense@anew' is none"),
-        ({"methods": ["unstructured:obd:local@anew"]}, "methods: 'unstructured:obd:local@anew' is none"),
-        ({"methods": ["ranking:l1:local@later"]}, "methods: 'ranking:l1:local@later' is none"),
+        ({"methods": ["ranking:l3:local"]}, "methods: unknown method 'ranking:l3:local'; take some of widths, nsga2"),
+        ({"methods": ["small_dense@anew"]}, "methods: unknown method 'small_dense@anew'"),
+        ({"methods": ["unstructured:obd:local@anew"]}, "methods: unknown method 'unstructured:obd:local@anew'"),
+        ({"methods": ["ranking:l1:local@later"]}, "methods: unknown method 'ranking:l1:local@later'"),
         (
             {"methods": ["ranking:l1:local:cubic"], "steps": 3},
             r"methods: ranking:l1:local:cubic: base.retrain.epochs must be a multiple of steps \(3\), not 2",
@@ -250,7 +250,13 @@ def test_mistakes(weights: Path, changes: dict[str, Any], complaint: str) -> Non
 @pytest.mark.parametrize(
     ("section", "key", "value", "method", "complaint"),
     [
-        ("search", "cost", "macs", "unstructured:obd:local", "goes with base.search.cost params, not macs"),
+        (
+            "search",
+            "cost",
+            "macs",
+            "unstructured:obd:local",
+            "base.search.cost must be params for this method, which saves nothing else, not macs",
+        ),
         ("train", "epochs", 1, "ranking:l1:local@rewind_weights", r"train.epochs must be at least base.retrain.epochs"),
         ("retrain", "start", "anew", "nsga2", "base.retrain.start must be keep here, not anew; write METHOD@START"),
     ],

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.bench.study import run_study as study_module
-from evoprune.bench.study.methods import even_widths, known_methods
+from evoprune.bench.study.choosing import even_widths
+from evoprune.bench.study.methods import known_methods
 from evoprune.bench.study.run_study import run_study
 from evoprune.bench.study.study_config import StudyConfig, load_study, network_config
 from evoprune.bench.study.study_plot import plot_study, study_summary, worst_first
@@ -78,7 +79,7 @@ def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytes
     written = pd.read_csv(tmp_path / "whole.csv")
     pd.testing.assert_frame_equal(written, whole, check_dtype=False)
 
-    retrain, calls = study_module._retrained, 0
+    retrain, calls = study_module.retrain_and_test, 0
 
     def stopping(*args: Any) -> Any:
         nonlocal calls
@@ -87,7 +88,7 @@ def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytes
             raise KeyboardInterrupt
         return retrain(*args)
 
-    monkeypatch.setattr(study_module, "_retrained", stopping)
+    monkeypatch.setattr(study_module, "retrain_and_test", stopping)
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path / "parts.csv", SilentProgress())
     assert len(pd.read_csv(tmp_path / "parts.csv")) == 3
@@ -111,7 +112,7 @@ def test_only_what_is_trained_from_scratch_has_no_teacher(
         taught.append((retraining.config.start, retraining.config.distillation, retraining.config.epochs))
         return [Evaluation(5, 10, 0.5)] * len(genomes)
 
-    monkeypatch.setattr(study_module, "_retrained", retrained)
+    monkeypatch.setattr(study_module, "retrain_and_test", retrained)
     run_study(study, tmp_path / "taught.csv", SilentProgress())
     assert taught == [("keep", 0.5, 2), ("anew", 0.0, 5), ("anew", 0.5, 5)]
 
@@ -188,7 +189,7 @@ def test_lines_of_the_picture_go_by_the_compensated_means() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"methods": ["l1"]}, "methods: 'l1' is none; take some of"),
+        ({"methods": ["l1"]}, "methods: unknown method 'l1'; take some of"),
         ({"targets": [0.0001]}, "search.target_cost must be at least"),
         ({"networks": {"n": {"model": {"network": "resnet20"}}}}, "networks.n must have model.weights"),
         ({"networks": {"n": {"modle": {"network": "resnet20"}}}}, "modle is no key; the nearest is model"),
