@@ -1,4 +1,4 @@
-"""How well criteria agree with the oracle: Spearman's rank correlation, layer by layer and over all layers."""
+"""Agreement of criteria with the oracle: Spearman's rank correlation, layer by layer and over all layers."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,19 +23,24 @@ from evoprune.workers.workers import open_worker_pool
 
 ORACLE: CriterionName = "oracle"
 ALL, MEAN = "all", "mean"
-"""In the column `layer`: all maps of all layers ranked together; the mean of the single layers' correlations."""
+"""Values of the column `layer`: all maps of all layers ranked together; the mean of the layers' correlations."""
 
 LEAST_MAPS = 3
-"""Of fewer maps a rank correlation says nothing."""
+"""Fewest maps for which a rank correlation is computed."""
 
 
 @dataclass(frozen=True)
 class CorrelationRow:
-    """One criterion on one layer (or group of layers whose maps go together), or on all.
+    """The agreement of one criterion with the oracle on one layer, or on all.
 
-    maps: of which the criterion says something. images: that oracle and criteria looked at. spearman: of the
-    criterion's own values with the oracle's; spearman_normalised: of its values over each layer's L2 norm, which
-    changes only how layers compare. None where all values are alike.
+    Attributes:
+        network: name of the network.
+        criterion: name of the criterion.
+        layer: the layer, the layers of one group, `ALL` or `MEAN`.
+        maps: number of maps that the criterion values.
+        images: number of images that oracle and criteria looked at.
+        spearman: correlation of the criterion's values with the oracle's; None if all values are equal.
+        spearman_normalised: that of its values over each layer's L2 norm, which changes the comparison of layers only.
     """
 
     network: str
@@ -50,8 +55,16 @@ class CorrelationRow:
 def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> list[CorrelationRow]:
     """Compares every criterion with the oracle on the config's trained network, and writes the table.
 
-    report: receives a line a criterion. Raises ConfigError where the config names no trained weights, or no maps may
-    go. Molchanov et al. 2017, section 3.1 and table 1.
+    Args:
+        config: names a trained network and its data.
+        out: file of the table, CSV.
+        report: receives a line for each criterion.
+
+    Raises:
+        ConfigError: the config names no trained weights, or no maps may be pruned.
+
+    References:
+        Molchanov et al. 2017, section 3.1 and table 1.
     """
     if not config.space.feature_maps:
         raise ConfigError("space.feature_maps must be true for this benchmark, not false: the oracle removes maps")
@@ -79,9 +92,15 @@ def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> 
 def correlations(
     space: SearchSpace, importance: np.ndarray, oracle: np.ndarray
 ) -> list[tuple[str, int, float | None, float | None]]:
-    """(layer, maps, correlation, correlation after normalisation): each group with enough maps, ALL, MEAN.
+    """Correlations of each group with enough maps, of `ALL`, and their `MEAN`.
 
-    importance: float (maps,), NaN where the criterion says nothing. oracle: float (maps,).
+    Args:
+        space: search space of the maps.
+        importance: float (maps,), NaN for maps that the criterion does not value.
+        oracle: float (maps,).
+
+    Returns:
+        (layer, number of maps, correlation, correlation after normalisation) of each row.
     """
     even = importance.copy()
     for group in space.groups:
@@ -101,11 +120,11 @@ def correlations(
 
 
 def _raw(name: CriterionName, context: CriterionContext) -> np.ndarray:
-    """What a criterion says of every map, not normalised; NaN where nothing."""
+    """A criterion's values of all maps, not normalised; NaN for maps without one."""
     criterion = CRITERIA[name]
     try:
         return merge_layers(context.space, criterion.maps(context), "none", criterion.additive)
-    except ConfigError:  # a network without what it looks at
+    except ConfigError:  # the criterion does not go with this network
         return np.full(context.space.maps, np.nan)
 
 

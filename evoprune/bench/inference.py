@@ -1,7 +1,7 @@
-"""How much faster survivors run than the baseline: whole networks, in PyTorch and onnxruntime, and layer by layer.
+"""Speedups of survivors over the baseline: of whole networks, in PyTorch and onnxruntime, and layer by layer.
 
-Both are brought into their best form first, on the machine, batch and threads that they are timed with: batch norms
-folded, the faster memory layout, sums and ReLUs in place. What pruning adds is fewer maps, and lowered masks.
+Both networks are brought into their fastest form first, for the machine, batch and threads of the measurement: batch
+norms folded, the faster memory layout, sums and ReLUs in place. Pruning adds fewer maps, and lowered masks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,7 @@ from evoprune.bench.timing import Timing, cores, timings
 from evoprune.errors import RunFolderError
 from evoprune.record.csv_tables import read_csv, write_csv
 from evoprune.record.environment import environment
+from evoprune.record.lock import locked_table
 from evoprune.record.runs import Run, load_run
 from evoprune.surgery.export_formats import INPUT, needed, onnx_model, onnx_session
 from evoprune.surgery.lowering.lower import Lowered, lower_compacted
@@ -30,7 +31,13 @@ EXAMPLE_BATCH = 2
 
 @dataclass(frozen=True)
 class Contestant:
-    """A network of a run. key: a survivor's, or baseline. masks: which weights stay, by name."""
+    """A network of a run.
+
+    Attributes:
+        key: a survivor's key, or baseline.
+        model: the network.
+        masks: bool tensors of the weights that stay, by name.
+    """
 
     key: str
     model: nn.Module
@@ -38,8 +45,8 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What both are timed with."""
+class TimingConditions:
+    """The images of a measurement, and its number of threads."""
 
     batch: int
     threads: int
@@ -48,9 +55,14 @@ class Conditions:
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """One survivor under one condition. Each `ratio` is the survivor over the baseline, each `speedup` the baseline's
-    time over the survivor's; each `_ms` a forward pass of the whole batch. paper_layer_speedup: of the im2col products
-    of all convolutions, added up (PyTorch alone). layer_speedup: of all layers in their fastest forms, added up.
+    """The speed of one survivor under one condition.
+
+    Every `ratio` is the survivor's value over the baseline's, every `speedup` the baseline's time over the survivor's,
+    every `_ms` the time of a forward pass of the whole batch.
+
+    Attributes:
+        layer_speedup: of all layers in their fastest forms, times added up (PyTorch alone).
+        paper_layer_speedup: of the im2col products of all convolutions, times added up (PyTorch alone).
     """
 
     run: str
@@ -84,10 +96,20 @@ def bench_inference(
 ) -> list[dict[str, Any]]:
     """Times every survivor of some runs, and writes two tables and a picture.
 
-    out: the CSV of networks; rows of other runs that it holds stay. Beside it, with the same name: `_layers.csv`, and
-    `.png`. seconds: how long each network is timed in each of several rounds. report: receives a line a measurement.
-    threads: how many to compute with; None: one, and as many as there are cores.
-    Returns the rows of `out`. Raises RunFolderError where a run has no survivors, ExportError without onnxruntime.
+    Args:
+        folders: run folders.
+        out: the CSV of networks; its rows of other runs stay. `_layers.csv` and `.png` of the same name are beside it.
+        seconds: duration of each network's timing in each of several rounds.
+        report: receives a line for each measurement.
+        threads: numbers of threads to compute with; None: one, and the number of cores.
+
+    Returns:
+        The rows of `out`.
+
+    Raises:
+        RunFolderError: a run has no survivors, or another process works on the table.
+        ConfigError: a table is another one, or is damaged.
+        ExportError: onnxruntime is not installed.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         needed(package)
@@ -96,29 +118,31 @@ def bench_inference(
         if run.survivors.empty:
             raise RunFolderError(f"{run.root} has no survivors to time; finish the run, or raise search.tolerance")
     layers_out = out.with_name(f"{out.stem}_layers.csv")
-    rows: list[Any] = [row for row in read_csv(out) if row["run"] not in {run.config.name for run in runs}]
-    layers: list[Any] = [row for row in read_csv(layers_out) if row["run"] not in {run.config.name for run in runs}]
-    for run in runs:
-        for row, speeds in _run_rows(run, seconds, threads or sorted({1, cores()})):
-            rows.append(asdict(row))
-            report(_line(row))
-            place = {name: rows[-1][name] for name in ("run", "network", "survivor", "batch", "threads")}
-            layers += [place | asdict(speed) for speed in speeds]
-            write_csv(out, rows)
-            write_csv(layers_out, layers)
-    draw_speedups(rows, out.with_suffix(".png"))
+    names = {run.config.name for run in runs}
+    with locked_table(out):
+        rows: list[Any] = [row for row in read_csv(out, ["run"]) if row["run"] not in names]
+        layers: list[Any] = [row for row in read_csv(layers_out, ["run"]) if row["run"] not in names]
+        for run in runs:
+            for row, speeds in _run_rows(run, seconds, threads or sorted({1, cores()})):
+                rows.append(asdict(row))
+                report(_line(row))
+                place = {name: rows[-1][name] for name in ("run", "network", "survivor", "batch", "threads")}
+                layers += [place | asdict(speed) for speed in speeds]
+                write_csv(out, rows)
+                write_csv(layers_out, layers)
+        draw_speedups(rows, out.with_suffix(".png"))
     return rows
 
 
 def _run_rows(run: Run, seconds: float, threads: Sequence[int]) -> Iterator[tuple[SpeedRow, Sequence[LayerSpeed]]]:
-    """Every survivor in every condition; the layers' speeds with PyTorch's row."""
+    """The rows of every survivor under every condition, those of PyTorch with the speeds of the layers."""
     baseline = Contestant("baseline", run.load_baseline(), {})
     survivors = [Contestant(key, run.load_survivor(key), run.survivor_masks(key)) for key in run.survivors["key"]]
     generator = torch.Generator().manual_seed(0)
     for batch in BATCHES:
         images = torch.randn(batch, *run.image_shape, generator=generator)
         for count in threads:
-            conditions = Conditions(batch, count, images)
+            conditions = TimingConditions(batch, count, images)
             with torch_threads(count):
                 lowered = [_lowered(each, conditions) for each in (baseline, *survivors)]
                 by_torch = _torch_timings(lowered, conditions, seconds)
@@ -132,20 +156,20 @@ def _run_rows(run: Run, seconds: float, threads: Sequence[int]) -> Iterator[tupl
                     yield make("onnxruntime", by_onnx[0], in_onnx, form.forms, ()), ()
 
 
-def _lowered(contestant: Contestant, conditions: Conditions) -> Lowered:
-    """A network in its best form under these conditions."""
+def _lowered(contestant: Contestant, conditions: TimingConditions) -> Lowered:
+    """A network in its fastest form under these conditions."""
     return lower_compacted(contestant.model, conditions.images, contestant.masks)
 
 
-def _torch_timings(lowered: Sequence[Lowered], conditions: Conditions, seconds: float) -> list[Timing]:
+def _torch_timings(lowered: Sequence[Lowered], conditions: TimingConditions, seconds: float) -> list[Timing]:
     calls = {str(number): partial(each.network, conditions.images) for number, each in enumerate(lowered)}
     return list(timings(calls, conditions.threads, seconds).values())
 
 
 def _onnx_timings(
-    contestants: Sequence[Contestant], lowered: Sequence[Lowered], conditions: Conditions, seconds: float
+    contestants: Sequence[Contestant], lowered: Sequence[Lowered], conditions: TimingConditions, seconds: float
 ) -> list[Timing]:
-    """Each network's in onnxruntime: lowered, or with its zeros, whichever is faster."""
+    """Timings in onnxruntime of each network, lowered or with its zeros, whichever is faster."""
     feed = {INPUT: conditions.images.numpy()}
     calls = {}
     for number, (contestant, form) in enumerate(zip(contestants, lowered, strict=True)):
@@ -168,7 +192,7 @@ def _onnx_of(network: nn.Module, image_shape: Sequence[int]) -> bytes:
 
 
 def _row(
-    run: Run, key: str, conditions: Conditions, runtime: str, before: Timing, after: Timing, forms: str,
+    run: Run, key: str, conditions: TimingConditions, runtime: str, before: Timing, after: Timing, forms: str,
     layers: Sequence[LayerSpeed],
 ) -> SpeedRow:  # fmt: skip
     measured: Any = run.survivors.set_index("key").loc[key]

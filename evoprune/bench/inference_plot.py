@@ -1,4 +1,4 @@
-"""MACs against time: how much of what pruning saves on paper arrives on the clock."""
+"""MACs against time: the share of the theoretical saving that is measured."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,13 @@ MARKERS = "osD^vP*X"
 
 
 def draw_speedups(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A panel a runtime, batch and number of threads: MACs ratio against time ratio, a point a survivor, as PNG.
+    """Draws a PNG: a panel for each runtime, batch and number of threads, a point for each survivor.
 
-    rows: of `inference.SpeedRow`, numbers perhaps as text. On the diagonal time falls as MACs do.
+    A point has the MACs ratio and the time ratio; on the diagonal, time falls as MACs do.
+
+    Args:
+        rows: of `inference.SpeedRow`, whose numbers may be text.
+        path: of the PNG.
     """
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""The layers of a survivor against the baseline's, each by itself, and beside them the paper's own measure.
+"""Speedups of single layers of a survivor over the baseline's, and the paper's own measure of them.
 
-The paper times the lowered (im2col) matrix product of every layer: in full, and with the rows and columns that pruning
-takes out of both matrices (Anwar, Hwang and Sung 2017, section 4).
+The paper times the lowered (im2col) matrix product of every layer: in full, and without the rows and columns that
+pruning removes from both matrices (Anwar, Hwang and Sung 2017, section 4).
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,19 @@ from evoprune.surgery.recording import recorded
 
 @dataclass(frozen=True)
 class LayerSpeed:
-    """One layer. Times in milliseconds, of a forward pass of the whole batch; macs_ratio, speedup: as in the table of
-    networks. form: the survivor's lowered form. paper_*: of the im2col product; None for linear layers.
+    """The speed of one layer; times are of a forward pass of the whole batch, in milliseconds.
+
+    Attributes:
+        layer: its name.
+        kind: its class.
+        macs_ratio: MACs of the survivor's layer over the baseline's.
+        baseline_ms: time of the baseline's layer.
+        survivor_ms: time of the survivor's layer.
+        speedup: the baseline's time over the survivor's.
+        form: lowered form of the survivor's layer.
+        paper_full_ms: time of the whole im2col product; None for linear layers.
+        paper_reduced_ms: time of the reduced product; None for linear layers.
+        paper_speedup: ratio of the two; None for linear layers.
     """
 
     layer: str
@@ -39,9 +50,15 @@ class LayerSpeed:
 def layer_speeds(
     baseline: nn.Module, survivor: nn.Module, masks: Mapping[str, Tensor], images: Tensor, threads: int, seconds: float
 ) -> list[LayerSpeed]:
-    """Every convolution and linear layer of both networks, in its fastest form, on the inputs that it has there.
+    """Times every convolution and linear layer of both networks, in its fastest form, on its own inputs.
 
-    masks: which weights stay of the survivor's, by name. images: float (batch, c, h, w).
+    Args:
+        baseline: the unpruned network.
+        survivor: the pruned network.
+        masks: bool tensors of the survivor's weights that stay, by name.
+        images: float (batch, c, h, w).
+        threads: number of threads to compute with.
+        seconds: duration of each layer's timing in each of several rounds.
     """
     inputs, inputs_left = (_layer_inputs(network, images) for network in (baseline, survivor))
     speeds = []
@@ -86,8 +103,10 @@ def _speed(
 
 
 def _product(conv: Any, mask: Tensor | None, values: Tensor) -> Any:
-    """The im2col product of a convolution: weights (groups, outputs, columns) times unfolded pixels, without columns
-    that no output reads."""
+    """The im2col product of a convolution: weights (groups, outputs, columns) times unfolded pixels.
+
+    Columns that no output reads are left out.
+    """
     weight = conv.weight.detach().reshape(conv.groups, -1, conv.weight[0].numel())
     columns = unfolded(conv, values).reshape(conv.groups, weight.shape[2], -1)
     if mask is not None:
@@ -101,7 +120,7 @@ def _product(conv: Any, mask: Tensor | None, values: Tensor) -> Any:
 
 
 def _layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """What every convolution and linear layer is given first in a forward pass, in their order."""
+    """The first input of every convolution and linear layer in a forward pass, in their order."""
     kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
     names = [name for name, module in network.named_modules() if isinstance(module, kinds)]
     return {name: values for name, (values, *_) in recorded(network, names, (images,)).items()}

@@ -1,4 +1,4 @@
-"""A generation of a real search, recorded, so that ways to score are compared on the candidates that searches breed."""
+"""A recorded generation of a real search, so that ways to score are compared on candidates that searches breed."""
 
 import tempfile
 from collections.abc import Mapping
@@ -27,9 +27,13 @@ from evoprune.space.search_space import SearchSpace
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The genomes that a search asked for in one generation, and what it knew when the generation started.
+    """The genomes of one generation of a search, and the state of the search when the generation started.
 
-    known: (cost, errors) of the front then. wrong_share: of the validation images, in the problem's order.
+    Attributes:
+        generation: its number.
+        genomes: those that were scored.
+        known: (cost, errors) of the front's candidates.
+        wrong_share: how often each validation image was misclassified, in the problem's order.
     """
 
     generation: int
@@ -38,13 +42,21 @@ class Population:
     wrong_share: np.ndarray
 
     def conditions(self) -> Conditions:
+        """The conditions under which the generation was scored."""
         return Conditions(ImageRecord(self.wrong_share).order(), self.known)
 
 
 def record_population(path: Path, config: Config, generation: int, progress: Progress) -> None:
     """Runs the config's search up to a generation, retrains nothing, and writes that generation to a file.
 
-    Raises UserError as `pipeline.run`.
+    Args:
+        path: the file, JSON.
+        config: the search.
+        generation: 1 or more.
+        progress: of the search.
+
+    Raises:
+        UserError: as `pipeline.run`.
     """
     if generation < 1:
         raise ConfigError(f"--generation must be 1 or more (bred from others), not {generation}")
@@ -68,7 +80,11 @@ def record_population(path: Path, config: Config, generation: int, progress: Pro
 
 
 def read_population(path: Path, config: Config, space: SearchSpace) -> Population:
-    """The recorded generation. Raises ConfigError where it is of another search than the config's."""
+    """The recorded generation.
+
+    Raises:
+        ConfigError: it is of another search than the config's.
+    """
     content: Mapping[str, Any] = files.read_json(path)
     here = search_fingerprint(config, space)
     defaults = flat_config(config_from_dict({"name": config.name}))  # it may be older than some keys

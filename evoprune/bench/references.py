@@ -1,4 +1,4 @@
-"""What people write to score a pruned network: every part of it plain. Ours is measured against these."""
+"""The usual ways to score a pruned network, against which ours is measured."""
 
 import copy
 from collections.abc import Callable
@@ -18,18 +18,19 @@ from evoprune.training.evaluation import batches_of, misclassified
 BATCH_SIZE = 250
 
 Reference = Callable[[Problem, Genome], np.ndarray]
-"""Which validation images a genome's network misclassifies: bool (images,), in the problem's order."""
+"""Whether a genome's network misclassifies each validation image: bool (images,), in the problem's order."""
 
 
 def masked_dense(problem: Problem, genome: Genome) -> np.ndarray:
-    """A copy of the network with zeros, batch norm recomputed, all images."""
+    """Scores a copy of the network with zeros, batch norm recomputed, on all images."""
     return _scored(problem, mask(problem.model, problem.space, genome, problem.statistics))
 
 
 def torch_pruning(problem: Problem, genome: Genome) -> np.ndarray:
-    """Torch-Pruning's way: a deep copy, the dependency graph, every group pruned; batch norm recomputed, all images.
+    """Scores a deep copy pruned by Torch-Pruning's dependency graph, batch norm recomputed, on all images.
 
-    Feature maps alone. Raises ConfigError where Torch-Pruning is not installed.
+    Raises:
+        ConfigError: Torch-Pruning is not installed.
     """
     tp = torch_pruning_library()
     model = copy.deepcopy(problem.model)
@@ -56,7 +57,11 @@ def _scored(problem: Problem, model: nn.Module) -> np.ndarray:
 
 
 def torch_pruning_library() -> Any:
-    """The library's module. Raises ConfigError where it is not installed."""
+    """The library's module.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import torch_pruning
     except ImportError:

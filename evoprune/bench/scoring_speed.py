@@ -1,6 +1,6 @@
-"""How many candidates a second: ours, ours without each of its savings, and what people write, on the same candidates.
+"""Candidates per second: our scoring, ours without each of its savings, and the usual ways, on the same candidates.
 
-All in one process, method after method in each round, so that drift of the machine hits all alike.
+All are timed in one process, way after way in each round, so that drift of the machine affects all alike.
 """
 
 import hashlib
@@ -38,18 +38,27 @@ from evoprune.workers.workers import score as score_all
 OURS, ONE_WORKER = "ours", "ours_one_worker"
 
 ROUNDING_ERRORS = 2
-"""Errors by which ways to score may differ: near ties, rounding decides."""
+"""Number of errors by which ways to score may differ, since rounding decides near ties."""
 
 
 @dataclass(frozen=True)
 class FitnessRow:
     """One way to score, over the recorded candidates.
 
-    candidates_per_second: median over rounds; fastest and slowest: of a round. ours_over_this: ratio of medians.
-    agrees: feasibility as by the masked dense network, and errors of the feasible within ROUNDING_ERRORS.
-    images: of the validation set; images_seen: mean over candidates. feasible: how many candidates are.
-    gflops_per_core: of the convolutions and linear layers that ran, over all time; peak_share: of that over the most
-    that one convolution reached in this run.
+    Attributes:
+        method: name of the way to score.
+        candidates_per_second: median over rounds.
+        ours_over_this: ratio of the medians.
+        agrees: whether feasibility is that of the masked dense network, and errors of feasible candidates are within
+            `ROUNDING_ERRORS`.
+        images: number of validation images.
+        workers: number of workers.
+        fastest: candidates per second of the fastest round.
+        slowest: candidates per second of the slowest round.
+        images_seen: mean over candidates.
+        feasible: number of feasible candidates.
+        gflops_per_core: of convolutions and linear layers, over the whole time.
+        peak_share: that over the highest figure that one convolution reached.
     """
 
     method: str
@@ -68,25 +77,41 @@ class FitnessRow:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a way to score says of one candidate. feasible: None where it stopped since a known one beats it."""
+    """The result of one candidate.
+
+    Attributes:
+        errors: on the images seen.
+        images_seen: their number.
+        feasible: None if scoring stopped because a known candidate dominates it.
+    """
 
     errors: int
     images_seen: int
     feasible: bool | None
 
 
-Score = Callable[[Sequence[Genome]], list[Tally]]
+ScoreAll = Callable[[Sequence[Genome]], list[Tally]]
+"""Scores genomes."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Method:
-    """One way to score. problem: with its execution and statistics. macs: of each genome as it is computed."""
+    """One way to score.
+
+    Attributes:
+        name: in the table.
+        workers: number of workers.
+        problem: with its execution and statistics.
+        conditions: under which candidates are scored.
+        score: the function.
+        macs: MACs of a genome as they are computed.
+    """
 
     name: str
     workers: int
     problem: Problem
     conditions: Conditions
-    score: Score
+    score: ScoreAll
     macs: Callable[[Genome], int]
 
 
@@ -95,8 +120,16 @@ def bench_fitness(
 ) -> list[FitnessRow]:
     """Times every way to score on a generation of the config's search.
 
-    recorded: the file of that generation; where there is none, the search runs up to it and is recorded there.
-    rounds: how often every way is timed, in turn. report: receives a line a way and round. Raises ConfigError.
+    Args:
+        config: the search.
+        recorded: file of the generation; if it does not exist, the search runs up to it and is recorded there.
+        generation: its number.
+        rounds: number of rounds in which every way is timed.
+        progress: of the search.
+        report: receives a line for each way and round.
+
+    Raises:
+        ConfigError: the workers are not Ray's, or the file is of another search.
     """
     if config.workers.backend != "ray":
         raise ConfigError(f"workers.backend must be ray for this benchmark, not {config.workers.backend}")
@@ -118,7 +151,7 @@ def bench_fitness(
 def timed(
     problem: Problem, population: Population, pool: RayPool, rounds: int, report: Callable[[str], None]
 ) -> list[FitnessRow]:
-    """Every way to score, timed on the population."""
+    """Times every way to score on the population."""
     genomes, methods = list(population.genomes), _methods(problem, population.conditions(), pool)
     seconds: dict[str, list[float]] = {method.name: [] for method in methods}
     found: dict[str, list[Tally]] = {}
@@ -129,7 +162,7 @@ def timed(
             f"round {number} of {rounds}: convolution {convolution:.0f}, matrix product {product:.0f} GFLOP/s a core"
         )
         for method in methods:
-            method.score(genomes[: 2 * method.workers])  # everybody holds the problem, and is warm
+            method.score(genomes[: 2 * method.workers])  # every worker has the problem, and is warm
             started = time.perf_counter()
             found[method.name] = method.score(genomes)
             seconds[method.name].append(time.perf_counter() - started)
@@ -154,7 +187,7 @@ def timed(
 
 
 def _methods(problem: Problem, conditions: Conditions, pool: RayPool) -> list[_Method]:
-    """The references, ours, ours without each saving, and ours with compensation; the last ones are compensated."""
+    """The usual ways, ours, ours without each saving, and at the end ours with compensation."""
     statistics = gram_statistics(problem.model, problem.space, problem.calibration)
     space, whole = problem.space, cost(problem.space, problem.space.full()).macs
 
@@ -196,7 +229,7 @@ def _methods(problem: Problem, conditions: Conditions, pool: RayPool) -> list[_M
     ]
 
 
-def _by_workers(workers: RayWorkers, conditions: Conditions) -> Score:
+def _by_workers(workers: RayWorkers, conditions: Conditions) -> ScoreAll:
     def score(genomes: Sequence[Genome]) -> list[Tally]:
         scores = (outcome.score for outcome in score_all(workers, genomes, conditions))
         return [Tally(score.errors, score.images_seen, score.feasible) for score in scores]
@@ -204,8 +237,8 @@ def _by_workers(workers: RayWorkers, conditions: Conditions) -> Score:
     return score
 
 
-def _reference(reference: Reference, problem: Problem) -> Score:
-    """On all cores, one candidate after the other."""
+def _reference(reference: Reference, problem: Problem) -> ScoreAll:
+    """Scores one candidate after the other, on all cores."""
 
     def score(genomes: Sequence[Genome]) -> list[Tally]:
         with torch_threads(os.cpu_count() or 1):
@@ -216,9 +249,13 @@ def _reference(reference: Reference, problem: Problem) -> Score:
 
 
 def agree(found: Tally, truth: Tally, beaten_above: float, tolerated: int) -> bool:
-    """Whether a score says the same as one on all images, but for rounding.
+    """Whether a result agrees with one on all images, but for rounding.
 
-    beaten_above: errors of the best known candidate of no higher cost, or what is tolerated.
+    Args:
+        found: the result.
+        truth: that on all images.
+        beaten_above: errors of the best known candidate of no higher cost, or the errors allowed.
+        tolerated: errors allowed.
     """
     if found.feasible is None:
         return truth.errors > beaten_above - ROUNDING_ERRORS
@@ -262,14 +299,14 @@ def _row(
 
 
 def convolution_gflops() -> float:
-    """What one convolution of 64 to 64 maps of 28 x 28 reaches on one thread, 16 images at a time."""
+    """Speed of a convolution of 64 to 64 maps of 28 x 28 on one thread, 16 images at a time, in GFLOP/s."""
     maps = torch.randn(16, 64, 28, 28).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
     return _best_gflops(lambda: F.conv2d(maps, weight, padding=1), 2 * 16 * 64 * 64 * 9 * 28 * 28)
 
 
 def product_gflops() -> float:
-    """What a product of two matrices of 1024 x 1024 reaches on one thread."""
+    """Speed of a product of two matrices of 1024 x 1024 on one thread, in GFLOP/s."""
     one, other = torch.randn(1024, 1024), torch.randn(1024, 1024)
     return _best_gflops(lambda: one @ other, 2 * 1024**3)
 
@@ -285,9 +322,9 @@ def _best_gflops(compute: Callable[[], object], operations: int, repeats: int = 
 
 
 def shared_prefix_share(space: SearchSpace, genomes: Sequence[Genome]) -> float:
-    """The most that reuse of shared first layers could save: share (0..1) of the population's MACs.
+    """The share (0..1) of a population's MACs that reuse of shared first layers would save at most.
 
-    That is of layers up to which an earlier candidate of the population is the same network.
+    Counts the layers up to which an earlier candidate of the population is the same network.
     """
     seen: set[bytes] = set()
     shared = total = 0
@@ -308,5 +345,9 @@ def shared_prefix_share(space: SearchSpace, genomes: Sequence[Genome]) -> float:
 
 
 def write_rows(path: Path, rows: Sequence[FitnessRow]) -> None:
-    """The table as CSV. Raises RunFolderError where it cannot be written."""
+    """Writes the table as CSV.
+
+    Raises:
+        RunFolderError: the file cannot be written.
+    """
     write_text(path, pd.DataFrame([asdict(row) for row in rows]).to_csv(index=False))

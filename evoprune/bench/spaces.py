@@ -1,11 +1,10 @@
-"""The search spaces of all of torchvision's classification networks, in one table."""
+"""A table of the search spaces of all of torchvision's classification networks."""
 
-import csv
-import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision import models
@@ -15,21 +14,28 @@ from evoprune.discovery.discover import explore
 from evoprune.errors import SearchSpaceError
 from evoprune.networks.seeding import global_seed
 from evoprune.networks.zoo import check_torchvision_name
-from evoprune.record.files import write_text
+from evoprune.record.csv_tables import read_csv, write_csv
+from evoprune.record.lock import locked_table
 from evoprune.space.cost import cost
 from evoprune.space.search_space import SearchSpace
 
 USUAL_SIZE = 224
-"""Height and width of the example, where torchvision does not name one for a network's weights."""
+"""Height and width of the example if torchvision names none for a network's weights."""
 
 
 @dataclass(frozen=True)
 class SpaceRow:
-    """One network's search space.
+    """The search space of one network.
 
-    prunable_macs_share: share (0..1) of the network's MACs in layers that read or write maps that may go.
-    proved: something may go, and with all of it masked and cut outputs agree. max_difference: largest difference
-    of those outputs in the proof, relative to their scale. stays_whole: what does besides the outputs, and why.
+    Attributes:
+        name: torchvision's name of the network.
+        groups: number of feature-map groups.
+        genes: number of genes.
+        prunable_macs_share: share (0..1) of the network's MACs in layers that read or write prunable maps.
+        proved: whether there are prunable maps, and masked and compacted outputs agree.
+        seconds: duration of the discovery.
+        max_difference: largest difference of those outputs in the proof, relative to their scale.
+        stays_whole: layers, besides the outputs, that are not prunable, and why.
     """
 
     name: str
@@ -43,25 +49,34 @@ class SpaceRow:
 
 
 def torchvision_spaces(out: Path, names: Sequence[str] | None, report: Callable[[str], None]) -> None:
-    """Writes a CSV row for each of torchvision's classification networks (or `names`), as they are done.
+    """Writes a CSV row for each of torchvision's classification networks, as soon as it is known.
 
-    Networks that the file holds already are skipped. report: receives a line a network. Raises NetworkError.
+    Args:
+        out: file of the table; networks that it has are skipped.
+        names: the networks; None: all.
+        report: receives a line for each network.
+
+    Raises:
+        NetworkError: torchvision has no network of a name.
+        RunFolderError: another process works on the table.
+        ConfigError: the file is another table, or is damaged.
     """
-    rows = _read_rows(out)
-    wanted = names or models.list_models(module=models)
-    for name in wanted:
+    networks = names or models.list_models(module=models)
+    for name in networks:
         check_torchvision_name(name)
-    for name in wanted:
-        if any(row["name"] == name for row in rows):
-            continue
-        row = space_row(name)
-        rows.append({key: str(value) for key, value in asdict(row).items()})
-        write_text(out, _as_csv(rows))
-        report(f"{name}: {row.groups} groups, {row.genes} genes, proved {row.proved}, {row.seconds} s")
+    with locked_table(out):
+        rows: list[Mapping[str, Any]] = [*read_csv(out, [field.name for field in fields(SpaceRow)])]
+        for name in networks:
+            if any(row["name"] == name for row in rows):
+                continue
+            row = space_row(name)
+            rows.append(asdict(row))
+            write_csv(out, rows)
+            report(f"{name}: {row.groups} groups, {row.genes} genes, proved {row.proved}, {row.seconds} s")
 
 
 def space_row(name: str, seed: int = 0) -> SpaceRow:
-    """Builds one of torchvision's networks with random weights, and explores it at its usual input size."""
+    """The row of one of torchvision's networks, built with random weights, at its usual input size."""
     size = _input_size(name)
     with global_seed(seed):
         network = models.get_model(name, weights=None).eval()
@@ -85,7 +100,7 @@ def space_row(name: str, seed: int = 0) -> SpaceRow:
 
 
 def prunable_macs_share(space: SearchSpace) -> float:
-    """Share (0..1) of a network's MACs in layers that read or write maps that may go."""
+    """Share (0..1) of a network's MACs in layers that read or write prunable maps."""
     prunable = {axis.tensor for axis in space.axes}
     macs = {layer.weight: layer.positions * torch.Size(layer.shape).numel() for layer in space.layers}
     total = cost(space, space.full()).macs
@@ -93,7 +108,7 @@ def prunable_macs_share(space: SearchSpace) -> float:
 
 
 def _stays_whole(space: SearchSpace) -> str:
-    """Every reason but that of the outputs, with how many layers it holds for and the first of them."""
+    """Every reason but that of the outputs, with the number of layers and the first one."""
     layers: dict[str, list[str]] = {}
     for part in space.frozen:
         if not part.reason.startswith("it is an output"):
@@ -104,25 +119,10 @@ def _stays_whole(space: SearchSpace) -> str:
 
 
 def _input_size(name: str) -> int:
-    """The least size among those that torchvision's weights of this network are meant for."""
+    """The smallest input size of torchvision's weights for this network."""
     sizes = [weights.transforms().crop_size[0] for weights in models.get_model_weights(name)]
     return min(sizes, default=USUAL_SIZE)
 
 
 def _seconds_since(started: float) -> float:
     return round(time.perf_counter() - started, 1)
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _as_csv(rows: Sequence[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(SpaceRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

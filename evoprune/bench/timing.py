@@ -1,4 +1,4 @@
-"""Times of several calls, taken in turns so that drift of the machine hits all alike."""
+"""Times of several calls, measured in turns, so that drift of the machine affects all alike."""
 
 import logging
 import os
@@ -13,15 +13,26 @@ ROUNDS = 9
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one call. iqr_ms: spread of the rounds, from their first quartile to their third."""
+    """The time of one call in milliseconds.
+
+    Attributes:
+        median_ms: over rounds.
+        iqr_ms: spread over rounds, from the first quartile to the third.
+    """
 
     median_ms: float
     iqr_ms: float
 
 
 def timings(calls: Mapping[str, Callable[[], object]], threads: int, seconds: float) -> dict[str, Timing]:
-    """Median and spread of each call over rounds, in each of which every call is timed for `seconds` or more."""
-    # Importing it says at length that a compiler for GPUs is not needed.
+    """Times calls over several rounds.
+
+    Args:
+        calls: by name.
+        threads: number of threads to compute with.
+        seconds: least duration of each call's timing in a round.
+    """
+    # Its import logs at length that a compiler for GPUs is not needed.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
 

@@ -1,4 +1,4 @@
-"""MCR against compression ratio, a line a method: whole curves with their spread, as Blalock et al. (2020) ask for."""
+"""MCR against compression ratio, a line for each method: whole curves with their spread (Blalock et al. 2020)."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,13 @@ MCR_TICKS = (4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 50, 80)
 
 
 def curve_figure(table: pd.DataFrame) -> Figure:
-    """A panel a network and family of methods; the best search is dashed in all of them.
+    """A panel for each network and family of methods; the best search is dashed in every panel.
 
-    Lines are means over seeds of the test MCR after retraining against those of the compression ratio, bands go from
-    the least to the most. table: of a study; rows without compensation are left out where there are others.
+    Lines are means over seeds of the test MCR after retraining against means of the compression ratio; bands reach from
+    the lowest to the highest seed.
+
+    Args:
+        table: of a study; rows without compensation are left out if there are others.
     """
     if (table.compensation == "gram").any():
         table = table[table.compensation == "gram"]
@@ -56,7 +59,7 @@ FAMILIES = (
 
 
 def family(method: str) -> str:
-    """The panel that a method is in; what is no other's goes with the searches."""
+    """The name of the panel of a method; methods of no other family go with the searches."""
     kind, _, rest = method.partition(":")
     if "@" in method:
         return "other starts of retraining"
@@ -66,20 +69,20 @@ def family(method: str) -> str:
 
 
 def _shown(rows: pd.DataFrame, name: str) -> list[str]:
-    """A family's methods, behind those that they are variants of: at one step, with the weights that were kept."""
+    """The methods of a family's panel: first the methods without schedule and start that they are variants of."""
     methods = [method for method in rows.method.unique() if family(method) == name]
     plain = [":".join(method.partition("@")[0].split(":")[:3]) for method in methods]
     return [method for method in dict.fromkeys([*plain, *methods]) if (rows.method == method).any()]
 
 
 def _best_search(rows: pd.DataFrame) -> str | None:
-    """The method among searches whose mean MCR over all targets is least."""
+    """The search of the lowest mean MCR over all targets."""
     searches = rows[[family(method) == SEARCHES and not method.startswith(SMALL_DENSE) for method in rows.method]]
     return None if searches.empty else str(searches.groupby("method").mcr_test.mean().idxmin())
 
 
 def _draw(axis: Axes, rows: pd.DataFrame, methods: Sequence[str], reference: str | None) -> None:
-    """One network and family."""
+    """Draws the panel of one network and family."""
     colours = colormaps["tab20" if len(methods) > 10 else "tab10"]
     for place, method in enumerate(methods):
         _line(axis, rows[rows.method == method], colours(place), method)
@@ -103,7 +106,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, methods: Sequence[str], reference: str
 
 
 def _line(axis: Axes, rows: pd.DataFrame, colour: object, label: str, dashed: bool = False) -> None:
-    """A method's mean, and its band from the least to the most seed."""
+    """Draws a method's mean, and its band from the lowest to the highest seed."""
     by_target = rows.sort_values("target", ascending=False).groupby("target", sort=False)
     ratios = by_target.compression_ratio.mean()
     mean, least, most = (100 * by_target.mcr_test.agg(how) for how in ("mean", "min", "max"))

@@ -1,4 +1,4 @@
-"""What a study compares: its YAML, validated."""
+"""The schema of a study's YAML, and its networks as experiments."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,7 @@ from evoprune.errors import ConfigError
 
 
 class StudyConfig(BaseModel):
-    """Every method on every network at every target with every seed.
-
-    base: sections of an experiment that all networks share. networks: by name, the sections that are theirs.
-    """
+    """A comparison of every method on every network at every target with every seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -38,14 +35,18 @@ class StudyConfig(BaseModel):
 
 
 def load_study(path: Path) -> StudyConfig:
-    """Reads and validates a study's YAML. Raises ConfigError: one line with the first complaint."""
+    """Reads and validates a study's YAML.
+
+    Raises:
+        ConfigError: one line with the first fault.
+    """
     study = validated(StudyConfig, read_mapping(path, "a study's YAML"), source=str(path))
     shared = {key.removeprefix("search.") for key in keys_with(Mark.SAME_IN_STUDY)}
     for own, keys in study.variants.items():
         if alike := sorted(shared & keys.keys()):
             raise ConfigError(
-                f"{path}: variants.{own} must not have {', '.join(alike)}, for all methods of a study are judged "
-                "alike; write it under base.search, or leave it out"
+                f"{path}: variants.{own} must not have {', '.join(alike)}, since all methods of a study are "
+                "judged alike; write it under base.search, or leave it out"
             )
     for name in study.networks:
         if network_config(study, name, str(path)).model.weights is None:
@@ -58,7 +59,17 @@ def load_study(path: Path) -> StudyConfig:
 
 
 def network_config(study: StudyConfig, name: str, source: str = "study", variant: str | None = None) -> Config:
-    """The experiment of one of the study's networks, searched as a variant says. Raises ConfigError."""
+    """The experiment of one of the study's networks.
+
+    Args:
+        study: the study.
+        name: name of the network in it.
+        source: of the study, for messages.
+        variant: the search's settings; None: those of the network.
+
+    Raises:
+        ConfigError: the sections do not make an experiment.
+    """
     sections: dict[str, Any] = {"name": name, "search": {}} | {key: dict(value) for key, value in study.base.items()}
     for section, values in study.networks[name].items():
         sections[section] = sections.get(section, {}) | values

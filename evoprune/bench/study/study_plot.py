@@ -1,4 +1,4 @@
-"""What a study says: mean and spread over seeds, as a table and as a picture."""
+"""Summary of a study: mean and spread over seeds, as a table and as a picture."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ from evoprune.record.files import write_bytes
 DOTS_PER_INCH = 110
 
 MOST_PANELS = 2
-"""Targets of which each has a panel."""
+"""Highest number of targets with a panel each; of more, curves are drawn."""
 
 COLOURS = {"gram": "tab:blue", "none": "tab:orange"}
 
@@ -21,10 +21,14 @@ GROUP = ["network", "target", "compensation", "method"]
 
 
 def study_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a method, network, target and compensation, the best first in each: means and spreads over seeds.
+    """Means and spreads over seeds: a row for each network, target, compensation and method, the best method first.
 
-    mcr_before, mcr_test, cross_entropy_test (NaN where no row has it): means; spread: standard deviation of mcr_test
-    over seeds (NaN of one).
+    Args:
+        table: of a study.
+
+    Returns:
+        With `mcr_before`, `mcr_test` and `cross_entropy_test` (NaN if no row has it) as means, and `spread`, the
+        standard deviation of `mcr_test` (NaN for one seed).
     """
     groups = table.groupby(GROUP, sort=False)
     summary = groups.agg(
@@ -42,7 +46,7 @@ def study_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_study(table: pd.DataFrame, path: Path) -> None:
-    """Writes a PNG: of one or two targets what each method did, of more a curve a method (`curve_plot`)."""
+    """Writes a PNG: each method's MCR for one or two targets, a curve for each method (`curve_figure`) for more."""
     figure = curve_figure(table) if table.target.nunique() > MOST_PANELS else _panels(table)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
@@ -50,10 +54,10 @@ def plot_study(table: pd.DataFrame, path: Path) -> None:
 
 
 def _panels(table: pd.DataFrame) -> Figure:
-    """A panel a network and target, a line a method, the best at the top.
+    """A panel for each network and target, a line for each method, the best at the top.
 
-    Dots are the mean test MCR (after retraining, where there was any), bars go from the least to the most of the seeds,
-    crosses are the mean validation MCR before it; with compensation and without it are told apart by colour.
+    Dots are mean test MCRs after retraining, bars reach from the lowest to the highest seed, crosses are mean
+    validation MCRs before retraining. Colours distinguish compensation.
     """
     cells = list(table.groupby(["network", "target"], sort=False))
     methods = max(cell.method.nunique() for _, cell in cells)
@@ -74,13 +78,13 @@ def _panels(table: pd.DataFrame) -> Figure:
 
 
 def worst_first(cell: pd.DataFrame) -> list[str]:
-    """Methods by their mean test MCR with compensation, and where they have none of that, without."""
+    """Methods by their mean test MCR with compensation, or without it if they have no row with it, highest first."""
     means = cell.groupby(["method", "compensation"]).mcr_test.mean()  # gram comes before none
     return means.groupby("method").first().sort_values(ascending=False).index.tolist()
 
 
 def _draw(axis: Axes, cell: pd.DataFrame) -> None:
-    """One network and target. cell: the rows of it."""
+    """Draws the rows of one network and target."""
     order = worst_first(cell)
     for compensation, rows in cell.groupby("compensation", sort=True):
         colour, shift = COLOURS[str(compensation)], 0.12 if compensation == "gram" else -0.12

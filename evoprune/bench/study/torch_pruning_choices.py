@@ -1,4 +1,4 @@
-"""What the Torch-Pruning library's own pruners would take away, as genomes: its importances, local and global."""
+"""The choices of the Torch-Pruning library's own pruners as genomes: its importances, local and global."""
 
 import copy
 from collections.abc import Callable
@@ -16,22 +16,29 @@ from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 
 GRADIENT_IMAGES = 512
-"""Training images from which Taylor and Hessian importance have their gradients."""
+"""Number of training images for the gradients of Taylor importance."""
 
 HESSIAN_IMAGES = 128
-"""The Hessian wants a gradient an image."""
+"""Number of training images for Hessian importance, which needs a gradient for each."""
 
 STEPS = 14
-"""Halvings of the pruning ratio: to 1 in 16,000."""
+"""Number of bisections of the pruning ratio: to 1 in 16,000."""
 
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "bn_scale")
 
 
 def torch_pruning_genome(problem: Problem, train: Split, importance: str, across_layers: bool, target: float) -> Genome:
-    """The genome of what a Torch-Pruning pruner keeps at the largest pruning ratio's cost not above the target.
+    """The genome of a Torch-Pruning pruner at the lowest pruning ratio that meets the target cost.
 
-    importance: one of IMPORTANCES, with the library's default settings. across_layers: its global pruning. train:
-    labelled images for those importances that need gradients. Raises ConfigError where the library is not installed.
+    Args:
+        problem: the network.
+        train: labelled images for importances that need gradients.
+        importance: one of `IMPORTANCES`, with the library's default settings.
+        across_layers: the library's global pruning.
+        target: highest cost allowed.
+
+    Raises:
+        ConfigError: the library is not installed.
     """
     tp = torch_pruning_library()
     model = copy.deepcopy(problem.model)
@@ -44,7 +51,7 @@ def torch_pruning_genome(problem: Problem, train: Split, importance: str, across
         "bn_scale": lambda: tp.importance.BNScaleImportance(),
     }
     scores = importances[importance]()
-    low, high = 0.0, 1.0  # the ratio: at low too little goes, at high enough
+    low, high = 0.0, 1.0  # at the ratio `low` too little goes, at `high` enough
     best = kept_at(problem, model, scores, across_layers, high)
     for _ in range(STEPS):
         middle = (low + high) / 2
@@ -57,7 +64,7 @@ def torch_pruning_genome(problem: Problem, train: Split, importance: str, across
 
 
 def kept_at(problem: Problem, model: nn.Module, importance: Any, across_layers: bool, ratio: float) -> Genome:
-    """What one step of Torch-Pruning's pruner at this ratio (of channels) leaves; the model itself is left whole."""
+    """The genome that one step of Torch-Pruning's pruner at this ratio of channels leaves; the model stays as it is."""
     tp, space = torch_pruning_library(), problem.space
     pruner = tp.pruner.BasePruner(
         model,
@@ -86,7 +93,7 @@ def _take(space: SearchSpace, genome: Genome, weight: str, indices: Any) -> None
 
 
 def _whole_layers(model: nn.Module, space: SearchSpace) -> list[nn.Module]:
-    """Layers none of whose outputs may go: the classifier, and what the search space keeps."""
+    """Layers without prunable outputs: the classifier, and others that the search space keeps."""
     stays = [layer.name for layer in space.layers if space.genes_along(layer.weight, layer.out_dim) is None]
     return [model.get_submodule(name) for name in stays]
 
