@@ -76,9 +76,9 @@ def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
 
 def warn_of_useless_baseline(problem: Problem) -> None:
     """Logs a warning if the baseline answers always the same class, or is no better than that on validation images."""
-    if problem.said is None or len(problem.labels.unique()) < 2:
+    if problem.baseline_log_probs is None or len(problem.labels.unique()) < 2:
         return
-    answers = problem.said.argmax(dim=1)
+    answers = problem.baseline_log_probs.argmax(dim=1)
     mistakes = int((answers != problem.labels).sum())
     by_frequency = len(problem.labels) - int(torch.bincount(problem.labels).max())
     if len(answers.unique()) == 1:

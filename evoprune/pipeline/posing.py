@@ -31,7 +31,7 @@ from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.layer_statistics import uncompensated
 from evoprune.training.devices import resolve_device
-from evoprune.workers.workers import Workers
+from evoprune.workers.protocol import Workers
 
 logger = logging.getLogger(__name__)
 

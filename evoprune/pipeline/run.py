@@ -27,7 +27,7 @@ from evoprune.record.store import stored
 from evoprune.record.tensorboard import check_tensorboard
 from evoprune.space.summary import SpaceReport, space_report
 from evoprune.training.devices import resolve_device
-from evoprune.workers.workers import WorkerPool
+from evoprune.workers.protocol import WorkerPool
 
 logger = logging.getLogger(__name__)
 

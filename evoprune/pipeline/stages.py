@@ -34,8 +34,8 @@ from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.survivor_choice import choose_survivors
 from evoprune.training.fit import EpochReport, FitState, fit
+from evoprune.workers.protocol import Workers
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import Workers
 
 logger = logging.getLogger(__name__)
 

@@ -88,7 +88,7 @@ def sweep(
     first = next(iter(wanted.values()))[1]
     top = local_path(out) if out is not None else Path("results") / f"{first.name}-sweep"
     rows: list[Row] = []
-    with open_worker_pool(first.workers, resolve_device(first.device), progress.note) as pool:
+    with open_worker_pool(first.workers, resolve_device(first.device)) as pool:
         for number, (name, (varied, settings)) in enumerate(wanted.items(), 1):
             progress.stage("run", f"{number} of {len(wanted)}: {name}")
             try:

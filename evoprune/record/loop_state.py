@@ -15,7 +15,11 @@ def loop_to_json(state: LoopState) -> dict[str, Any]:
     return {
         "wrong_share": state.record.wrong_share.tolist(),
         "conditions": [
-            {"order": one.order.tolist(), "known": [list(step) for step in one.known], "judged_by": one.judged_by}
+            {
+                "order": one.order.tolist(),
+                "known": [list(bound) for bound in one.dominance_bounds],
+                "judged_by": one.judged_by,
+            }
             for one in conditions
         ],
         "under_way": [

@@ -24,8 +24,9 @@ from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.housekeeping import clear
 from evoprune.scoring.candidate import Candidate
+from evoprune.scoring.measures import allowed_errors
 from evoprune.scoring.problem import errors_as_scored, make_problem
-from evoprune.scoring.scorer import Scorer, allowed_errors
+from evoprune.scoring.scorer import Scorer
 from evoprune.space.search_space import SearchSpace
 from evoprune.training.evaluation import count_errors
 from evoprune.workers.retraining import Retraining

@@ -26,7 +26,7 @@ from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.ranking import ranked_genome
 from evoprune.space.plan import Genome
-from evoprune.workers.workers import Workers
+from evoprune.workers.protocol import Workers
 
 TORCH_PRUNING, RANKING, UNSTRUCTURED, SMALL_DENSE = "torch_pruning", "ranking", "unstructured", "small_dense"
 
