@@ -22,7 +22,7 @@ from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
 from evoprune.record.places import is_remote, local_path
-from evoprune.record.runs import Run, load_run
+from evoprune.record.runs import Run, load_run, refuse_no_run
 from evoprune.record.store import stored
 from evoprune.record.tensorboard import check_tensorboard
 from evoprune.space.summary import SpaceReport, space_report
@@ -62,12 +62,10 @@ def run(
     resolved = _resolved(config, overrides)
     if out is not None and is_remote(out):
         with stored(str(out), progress or SilentProgress()) as (copy, shown):
+            _refuse_run(RunFolder(copy), out, overwrite)
             return run(resolved, out=copy, overwrite=overwrite, progress=shown)
     folder = RunFolder(local_path(out) if out is not None else Path("results") / resolved.name)
-    if folder.holds_run() and not overwrite:
-        raise RunFolderError(
-            f"{folder.root} holds a run; go on with it by `evoprune resume {folder.root}`, or replace it by --overwrite"
-        )
+    _refuse_run(folder, folder.root, overwrite)
     _refuse_locked(folder)
     shown = progress or SilentProgress()
     experiment = _prepared(resolved, round_configs(resolved), folder, shown, fresh=True)
@@ -104,6 +102,7 @@ def resume(
     """
     if is_remote(path):
         with stored(str(path), progress or SilentProgress()) as (copy, shown):
+            refuse_no_run(RunFolder(copy), path)
             return resume(copy, overrides, generation=generation, out=out, progress=shown)
     if is_remote(out):
         raise ConfigError(f"out: a branch's folder must be on this machine's disk, not {out}")
@@ -126,6 +125,14 @@ def resume(
         source, folder = folder, RunFolder(local_path(out))
         branch(source, folder, generation)
     return _carried_out(experiment, folder, shown, fresh=False)
+
+
+def _refuse_run(folder: RunFolder, place: str | Path, overwrite: bool) -> None:
+    """Raises RunFolderError if the folder holds a run that is to stay. place: the folder as the user named it."""
+    if folder.holds_run() and not overwrite:
+        raise RunFolderError(
+            f"{place} holds a run; go on with it by `evoprune resume {place}`, or replace it by --overwrite"
+        )
 
 
 def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: WorkerPool | None = None) -> Run:

@@ -250,13 +250,18 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """The run in a folder, or at an fsspec URL, which is copied. Raises RunFolderError if there is none."""
     folder = RunFolder(fetched(str(path)) if is_remote(path) else local_path(path))
-    if not folder.holds_run():
-        raise RunFolderError(
-            f"{path} holds no run ({folder.config.name} and {folder.environment.name}); "
-            "give a folder that `evoprune run` made"
-        )
+    refuse_no_run(folder, path)
     folder.refuse_links()
     return Run(folder.root)
+
+
+def refuse_no_run(folder: RunFolder, place: str | Path) -> None:
+    """Raises RunFolderError if there is no run in the folder. place: the folder as the user named it."""
+    if not folder.holds_run():
+        raise RunFolderError(
+            f"{place} holds no run ({folder.config.name} and {folder.environment.name}); "
+            "give a folder that `evoprune run` made"
+        )
 
 
 def flat_config(config: Config) -> dict[str, Any]:
