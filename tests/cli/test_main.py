@@ -177,8 +177,8 @@ def test_inspect_prints_layers_totals_and_what_stays_whole(pipeline: Pipeline, c
 
 
 BAD_CALLS = {
-    "no config": (["run", "no.yaml"], "no.yaml: there is no such config file"),
-    "bad override": (["run", "{config}", "--set", "search.populaton=3"], "the nearest is search.population"),
+    "no config": (["run", "no.yaml"], "no.yaml: config file not found"),
+    "bad override": (["run", "{config}", "--set", "search.populaton=3"], "did you mean 'search.population'?"),
     "override without value": (["run", "{config}", "--set", "seed"], "--set must be KEY=VALUE"),
     "inspect": (["inspect", "{config}", "--set", "seed=-1"], "seed must be a whole number from 0"),
     "no run folder": (["resume", "nowhere"], "nowhere: is no run folder"),

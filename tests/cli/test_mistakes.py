@@ -32,7 +32,10 @@ def refuse(*_: object) -> None:
 
 # --set ..., and what the line says (a regular expression)
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "misspelt key": (["serch.population=8"], r"--set: .*serch\.population.*nearest is search\.population"),
+    "misspelt key": (
+        ["serch.population=8"],
+        r"--set: .*'serch\.population' \(did you mean 'search\.population'\?\)",
+    ),
     "wrong type": (
         ["data.validation=many"],
         r'data\.validation must be a whole number from 1 to 10,000,000, not "many"',
@@ -157,15 +160,15 @@ VALUES: dict[str, str] = {
     "workers.threads=0": r"workers\.threads must be",
     "workers.memory=-1": r"workers\.memory must be a number above 0 and at most 1,000,000 \(GiB\), or auto",
     "workers.timeout_s=0": r"workers\.timeout_s must be a number above 0 and at most 10,000,000 \(seconds\)",
-    "workers.epoch_timeout_s=soon": r"workers\.epoch_timeout_s must be a number above 0 and at most 10,000,000 \(seconds\)",
+    "workers.epoch_timeout_s=soon": r"workers\.epoch_timeout_s must be a number above 0 and at most 10,000,000",
     "retrain.survivors=0": r"retrain\.survivors must be",
     "retrain.distillation=1.5": r"retrain\.distillation must be between 0 and 1",
     "retrain.temperature=0": r"retrain\.temperature must be a number above 0",
     "record.report=2": r"record\.report must be true or false",
     "seed": r"--set must be KEY=VALUE",
     "=1": r"--set must be KEY=VALUE",
-    "seed=[1": r"seed has a value that is no valid YAML",
-    "seed=!!python/object/apply:os.getcwd []": r"seed has a value that is no valid YAML",
+    "seed=[1": r"the value of seed is not valid YAML",
+    "seed=!!python/object/apply:os.getcwd []": r"the value of seed is not valid YAML",
 }
 MISTAKES |= {setting: ([setting], message) for setting, message in VALUES.items()}
 
@@ -201,7 +204,7 @@ def check_line(result: Result, message: str) -> None:
 def test_a_misspelt_key_in_the_file(tmp_path: Path) -> None:
     config = tiny_runs.config_file(tmp_path)
     config.write_text(config.read_text().replace("tolerance:", "tolerence:"))
-    check_line(call("run", config, "--out", tmp_path / "out"), r"tiny\.yaml: .*tolerence.*nearest is .*tolerance")
+    check_line(call("run", config, "--out", tmp_path / "out"), r"tiny\.yaml: .*tolerence.*did you mean .*tolerance")
     assert not (tmp_path / "out").exists()
 
 

@@ -307,7 +307,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
         "search.generations must be at least 3, which this run has reached, not 2; "
         "branch off from an earlier generation with --generation and --out",
     ),
-    "unknown key": ({"overrides": {"search.generatons": 9}}, ConfigError, "the nearest is search.generations"),
+    "unknown key": ({"overrides": {"search.generatons": 9}}, ConfigError, "did you mean 'search.generations'"),
     "no such generation": (
         {"generation": 7, "out": "{other}", "overrides": {"search.generations": 9}},
         RunFolderError,
