@@ -136,7 +136,7 @@ BAD = {
     ),
     "augmentation": (
         "name: a\ndata: {augment: [crop, flop]}",
-        'x.yaml: data.augment must be a list out of crop, flip, not ["crop", "flop"]',
+        'x.yaml: data.augment must be a list of any of crop, flip, not ["crop", "flop"]',
     ),
     "device": (
         "name: a\ndevice: gpu",
@@ -149,16 +149,15 @@ BAD = {
     ),
     "nothing to search": (
         "name: a\nspace: {feature_maps: false}",
-        "x.yaml: space must have feature_maps, kernels or strides true, not all three false: nothing to search",
+        "x.yaml: space must have at least one of feature_maps, kernels and strides true: there is nothing to search",
     ),
     "name of another folder": (
         "name: ../a",
-        "x.yaml: name must be a folder's name (letters, digits, '.', '_' and '-', first a letter or digit), "
-        'not "../a"',
+        "x.yaml: name must be up to 100 letters, digits, '.', '_' and '-', with a letter or digit first, not \"../a\"",
     ),
     "no name": (
         "seed: 1",
-        "x.yaml: name is missing; write `name: ...` (name of the run: its folder below results/)",
+        "x.yaml: name is missing; write `name: ...` (name of the run, and of its folder in results/)",
     ),
     "three mistakes, the unknown key first": (
         "name: a\nsearch: {tolerance: 4, generation: 3}\ntrain: {epochs: no}",
