@@ -43,6 +43,8 @@ class _Commands(TyperGroup):
                 EXIT_OTHER_ERROR,
             ) from error
         except (ImportError, MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                raise _ended(f"error: {shown(error.filename)} is too long for a path", EXIT_USER_ERROR) from error
             if (problem := _environment_problem(error)) is None:
                 raise
             raise _ended(f"error: {problem}", EXIT_OTHER_ERROR) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN = 60
 
@@ -56,11 +57,12 @@ def complaints(
         # pydantic also reports list positions and union members, which are not places in a config
         while place and place not in keys:
             place = place.rpartition(".")[0]
-        broken.setdefault(place, _broken_rule(place, detail["type"], detail["msg"], data, keys))
+        broken.setdefault(place, _broken_rule(place, detail, data, keys))
     return [f"{source_of(place)}: {text}" for place, text in (unknown | broken).items()]
 
 
-def _broken_rule(place: str, kind: str, message: str, data: Mapping[str, Any], keys: dict[str, FieldInfo]) -> str:
+def _broken_rule(place: str, detail: ErrorDetails, data: Mapping[str, Any], keys: dict[str, FieldInfo]) -> str:
+    kind, message = detail["type"], detail["msg"]
     if not place:  # a rule of the whole config, whose message names its keys
         return message
     field = keys[place]
@@ -75,6 +77,8 @@ def _broken_rule(place: str, kind: str, message: str, data: Mapping[str, Any], k
         return f"{place} must be a section with keys of its own ({inner}), not {_shown(value)}"
     extra = field.json_schema_extra
     rule = extra["rule"] if isinstance(extra, dict) else message
+    if kind == "string_too_long":
+        rule = f"{rule}, of at most {detail['ctx']['max_length']:,} characters"
     return f"{place} must be {rule}, not {_shown(value)}"
 
 

@@ -39,6 +39,7 @@ RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
 
+MOST_CHARACTERS = 1000
 MOST_EPOCHS = 10_000
 MOST_IMAGES = 10_000_000
 MOST_BATCH = 65_536
@@ -61,12 +62,14 @@ class DataConfig(Section):
         "mnist5k, fashion-mnist, mnist, cifar10, cifar100, svhn, imagefolder, or module:callable for data of your own",
         "the name of a data set",
         min_length=1,
+        max_length=MOST_CHARACTERS,
     )
     root: str | None = value(
         None,
         "folder of the files of the data set; null: its default folder",
         "a folder, or null",
         min_length=1,
+        max_length=MOST_CHARACTERS,
         marks=(Mark.NOT_COMPARED,),
     )
     validation: int = whole(
@@ -101,6 +104,7 @@ class ModelConfig(Section):
         "layer string, name of a built-in network, torchvision:NAME, or module:callable for a network of your own",
         "a layer string such as 16C5-MP2-32C5-MP2-64FC-10, or a network's name",
         min_length=1,
+        max_length=MOST_CHARACTERS,
     )
     weights: str | None = value(
         None,
@@ -108,6 +112,7 @@ class ModelConfig(Section):
         "network is trained",
         "a file, pretrained, or null",
         min_length=1,
+        max_length=MOST_CHARACTERS,
     )
 
 
@@ -136,7 +141,7 @@ class SpaceConfig(Section):
     strides: bool = flag(False, "search over kernel-stride masks")
     keep_first_conv: bool = flag(False, "keep the first convolution whole, as in the papers")
     keep: tuple[str, ...] = value(
-        (), "layers to keep whole, as name patterns such as layer4.*", "a list of layer-name patterns"
+        (), "layers to keep whole, as name patterns such as layer4.*", "a list of layer-name patterns", max_length=1000
     )
     min_maps: int = whole(1, "minimum number of feature maps that stay in a group", "feature maps", most=MOST_MAPS)
     round_to: int = whole(1, "keep widths at multiples of this number", "feature maps", most=MOST_MAPS)
@@ -153,6 +158,7 @@ class SpaceConfig(Section):
         None,
         "masks allowed besides the dense one, as (start, stride); null: all that fit the kernel",
         "a list of [start, stride] pairs, or null",
+        max_length=1000,
     )
 
     @model_validator(mode="after")
@@ -357,6 +363,7 @@ class WorkersConfig(Section):
         "address of the Ray cluster to join; null: a local one is started",
         "the address of a cluster, such as auto or host:6379, or null",
         min_length=1,
+        max_length=MOST_CHARACTERS,
         marks=WORKERS,
     )
     threads: int = whole(1, "number of threads per worker", "threads", most=1024)
