@@ -103,7 +103,7 @@ def test_an_interrupted_command_leaves_without_the_interpreters_way_out(status: 
     """What is registered to run at the very end does not: there, native libraries' threads can still crash."""
     program = (
         "import atexit, sys\n"
-        "from evoprune import cli\n"
+        "from evoprune.cli import main as cli\n"
         "atexit.register(print, 'on the way out')\n"
         f"cli.app = lambda: sys.exit({status})\n"
         "cli.main()\n"

@@ -120,7 +120,7 @@ def test_rounds_survive_the_dump(tmp_path: Path) -> None:
         ),
         (
             [{"space": {"kernelz": True}}],
-            "config: search.rounds, round 1: space.kernelz is no key; the nearest is space.kernels",
+            "config: search.rounds, round 1: unknown key 'space.kernelz' (did you mean 'space.kernels'?)",
         ),
         ([{}, {"search": {"tolerance": 4}}], "config: search.rounds, round 2: search.tolerance must be between 0 and"),
         ([{"search": {"rounds": []}}], "config: search.rounds, round 1: search.rounds must not be in a round"),

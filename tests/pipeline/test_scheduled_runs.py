@@ -49,9 +49,9 @@ def test_steps_are_rounds() -> None:
             "search must have steps 1 with schedule one_shot, and 2 or more with any other, not exponential",
         ),
         ({"schedule": "one_shot"}, "search must have steps 1 with schedule one_shot, .* not one_shot with 3"),
-        ({"target_cost": None}, "search must have one target_cost and no rounds of your own with schedule exponential"),
-        ({"target_cost": [0.5, 0.25]}, "search must have one target_cost and no rounds of your own"),
-        ({"rounds": [{}, {}]}, "search must have one target_cost and no rounds of your own"),
+        ({"target_cost": None}, "search must have exactly one target_cost and no rounds with schedule exponential"),
+        ({"target_cost": [0.5, 0.25]}, "search must have exactly one target_cost and no rounds"),
+        ({"rounds": [{}, {}]}, "search must have exactly one target_cost and no rounds"),
         ({"schedule": "cubics"}, 'search.schedule must be one of one_shot, linear, exponential, cubic, not "cubics"'),
     ],
 )
