@@ -20,6 +20,7 @@ from evoprune.config.schema import Config
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.json_files import read_environment
 from evoprune.record.runs import Run, flat_config
 from evoprune.report.comparison import Comparison
 from evoprune.report.figures import Picture, search_pictures, survivor_pictures
@@ -135,8 +136,7 @@ class RunSection:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        content = files.read_json(RunFolder(self.run.root).environment)
-        return dict(content) if isinstance(content, dict) else {}
+        return dict(read_environment(RunFolder(self.run.root)))
 
     @property
     def what(self) -> str:
