@@ -20,6 +20,7 @@ from evoprune.config.schema import Config
 from evoprune.errors import RunFolderError, masked
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.json_files import read_environment
 from evoprune.record.runs import Run, flat_config
 from evoprune.report.comparison import Comparison
 from evoprune.report.figures import Picture, search_pictures, survivor_pictures
@@ -170,9 +171,8 @@ class RunSection:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """The run's environment.json; entries that the page needs are None if they are missing."""
-        content = files.read_json(RunFolder(self.run.root).environment)
-        entries = content if isinstance(content, dict) else {}
-        return {name: _masked(value) for name, value in (dict.fromkeys(_IN_THE_TEXT) | entries).items()}
+        entries = read_environment(RunFolder(self.run.root))
+        return {name: _masked(value) for name, value in (dict.fromkeys(_IN_THE_TEXT) | dict(entries)).items()}
 
     @property
     def what(self) -> str:
