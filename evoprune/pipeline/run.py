@@ -59,19 +59,18 @@ def run(
         >>> run = ep.run("experiments/quickstart.yaml", overrides={"search.population": 16}, out="results/q")
         >>> run.survivors[["key", "mcr_test", "macs_ratio"]]
     """
-    resolved = _resolved(config, overrides)
+    resolved, progress = _resolved(config, overrides), progress or SilentProgress()
     if out is not None and is_remote(out):
-        with stored(str(out), progress or SilentProgress()) as (copy, shown):
-            return run(resolved, out=copy, overwrite=overwrite, progress=shown)
+        with stored(str(out), progress) as (copy, pushing):
+            return run(resolved, out=copy, overwrite=overwrite, progress=pushing)
     folder = RunFolder(local_path(out) if out is not None else Path("results") / resolved.name)
     if folder.holds_run() and not overwrite:
         raise RunFolderError(
             f"{folder.root} holds a run; go on with it by `evoprune resume {folder.root}`, or replace it by --overwrite"
         )
     _refuse_locked(folder)
-    shown = progress or SilentProgress()
-    experiment = _prepared(resolved, round_configs(resolved), folder, shown, fresh=True)
-    return _carried_out(experiment, folder, shown, fresh=True)
+    experiment = _prepared(resolved, round_configs(resolved), folder, progress, fresh=True)
+    return _carried_out(experiment, folder, progress, fresh=True)
 
 
 def resume(
@@ -102,9 +101,10 @@ def resume(
     Example:
         >>> run = ep.resume("results/q", overrides={"search.generations": 16})
     """
+    progress = progress or SilentProgress()
     if is_remote(path):
-        with stored(str(path), progress or SilentProgress()) as (copy, shown):
-            return resume(copy, overrides, generation=generation, out=out, progress=shown)
+        with stored(str(path), progress) as (copy, pushing):
+            return resume(copy, overrides, generation=generation, out=out, progress=pushing)
     if is_remote(out):
         raise ConfigError(f"out: a branch's folder must be on this machine's disk, not {out}")
     folder = RunFolder(load_run(path).root)
@@ -116,16 +116,15 @@ def resume(
     check_changes(folder, config, rounds, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
-    shown = progress or SilentProgress()
     if generation is None and is_finished(folder, config):
         return _finished(config, folder)
     if generation is None:
         _refuse_locked(folder)
-    experiment = _prepared(config, rounds, folder, shown, fresh=False)
+    experiment = _prepared(config, rounds, folder, progress, fresh=False)
     if generation is not None and out is not None:
         source, folder = folder, RunFolder(local_path(out))
         branch(source, folder, generation)
-    return _carried_out(experiment, folder, shown, fresh=False)
+    return _carried_out(experiment, folder, progress, fresh=False)
 
 
 def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: WorkerPool | None = None) -> Run:
