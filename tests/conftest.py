@@ -10,6 +10,7 @@ from evoprune.latency import network_latency as latency
 from evoprune.scoring import batching
 from evoprune.surgery.lowering import stopwatch
 from tests import tiny_runs
+from tests.shared_ray import SharedRay
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,6 +30,20 @@ def brief_measurements() -> Iterator[None]:
         patch.setattr(batching, "MEASURED_SECONDS", 1e-3)
         patch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[SharedRay]:
+    """The one Ray of a test process, for tests that do it no harm."""
+    shared = SharedRay()
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def no_ray(shared_ray: SharedRay) -> None:
+    """Ends the shared Ray, for tests with a Ray of their own in this process, and tests that fork it."""
+    shared_ray.stop()
 
 
 @pytest.fixture(scope="session")

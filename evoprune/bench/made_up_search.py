@@ -25,7 +25,7 @@ from evoprune.search.loop import SearchLoop
 from evoprune.space.cost import cost
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
-from evoprune.workers.workers import Workers
+from evoprune.workers.protocol import Workers
 
 NETWORK = "2x64C3-MP2-2x64C3-MP2-2x128C3-256FC-10"
 """The paper's CIFAR network at half width."""
@@ -37,7 +37,7 @@ IMAGES, ALLOWED_ERRORS = 2000, 200
 class MadeUpScorer:
     """Has the interface of a scorer: its errors are drawn from the genome itself, in no time."""
 
-    def under(self, conditions: Conditions) -> None:
+    def set_conditions(self, conditions: Conditions) -> None:
         """Does nothing: the scores do not depend on the conditions."""
 
     def score(self, genome: Genome) -> Outcome:

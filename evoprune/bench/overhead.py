@@ -14,7 +14,8 @@ from evoprune.config.schema import SearchConfig, WorkersConfig
 from evoprune.record import files
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.scorer import Problem
-from evoprune.workers.workers import open_worker_pool, score
+from evoprune.workers.protocol import score
+from evoprune.workers.workers import open_worker_pool
 
 
 @dataclass(frozen=True)

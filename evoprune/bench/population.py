@@ -17,6 +17,7 @@ from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
+from evoprune.record.json_files import read_space
 from evoprune.record.runs import flat_config, load_run
 from evoprune.record.tables import candidates_of
 from evoprune.scoring.candidate_costs import cost_by_name
@@ -64,7 +65,7 @@ def record_population(path: Path, config: Config, generation: int, progress: Pro
     with tempfile.TemporaryDirectory(prefix="evoprune-") as folder:
         done = run(config, briefly, out=Path(folder) / "run", progress=progress)
         here = RunFolder(done.root)
-        space = SearchSpace.from_dict(files.read_json(here.space))
+        space = read_space(here)
         snapshot = read_snapshot(here, generation - 1, search_fingerprint(load_run(done.root).config, space))
         scored = candidates_of(files.read_parquet([here.candidates(g) for g in range(generation)]))
         front = {candidate.key: candidate.score for candidate in scored if candidate.key in snapshot.algorithm["front"]}

@@ -27,7 +27,9 @@ from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.problem import make_problem
 from evoprune.scoring.scorer import Problem
 from evoprune.workers.actor_pool import ActorPool
-from evoprune.workers.workers import RayPool, RayWorkers, Workers, open_worker_pool, score
+from evoprune.workers.protocol import Workers, score
+from evoprune.workers.ray_workers import RayWorkers
+from evoprune.workers.workers import RayPool, open_worker_pool
 
 SIMULATED = (8, 64, 256, 1000)
 CANDIDATES_PER_WORKER = 4
@@ -137,16 +139,17 @@ def bench_scale(simulated: Sequence[int], seconds: float | None, report: Callabl
 def _simulated(count: int, seconds: float) -> Iterator[RayWorkers]:
     with open_worker_pool(WorkersConfig(count=1), torch.device("cpu")) as pool:
         assert isinstance(pool, RayPool)
-        ray = pool.actors.ray
+        connection = pool.actors.connection
+        ray = connection.ray
         remote = ray.remote(Host).options(num_cpus=0, max_concurrency=4 * WORKERS_PER_PROCESS)
         hosts = [remote.remote(seconds) for _ in range(-(-count // WORKERS_PER_PROCESS))]
         numbers = iter(range(count))
 
-        def enlist() -> _SimulatedActor:
+        def start_actor() -> _SimulatedActor:
             number = next(numbers)
             return _SimulatedActor(hosts[number % len(hosts)], number)
 
-        actors = ActorPool(ray, enlist, lambda: count, pool.note)
+        actors = ActorPool(connection, start_actor, lambda: count)
         yield RayWorkers(actors, cast(Problem, WaitingProblem(seconds)), pool.config)
 
 

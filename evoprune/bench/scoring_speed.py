@@ -32,8 +32,9 @@ from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.training.devices import resolve_device
 from evoprune.training.threads import torch_threads
-from evoprune.workers.workers import RayPool, RayWorkers, open_worker_pool
-from evoprune.workers.workers import score as score_all
+from evoprune.workers.protocol import score as score_all
+from evoprune.workers.ray_workers import RayWorkers
+from evoprune.workers.workers import RayPool, open_worker_pool
 
 OURS, ONE_WORKER = "ours", "ours_one_worker"
 
@@ -223,7 +224,7 @@ def _methods(problem: Problem, conditions: Conditions, pool: RayPool) -> list[_M
         ours("ours_without_small_batches", {"batch_size": BATCH_SIZE}),
         ours("ours_without_early_stop", {"early_stop": False}),
         ours("ours_without_recent_errors", under=by_margin),
-        ours("ours_without_known_front", under=replace(conditions, known=())),
+        ours("ours_without_known_front", under=replace(conditions, dominance_bounds=())),
         ours("ours_compensated", compensated=True),
         ours("ours_compensated_without_early_stop", {"early_stop": False}, compensated=True),
     ]
@@ -276,7 +277,7 @@ def _row(
     problem, median = method.problem, statistics.median(seconds)
     tolerated = problem.allowed_errors
     prices = [problem.cost_of(genome) for genome in genomes]
-    beaten_above = [min(tolerated, method.conditions.beaten_above(price)) for price in prices]
+    beaten_above = [min(tolerated, method.conditions.fitness_bound(price)) for price in prices]
     passes = sum(
         method.macs(genome) * (tally.images_seen + len(problem.calibration))
         for genome, tally in zip(genomes, found, strict=True)

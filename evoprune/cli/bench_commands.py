@@ -1,4 +1,4 @@
-"""The commands `evoprune bench ...`: parse, call, print. Nothing heavy is imported before."""
+"""The commands `evoprune bench ...` and `evoprune study`. Heavy modules are imported when a command runs."""
 
 import sys
 from pathlib import Path
@@ -6,26 +6,27 @@ from typing import Annotated
 
 import typer
 
-from evoprune.cli.options import Overrides, console_of_output, parsed
+from evoprune.cli.options import Overrides, Quiet, console_of_output, parsed
 from evoprune.cli.printed_tables import fitness_table
 from evoprune.cli.progress_display import make_progress
 from evoprune.config.loading import load_config
 
-bench = typer.Typer(help="Measurements that anyone can take again.", no_args_is_help=True)
+bench = typer.Typer(help="Repeatable measurements of speed and agreement.", no_args_is_help=True)
 
 
 @bench.command()
 def inference(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders.")],
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The table; rows of other runs in it stay. A picture goes beside it.")
+        Path,
+        typer.Option(metavar="FILE", help="Table; rows of other runs are kept. A plot goes beside it."),
     ] = Path("results/whole_network_speed.csv"),
-    seconds: Annotated[float, typer.Option(min=0.001, help="How long each network is timed in each round.")] = 0.2,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Seconds of timing per network and round.")] = 0.2,
     threads: Annotated[
-        list[int] | None, typer.Option(min=1, metavar="N", help="With so many threads. [default: 1, and all cores]")
+        list[int] | None, typer.Option(min=1, metavar="N", help="Number of threads (default: 1, and all cores).")
     ] = None,
 ) -> None:
-    """Time survivors against the baseline: whole and layer by layer, in PyTorch and onnxruntime."""
+    """Time survivors against the baseline, whole and layer by layer, in PyTorch and onnxruntime."""
     from evoprune.bench.inference import bench_inference
 
     bench_inference(folders, out, seconds, typer.echo, threads=threads)
@@ -35,12 +36,12 @@ def inference(
 
 @bench.command()
 def spaces(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these networks.")] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table; networks that it holds are skipped.")] = Path(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Networks (default: all).")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table; networks that it has already are skipped.")] = Path(
         "results/torchvision_spaces.csv"
     ),
 ) -> None:
-    """Find and prove the search space of torchvision's classification networks."""
+    """Find and prove the search spaces of the classification networks of torchvision."""
     from evoprune.bench.spaces import torchvision_spaces
 
     torchvision_spaces(out, names, typer.echo)
@@ -48,17 +49,17 @@ def spaces(
 
 @bench.command()
 def fitness(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With trained weights (model.weights).")] = Path(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment that has model.weights.")] = Path(
         "experiments/bench_fitness.yaml"
     ),
     population: Annotated[
-        Path, typer.Option(metavar="FILE", help="The recorded generation; where there is none, it is made.")
+        Path, typer.Option(metavar="FILE", help="Recorded generation; recorded first if the file is missing.")
     ] = Path("results/bench_fitness_population.json"),
-    generation: Annotated[int, typer.Option(help="Which generation is recorded.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that every method runs, in turn.")] = 3,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/bench_fitness.csv"),
+    generation: Annotated[int, typer.Option(help="Number of the generation to record.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of times that each method runs, in turn.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table.")] = Path("results/bench_fitness.csv"),
 ) -> None:
-    """Time the scoring of a generation: ours, without each saving, and what people write."""
+    """Time the scoring of a generation: as in a run, without each optimisation, and in plain PyTorch."""
     settings = load_config(config)
     from evoprune.bench.scoring_speed import bench_fitness, write_rows
 
@@ -72,13 +73,13 @@ def fitness(
 
 @bench.command()
 def criteria(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="With trained weights (model.weights).")] = Path(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment that has model.weights.")] = Path(
         "experiments/bench_criteria.yaml"
     ),
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/criteria_correlation.csv"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table.")] = Path("results/criteria_correlation.csv"),
 ) -> None:
-    """Compare every criterion of importance with the oracle: the change of the loss without each map."""
+    """Compare all importance criteria with the oracle, the change of the loss when a feature map is removed."""
     settings = load_config(config, parsed(overrides))
     from evoprune.bench.criteria_agreement import bench_criteria
 
@@ -88,11 +89,11 @@ def criteria(
 
 @bench.command()
 def overhead(
-    population: Annotated[int, typer.Option(min=4, help="Candidates a generation.")] = 512,
-    generations: Annotated[int, typer.Option(min=1, help="Generations after the first.")] = 15,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/bench_overhead.csv"),
+    population: Annotated[int, typer.Option(min=4, help="Number of candidates per generation.")] = 512,
+    generations: Annotated[int, typer.Option(min=1, help="Number of generations after the first.")] = 15,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table.")] = Path("results/bench_overhead.csv"),
 ) -> None:
-    """Time a search whose scorer does nothing: what driver, Ray and record cost."""
+    """Time a search with a scorer that does nothing: the cost of the driver, Ray and the run folder."""
     from evoprune.bench.overhead import bench_overhead, write_row
     from evoprune.config.schema import WorkersConfig
 
@@ -104,15 +105,48 @@ def overhead(
 @bench.command()
 def scale(
     simulated: Annotated[
-        list[int] | None, typer.Option("--simulated", min=1, metavar="N", help="So many. [default: 8 64 256 1000]")
+        list[int] | None,
+        typer.Option("--simulated", min=1, metavar="N", help="Simulated workers (default: 8 64 256 1000)."),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.001, help="What a simulated score takes. [default: as measured]")
+        float | None, typer.Option(min=0.001, help="Seconds per simulated score (default: as measured).")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table.")] = Path("results/scale.csv"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table.")] = Path("results/scale.csv"),
 ) -> None:
-    """Share of time that workers are busy: this machine's cores, and simulated ones that only wait."""
+    """Measure the share of time in which workers are busy: real ones on this machine, and simulated ones that wait."""
     from evoprune.bench.scale import SIMULATED, bench_scale, write_rows
 
     write_rows(out, bench_scale(simulated or SIMULATED, seconds, typer.echo))
     typer.echo(f"table  {out}")
+
+
+def study(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The study, a YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Table; rows that it has already are skipped (default: results/NAME.csv)."),
+    ] = None,
+    timing: Annotated[
+        bool,
+        typer.Option("--time", help="At the end, time all networks against the unpruned one, on a quiet machine."),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods on the same networks, targets and seeds, with equal retraining. The same command resumes it."""
+    from evoprune.bench.study.study_config import load_study
+
+    settings = load_study(config)
+    path = out or Path("results") / f"{settings.name}.csv"
+    from evoprune.bench.study.run_study import run_study
+    from evoprune.bench.study.study_plot import plot_study, study_summary
+
+    with make_progress(quiet, sys.stderr) as progress:
+        table = run_study(settings, path, progress)
+        if timing:
+            from evoprune.bench.study.study_timing import time_study
+
+            table = time_study(settings, path, progress)
+    plot_study(table, path.with_suffix(".png"))
+    typer.echo(study_summary(table).to_string(index=False))
+    for written in (path, path.with_suffix(".png")):
+        typer.echo(f"written  {written}")

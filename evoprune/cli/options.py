@@ -1,4 +1,4 @@
-"""What commands have in common: arguments, options, where they print."""
+"""Arguments and options that several commands have, and the console of standard output."""
 
 import sys
 from collections.abc import Sequence
@@ -15,16 +15,20 @@ _PIPE_WIDTH = 1000
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key, as search.population=16."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config, e.g. search.population=16."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings, but no progress.")]
 
 
 def parsed(overrides: Sequence[str] | None) -> dict[str, object]:
-    """Overrides by key. Raises ConfigError."""
+    """Overrides by key.
+
+    Raises:
+        ConfigError: An override is not KEY=VALUE.
+    """
     return dict(parse_override(text) for text in overrides or ())
 
 
 def console_of_output() -> Console:
-    """Standard output; where it is no terminal, nothing is folded to a width."""
+    """A console on standard output; lines are not folded unless it is a terminal."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)

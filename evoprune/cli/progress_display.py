@@ -1,4 +1,4 @@
-"""Two displays of progress: redrawn bars on a terminal, one line an event elsewhere."""
+"""The display of progress: bars that are redrawn on a terminal, lines elsewhere."""
 
 from types import TracebackType
 from typing import Self, TextIO
@@ -9,11 +9,12 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 
+from evoprune.errors import shown
 from evoprune.progress import GenerationSummary, SilentProgress, describe
 
 
 class PlainProgress:
-    """One line an event, for logs and pipes."""
+    """Prints one line per event, for logs and pipes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -33,7 +34,7 @@ class PlainProgress:
         self._line(f"  {what}: {_epoch_text(epoch, epochs, loss)}")
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
-        pass  # A line a candidate would bury the others.
+        """Prints nothing: a line per candidate would bury the others."""
 
     def generation(self, summary: GenerationSummary) -> None:
         counts = f"{summary.evaluated} scored, {summary.cached} known"
@@ -44,19 +45,19 @@ class PlainProgress:
         self._line(f"  {text}")
 
     def _line(self, text: str) -> None:
-        self._stream.write(text + "\n")
+        self._stream.write(shown(text) + "\n")
         self._stream.flush()
 
 
 class LiveProgress:
-    """A display that is redrawn in place: one bar a stage, and below it one for each network in training."""
+    """Draws one bar per stage and, below it, one per network in training."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=20)),
             BarColumn(bar_width=12, table_column=Column(min_width=12)),
             TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-            TextColumn("{task.fields[state]}", table_column=Column(ratio=1)),  # what is long folds here alone
+            TextColumn("{task.fields[state]}", table_column=Column(ratio=1)),  # the only column that folds long text
             console=console,
             expand=True,
         )
@@ -80,12 +81,12 @@ class LiveProgress:
         self._finish_stage()
         self._stage_name = name
         if name != "done":
-            self._stage = self._bars.add_task(name, total=None, state=escape(detail))
+            self._stage = self._bars.add_task(escape(shown(name)), total=None, state=escape(shown(detail)))
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
         task = self._stage if what == self._stage_name else self._training.get(what)
         if task is None:
-            task = self._training[what] = self._bars.add_task(f"  {escape(what)}", total=epochs, state="")
+            task = self._training[what] = self._bars.add_task(f"  {escape(shown(what))}", total=epochs, state="")
         self._bars.update(task, total=epochs, completed=epoch, state=_epoch_text(epoch, epochs, loss))
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
@@ -109,7 +110,7 @@ class LiveProgress:
             )
 
     def _finish_stage(self) -> None:
-        """Fills the bar of the stage that ends and drops the bars below it."""
+        """Fills the bar of the stage that ends and removes the bars below it."""
         for task in self._training.values():
             self._bars.remove_task(task)
         self._training = {}
@@ -119,7 +120,7 @@ class LiveProgress:
 
 
 def make_progress(quiet: bool, stream: TextIO) -> LiveProgress | PlainProgress | SilentProgress:
-    """The live display on a terminal, plain lines elsewhere, nothing when quiet."""
+    """The display for a stream: bars on a terminal, lines elsewhere, nothing if quiet."""
     if quiet:
         return SilentProgress()
     console = Console(file=stream)

@@ -1,4 +1,4 @@
-"""What validation found, in sentences that name the place, the rule and the value."""
+"""Validation errors as sentences that name the place, the rule and the value."""
 
 import difflib
 import json
@@ -7,23 +7,30 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN = 60
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
-    """Every dotted key of a schema, sections before what is in them."""
+    """The fields of a schema by dotted key; a section comes before its keys."""
     keys = {}
     for name, field in model.model_fields.items():
         keys[prefix + name] = field
-        if section := _section(field):
+        if section := section_of(field):
             keys |= known_keys(section, f"{prefix}{name}.")
     return keys
 
 
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The schema of a field that is a section; None for a field that holds a value."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
 def unknown_key(place: str, keys: dict[str, FieldInfo]) -> str:
-    """The complaint about a key that there is not; names the nearest one that there is."""
-    return f"{place} is no key; the nearest is {_nearest_key(place, keys)}"
+    """The message for an unknown key, with the nearest known one."""
+    return f"unknown key '{place}' (did you mean '{_nearest_key(place, keys)}'?)"
 
 
 def complaints(
@@ -32,9 +39,13 @@ def complaints(
     keys: dict[str, FieldInfo],
     source_of: Callable[[str], str],
 ) -> list[str]:
-    """One line for every place that pydantic complains about, unknown keys first.
+    """One message for each place that pydantic reports, unknown keys first.
 
-    data: what was validated. source_of: dotted place -> the file or option it was written in.
+    Args:
+        error: The result of the validation.
+        data: The mappings that were validated.
+        keys: The fields of the schema by dotted key.
+        source_of: Gives the file or the option in which a dotted place was written.
     """
     unknown: dict[str, str] = {}
     broken: dict[str, str] = {}
@@ -43,20 +54,21 @@ def complaints(
         if detail["type"] == "extra_forbidden":
             unknown.setdefault(place, unknown_key(place, keys))
             continue
-        # pydantic goes on to list positions and union members, which are no places in a config.
+        # pydantic also reports list positions and union members, which are not places in a config
         while place and place not in keys:
             place = place.rpartition(".")[0]
-        broken.setdefault(place, _broken_rule(place, detail["type"], detail["msg"], data, keys))
+        broken.setdefault(place, _broken_rule(place, detail, data, keys))
     return [f"{source_of(place)}: {text}" for place, text in (unknown | broken).items()]
 
 
-def _broken_rule(place: str, kind: str, message: str, data: Mapping[str, Any], keys: dict[str, FieldInfo]) -> str:
-    if not place:  # a rule of the whole config, which names its keys itself
+def _broken_rule(place: str, detail: ErrorDetails, data: Mapping[str, Any], keys: dict[str, FieldInfo]) -> str:
+    kind, message = detail["type"], detail["msg"]
+    if not place:  # a rule of the whole config, whose message names its keys
         return message
     field = keys[place]
     if kind == "missing":
         return f"{place} is missing; write `{place}: ...` ({field.description})"
-    section = _section(field)
+    section = section_of(field)
     value = _value_at(place, data)
     if section and isinstance(value, Mapping):
         return f"{place} {message}"
@@ -65,11 +77,13 @@ def _broken_rule(place: str, kind: str, message: str, data: Mapping[str, Any], k
         return f"{place} must be a section with keys of its own ({inner}), not {_shown(value)}"
     extra = field.json_schema_extra
     rule = extra["rule"] if isinstance(extra, dict) else message
+    if kind == "string_too_long":
+        rule = f"{rule}, of at most {detail['ctx']['max_length']:,} characters"
     return f"{place} must be {rule}, not {_shown(value)}"
 
 
 def _nearest_key(place: str, keys: dict[str, FieldInfo]) -> str:
-    """The known key that was most likely meant: beside the place, of that name elsewhere, or alike."""
+    """The most similar known key: first in the same section, then of the same name in another, then of all."""
     section, _, leaf = place.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
     elsewhere = {key.rpartition(".")[2]: key for key in reversed(keys)}
@@ -78,11 +92,6 @@ def _nearest_key(place: str, keys: dict[str, FieldInfo]) -> str:
         if match := difflib.get_close_matches(leaf, named, n=1, cutoff=cutoff):
             return named[match[0]]
     return difflib.get_close_matches(place, keys, n=1, cutoff=0)[0]
-
-
-def _section(field: FieldInfo) -> type[BaseModel] | None:
-    annotation = field.annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _value_at(place: str, data: Any) -> Any:

@@ -1,18 +1,25 @@
-"""What every key of a config means, read from the schema."""
+"""The meaning of every key of a config, read from the schema."""
 
 import json
 from dataclasses import dataclass
 
-from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from evoprune.config.complaints import known_keys
+from evoprune.config.complaints import known_keys, section_of
 from evoprune.config.schema import Config
 
 
 @dataclass(frozen=True)
 class KeyHelp:
-    """One key. kind: what its value must be. default: in YAML, or `required`. unit: empty where it has none."""
+    """The description of one key.
+
+    Attributes:
+        key: Dotted, as in `search.tolerance`.
+        kind: What its value must be.
+        default: In YAML, or `required`.
+        unit: Empty for a key without a unit.
+        meaning: What it is for.
+    """
 
     key: str
     kind: str
@@ -22,11 +29,11 @@ class KeyHelp:
 
 
 def config_help() -> list[KeyHelp]:
-    """Every key that holds a value, dotted, in the order of the schema."""
+    """All keys that hold a value, in the order of the schema."""
     rows = []
     for key, field in known_keys(Config).items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            continue  # a section: its keys follow
+        if section_of(field):
+            continue
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         default = "required" if field.is_required() else _as_yaml(field.default)
         kind, unit = str(extra.get("rule") or ""), str(extra.get("unit") or "")

@@ -1,17 +1,17 @@
-"""An experiment's config: YAML and overrides in, the validated object of `config` out, and back."""
+"""Reading a config: YAML and overrides in, a validated `Config` out, and back."""
 
 import json
+import shlex
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from evoprune.config.complaints import complaints, known_keys, unknown_key
 from evoprune.config.schedules import kept_fractions
 from evoprune.config.schema import Config, SearchConfig
-from evoprune.config.strict_yaml import read_yaml
+from evoprune.config.strict_yaml import MOST_CHARACTERS, read_yaml, write_yaml
 from evoprune.errors import ConfigError
 
 OVERRIDE_SOURCE = "--set"
@@ -20,10 +20,14 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def load_config(path: Path | str, overrides: Mapping[str, object] | None = None) -> Config:
-    """Reads, overrides and validates an experiment's YAML file.
+    """Reads, overrides and validates the YAML file of an experiment.
 
-    overrides: dotted key -> value, as {"search.population": 16}.
-    Raises ConfigError: one line with the first complaint and the number of others.
+    Args:
+        path: The file.
+        overrides: Values by dotted key, such as {"search.population": 16}.
+
+    Raises:
+        ConfigError: One line with the first mistake and the number of others.
     """
     return config_from_dict(read_mapping(Path(path)), overrides, source=str(path))
 
@@ -31,9 +35,15 @@ def load_config(path: Path | str, overrides: Mapping[str, object] | None = None)
 def config_from_dict(
     data: Mapping[str, Any], overrides: Mapping[str, object] | None = None, source: str = "config"
 ) -> Config:
-    """Validates an experiment given as nested mappings; `source` is the place that complaints name.
+    """Validates an experiment given as nested mappings.
 
-    Raises ConfigError as load_config does.
+    Args:
+        data: The sections and keys.
+        overrides: As in `load_config`.
+        source: The place that error messages name.
+
+    Raises:
+        ConfigError: As in `load_config`.
     """
     config = validated(Config, data, overrides, source)
     round_configs(config, source)
@@ -43,7 +53,7 @@ def config_from_dict(
 def validated(
     schema: type[Schema], data: Mapping[str, Any], overrides: Mapping[str, object] | None = None, source: str = "config"
 ) -> Schema:
-    """Nested mappings as an object of a schema. Raises ConfigError as load_config does."""
+    """Validates nested mappings against any schema; arguments and errors as in `config_from_dict`."""
     overrides = overrides or {}
     keys = known_keys(schema)
     found = [f"{OVERRIDE_SOURCE}: {unknown_key(key, keys)}" for key in overrides if key not in keys]
@@ -52,7 +62,7 @@ def validated(
         if key in keys:
             _put(merged, key.split("."), _plain(value, OVERRIDE_SOURCE))
     try:
-        # Strict JSON, not strict Python: there a list may stand for a tuple and a mapping for a section.
+        # strict JSON instead of strict Python, in which a list is not a tuple and a mapping not a section
         valid = schema.model_validate_json(json.dumps(merged))
     except ValidationError as error:
         found += complaints(error, merged, keys, lambda place: _source_of(place, overrides, source))
@@ -62,30 +72,47 @@ def validated(
     return valid
 
 
-def read_mapping(path: Path, what: str = "an experiment's YAML") -> Mapping[str, Any]:
-    """A YAML file's mapping. Raises ConfigError where there is none."""
+def read_mapping(path: Path, what: str = "an experiment's YAML file") -> Mapping[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        what: The kind of file that error messages ask for.
+
+    Raises:
+        ConfigError: There is no such file, or it is too large, not YAML or not a mapping.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)  # read_yaml refuses longer ones
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such config file; give the path of {what}") from error
+        raise ConfigError(f"{path}: config file not found; give the path of {what}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text in UTF-8; give the path of {what}") from error
+        raise ConfigError(f"{path}: not text in UTF-8; give the path of {what}") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give {what}") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of {what}") from error
+    except ValueError as error:  # a path with a null character
+        raise ConfigError(f"{path}: not a path ({error}); give the path of {what}") from error
     try:
         data = read_yaml(text)
     except ValueError as error:
-        raise ConfigError(f"{path}: is no valid YAML: {error}") from error
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, Mapping):
-        found = "is empty" if data is None else f"is no mapping of keys but a {type(data).__name__}"
-        raise ConfigError(f"{path}: {found}; write `name: ...` and what differs from the defaults")
+        found = "a list" if isinstance(data, list) else "a single value"
+        problem = "is empty" if data is None else f"must be a mapping of keys to values, not {found}"
+        raise ConfigError(f"{path}: {problem}; write `name: ...` and each key that differs from its default")
     return data
 
 
 def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
-    """Each round as a config that has no rounds, a schedule's steps too; the config itself where it has none.
+    """The rounds of a run, each as a config without rounds; the config itself if it has none.
 
-    Raises ConfigError as load_config does, and where a round that is not the last searches over masks.
+    Args:
+        config: With `search.rounds`, with the steps of a schedule, or with neither.
+        source: The place that error messages name.
+
+    Raises:
+        ConfigError: A round is not a valid config, or a round before the last one searches over masks.
     """
     top = config.model_dump(mode="json")
     rounds = top["search"].pop("rounds")
@@ -121,7 +148,7 @@ def round_configs(config: Config, source: str = "config") -> tuple[Config, ...]:
 
 
 def _steps(search: SearchConfig) -> list[dict[str, Any]]:
-    """The rounds of a schedule. Of all but the last one survivor is enough: the one that is handed on."""
+    """The rounds of a schedule. All but the last one keep a single survivor, which the next round starts from."""
     [target] = search.targets
     rounds: list[dict[str, Any]] = [
         {"search": {"target_cost": share, "schedule": "one_shot", "steps": 1}, "retrain": {"survivors": 1}}
@@ -132,35 +159,66 @@ def _steps(search: SearchConfig) -> list[dict[str, Any]]:
 
 
 def trusted_keys(config: Config) -> dict[str, str]:
-    """Keys by which a config has code run, and their values: `module:callable`, and a cluster at a given address.
+    """The keys, with their values, by which a config runs code, joins a cluster, or reads files.
 
-    Whoever goes on with a run folder names them again, for the folder may be somebody else's.
+    Whoever resumes or exports a run repeats them, because the run folder may come from somebody else.
     """
-    named = {"data.dataset": config.data.dataset, "model.network": config.model.network}
+    data, model, address = config.data, config.model, config.workers.address
+    named = {"data.dataset": data.dataset, "model.network": model.network}
     keys = {key: value for key, value in named.items() if ":" in value and not value.startswith("torchvision:")}
-    address = config.workers.address
-    return keys if address in (None, "auto") else keys | {"workers.address": str(address)}
+    if data.root is not None:
+        keys["data.root"] = data.root
+    if model.weights not in (None, "pretrained"):
+        keys["model.weights"] = str(model.weights)
+    if address not in (None, "auto"):
+        keys["workers.address"] = str(address)
+    return keys
 
 
-def refuse_untrusted(config: Config, source: Path, named: Container[str] = ()) -> None:
-    """Raises ConfigError where a run folder's config has code run that the user has not named again."""
-    for key, value in trusted_keys(config).items():
-        if key not in named:
-            raise ConfigError(
-                f"{source}: {key} is {value}, which would run code, and a run folder's files may not; "
-                f"if it is your own, name it again: --set {key}={value}"
-            )
+_CONSEQUENCES = {
+    "data.dataset": "would run code",
+    "model.network": "would run code",
+    "data.root": "would read files of yours",
+    "model.weights": "would read files of yours",
+    "workers.address": "would send data to a cluster",
+}
+
+
+def refuse_untrusted(config: Config, source: Path, named: Container[str] = (), unused: Container[str] = ()) -> None:
+    """Refuses the config of a run folder if it has trusted keys that the user has not repeated.
+
+    Args:
+        config: The config in the folder.
+        source: Its file.
+        named: The keys that the user has repeated.
+        unused: Keys whose values will not be used.
+
+    Raises:
+        ConfigError: With the options that repeat all of them, to paste.
+    """
+    missing = {key: value for key, value in trusted_keys(config).items() if key not in named and key not in unused}
+    for key, value in missing.items():
+        raise ConfigError(
+            f"{source}: {key} is {value}, which {_CONSEQUENCES[key]}, and the run folder may come from somebody else; "
+            f"if you trust it, name it again: {repeated(missing)}"
+        )
+
+
+def repeated(keys: Mapping[str, str]) -> str:
+    """Keys and values as command-line options, quoted for YAML and for the shell: `--set data.root=/images`."""
+    return " ".join(f"--set {shlex.quote(f'{key}={_as_yaml(value)}')}" for key, value in keys.items())
 
 
 def dump_config(config: Config) -> str:
-    """The config as YAML with every key resolved; load_config reads it back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The config as YAML with all keys; `load_config` reads it back to an equal config."""
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def parse_override(text: str) -> tuple[str, object]:
-    """`search.tolerance=0.01` -> ("search.tolerance", 0.01); the value is read as YAML.
+    """Splits an override into key and value: `search.tolerance=0.01` -> ("search.tolerance", 0.01).
 
-    Raises ConfigError where there is no key, no `=` or no valid YAML.
+    Raises:
+        ConfigError: The text has no key or no `=`, or the value is not valid YAML.
     """
     key, equals, value = text.partition("=")
     key = key.strip()
@@ -169,23 +227,32 @@ def parse_override(text: str) -> tuple[str, object]:
     try:
         return key, read_yaml(value)
     except ValueError as error:
-        raise ConfigError(f"{OVERRIDE_SOURCE}: {key} has a value that is no valid YAML: {error}") from error
+        raise ConfigError(f"{OVERRIDE_SOURCE}: the value of {key} is not valid YAML: {error}") from error
+
+
+def _as_yaml(text: str) -> str:
+    """A text as YAML in one line: plain if it reads back as itself, otherwise quoted and escaped."""
+    escaped = text.encode("unicode_escape").decode().replace('"', '\\"')
+    try:
+        return text if read_yaml(text) == text else f'"{escaped}"'
+    except ValueError:
+        return f'"{escaped}"'
 
 
 def _plain(value: Any, source: str) -> Any:
-    """A deep copy of JSON types alone, so that dates and paths are text and nothing is shared."""
+    """A deep copy in JSON types alone: dates and paths become text."""
     try:
         return json.loads(json.dumps(value, default=str))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{source}: must be plain keys and values ({error})") from error
+        raise ConfigError(f"{source}: must have plain keys and values ({error})") from error
 
 
 def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
-    """Puts a value at its place in nested dicts; a mapping is merged into the section that is there."""
+    """Sets a value at a path in nested dicts; a mapping is merged into the section at that path."""
     head, *rest = path
     section = data.setdefault(head, {}) if rest or isinstance(value, dict) else None
     if rest:
-        # A section that is no mapping is the file's own mistake, which validation reports.
+        # validation reports a section that is not a mapping
         if isinstance(section, dict):
             _put(section, rest, value)
     elif isinstance(section, dict):

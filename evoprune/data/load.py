@@ -1,6 +1,7 @@
 """The data of an experiment: reads a data set by name and cuts it into splits."""
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], i
 
 
 def _read(config: DataConfig) -> RawData:
-    root = Path(config.root).expanduser() if config.root is not None else None
+    root = Path(os.path.expanduser(config.root)) if config.root is not None else None
     if config.dataset in READERS:
         return READERS[config.dataset](root)
     if config.dataset == IMAGE_FOLDER:

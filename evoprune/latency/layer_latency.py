@@ -1,4 +1,4 @@
-"""How long each layer of a network takes, on the inputs that it gets in a forward pass."""
+"""Measured latency of the layers of networks, on the inputs that they get in a forward pass."""
 
 import logging
 import statistics
@@ -17,10 +17,18 @@ _Calls = dict[str, list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]
 def layer_latencies_ms(
     networks: Mapping[str, nn.Module], layers: Sequence[str], image: Tensor, threads: int = 1
 ) -> dict[str, dict[str, float]]:
-    """Median milliseconds of each layer in a forward pass of one image, by network and layer; rounds interleaved.
+    """Measures each layer of each network, in rounds over the networks, so that drift affects all alike.
 
-    layers: names of modules; what is no module, or is not called, is left out. A layer that is called more than once
-    counts as often. image: float (1, c, h, w), on the networks' device. Takes about as long as `latencies_ms`.
+    Takes about as long as `latencies_ms`.
+
+    Args:
+        networks: Networks in eval mode, by name.
+        layers: Names of modules. Names that a network lacks, and modules that it does not call, are left out.
+        image: float (1, c, h, w), on the networks' device.
+        threads: Number of threads.
+
+    Returns:
+        Median milliseconds in one forward pass, by network and layer; all calls of a layer are added up.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
@@ -46,16 +54,16 @@ def layer_latencies_ms(
 
 
 def _calls(network: nn.Module, layers: Sequence[str], image: Tensor) -> _Calls:
-    """What each layer is called with in one forward pass."""
+    """The arguments of all calls of each layer in one forward pass."""
     modules = dict(network.named_modules())
     calls: _Calls = {}
     hooks: list[RemovableHandle] = []
 
     def listen(name: str, module: nn.Module) -> None:
-        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def add_call(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             calls.setdefault(name, []).append((module, args, kwargs))
 
-        hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
+        hooks.append(module.register_forward_pre_hook(add_call, with_kwargs=True))
 
     for name in layers:
         if name in modules:

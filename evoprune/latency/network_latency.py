@@ -1,4 +1,4 @@
-"""How long networks take, measured so that drift of the machine hits all alike."""
+"""Measured latency of networks, in rounds over all of them, so that drift of the machine affects all alike."""
 
 import logging
 import statistics
@@ -12,13 +12,18 @@ from evoprune.training.threads import torch_threads
 
 ROUNDS = 5
 SECONDS_A_ROUND = 0.1
+"""Least duration of one network's measurement in one round, in seconds."""
 
 
 def lowered(networks: Mapping[str, nn.Module], masks: Mapping[str, Mapping[str, Tensor]], image: Tensor,
             threads: int = 1) -> dict[str, nn.Module]:  # fmt: skip
-    """Networks in the form in which they run fastest here, on a CPU; on other devices they are left as they are.
+    """The networks in their fastest form on this machine. On a device other than a CPU they are left unchanged.
 
-    masks: by a network's name, which weights stay of the layers that lose some. image: as of `latencies_ms`.
+    Args:
+        networks: Compacted networks in eval mode, by name.
+        masks: By network and layer's weight, the mask of the weights that stay, if some of a layer's are masked.
+        image: float (1, c, h, w), on the networks' device.
+        threads: Number of threads.
     """
     if image.device.type != "cpu":
         return dict(networks)
@@ -27,11 +32,17 @@ def lowered(networks: Mapping[str, nn.Module], masks: Mapping[str, Mapping[str, 
 
 
 def latencies_ms(networks: Mapping[str, nn.Module], image: Tensor, threads: int = 1) -> dict[str, float]:
-    """Median milliseconds of one forward pass of each network on one image, rounds interleaved.
+    """Measures one forward pass of each network on one image.
 
-    image: float (1, c, h, w), on the networks' device.
+    Args:
+        networks: Networks in eval mode, by name.
+        image: float (1, c, h, w), on the networks' device.
+        threads: Number of threads.
+
+    Returns:
+        Median milliseconds by network.
     """
-    # Importing it says at length that a compiler for GPUs is not needed.
+    # The import logs at length that no compiler for GPUs is needed.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
 

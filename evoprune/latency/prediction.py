@@ -1,8 +1,8 @@
-"""What a candidate's forward pass will take, predicted from times of single layers taken on this machine once a run.
+"""Predicts the latency of candidates from the times of single layers, measured on this machine once a run.
 
-Every layer is timed over a grid of widths; between them, time is interpolated. Where kernels or taps may go, lowered
-random masks say what share of the time is left for a share of the weights. What runs besides the layers is the
-difference of whole networks' times to their layers', over the number of map elements that they compute.
+Every layer is timed over a grid of widths, between which time is interpolated. If kernels or taps can be removed, the
+share of time that is left is measured on random masks. The time outside of the layers is the difference between whole
+networks and the sum of their layers, as a function of the number of map elements that the layers compute.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,20 +25,25 @@ from evoprune.surgery.recording import recorded
 from evoprune.training.threads import torch_threads
 
 WIDTHS = (0.125, 0.25, 0.5, 0.75, 1.0)
-"""Shares of a layer's maps that it is timed with."""
+"""Shares of a layer's maps in the grid."""
 
 KEPT = (0.2, 0.4, 0.7)
-"""Shares of a layer's kernels that stay in the random masks that are timed."""
+"""Shares of a layer's kernels that the timed random masks keep."""
 
 Curve = tuple[tuple[float, float], ...]
-"""Points (x, y) by ascending x; straight lines between them, constant outside."""
+"""A piecewise linear function: points (x, y) by ascending x, constant outside of them."""
 
 
 @dataclass(frozen=True)
-class LayerTimes:
-    """One layer: ms[i][j] milliseconds with outputs[i] output and inputs[j] input maps (of a group) of one image.
+class LayerTimeGrid:
+    """The times of one layer, for one image.
 
-    masked: share of the weights that stay -> share of the time; 1 at 1.
+    Attributes:
+        weight: Name of the layer's weight.
+        outputs: Numbers of output maps in the grid.
+        inputs: Numbers of input maps (of a group) in the grid.
+        ms: Milliseconds: ms[i][j] is the time with outputs[i] output and inputs[j] input maps.
+        masked: Share of the time that is left, as a function of the share of the weights that stay; 1 at 1.
     """
 
     weight: str
@@ -48,20 +53,31 @@ class LayerTimes:
     masked: Curve = ((1.0, 1.0),)
 
     def predict(self, outputs: int, inputs: int, kept: float) -> float:
-        """Milliseconds with so many maps, of whose weights a share `kept` is not masked."""
+        """The predicted time, in milliseconds.
+
+        Args:
+            outputs: Number of output maps.
+            inputs: Number of input maps (of a group).
+            kept: Share of the weights between these maps that is not masked, in 0..1.
+        """
         by_outputs = [np.interp(inputs, self.inputs, row) for row in self.ms]
         return float(np.interp(outputs, self.outputs, by_outputs)) * _on(self.masked, kept)
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Times of a network's layers. rest: elements of maps that all layers make -> milliseconds besides the layers."""
+    """The times of a network's layers.
 
-    layers: tuple[LayerTimes, ...]
+    Attributes:
+        layers: The grid of each layer.
+        rest: Milliseconds outside of the layers, as a function of the number of map elements that all layers compute.
+    """
+
+    layers: tuple[LayerTimeGrid, ...]
     rest: Curve
 
     def predict(self, space: SearchSpace, phenotype: Phenotype) -> float:
-        """Milliseconds of a forward pass of one image through the phenotype's network, lowered, on one thread."""
+        """Predicted milliseconds of one image through the phenotype's lowered network, on one thread."""
         return max(0.0, self._of_layers(space, phenotype) + _on(self.rest, _elements(space, phenotype)))
 
     def _of_layers(self, space: SearchSpace, phenotype: Phenotype) -> float:
@@ -71,14 +87,14 @@ class LatencyTable:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, strings and numbers, for JSON."""
+        """The table as lists, strings and numbers, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "LatencyTable":
-        """The way back from `to_dict`."""
+        """The inverse of `to_dict`."""
         layers = (
-            LayerTimes(
+            LayerTimeGrid(
                 row["weight"],
                 tuple(row["outputs"]),
                 tuple(row["inputs"]),
@@ -93,7 +109,14 @@ class LatencyTable:
 def latency_table(
     model: nn.Module, space: SearchSpace, image: Tensor, stopwatch: Stopwatch = seconds_a_call
 ) -> LatencyTable:
-    """Times a network's layers on one thread of this machine. image: float (1, c, h, w)."""
+    """Measures the times of a network's layers on one thread of this machine.
+
+    Args:
+        model: The network, in eval mode, on the CPU.
+        space: Its search space.
+        image: float (1, c, h, w).
+        stopwatch: Times calls, in seconds.
+    """
     with torch_threads(1), torch.no_grad():
         modules = {name for name, module in model.named_modules() if _is_timed(module)}
         timed = [layer for layer in space.layers if layer.name in modules and layer.positions]
@@ -117,7 +140,7 @@ def latency_table(
 
 def _layer_times(
     layer: Layer, module: Any, values: Tensor, space: SearchSpace, rng: np.random.Generator, stopwatch: Stopwatch
-) -> LayerTimes:
+) -> LayerTimeGrid:
     outputs = _grid(space, layer, layer.out_dim)
     inputs = (layer.shape[layer.in_dim],) if layer.channels_per_group else _grid(space, layer, layer.in_dim)
     cells = [_narrowed(layer, module, values, rows, columns) for rows in outputs for columns in inputs]
@@ -125,11 +148,11 @@ def _layer_times(
     best = np.min([stopwatch([_laid_out_call(*cell, layout) for cell in cells]) for layout in layouts], axis=0)
     ms = 1e3 * best.reshape(len(outputs), len(inputs))
     masked = _masked_curve(layer, module, values, space, rng, stopwatch)
-    return LayerTimes(layer.weight, outputs, inputs, tuple(tuple(row) for row in ms.tolist()), masked)
+    return LayerTimeGrid(layer.weight, outputs, inputs, tuple(tuple(row) for row in ms.tolist()), masked)
 
 
 def _grid(space: SearchSpace, layer: Layer, dim: int) -> tuple[int, ...]:
-    """Widths to time along a weight's dimension: one where nothing along it may go."""
+    """The widths of the grid along a weight's dimension: a single one if nothing along it can be removed."""
     size = layer.shape[dim]
     if space.genes_along(layer.weight, dim) is None:
         return (size,)
@@ -138,7 +161,7 @@ def _grid(space: SearchSpace, layer: Layer, dim: int) -> tuple[int, ...]:
 
 
 def _narrowed(layer: Layer, module: Any, values: Tensor, rows: int, columns: int) -> tuple[Any, Tensor]:
-    """The layer with so many output and input maps (of a group), and an input for it."""
+    """The layer with `rows` output and `columns` input maps (of a group), and an input for it."""
     if isinstance(module, nn.Linear):
         return nn.Linear(columns, rows).to(values), values.new_zeros(*values.shape[:-1], columns)
     groups = rows // layer.channels_per_group if layer.channels_per_group else module.groups
@@ -152,7 +175,7 @@ def _narrowed(layer: Layer, module: Any, values: Tensor, rows: int, columns: int
 def _laid_out_call(module: nn.Module, values: Tensor, layout: torch.memory_format) -> Any:
     if values.ndim == 4:
         module, values = module.to(memory_format=layout), values.contiguous(memory_format=layout)
-    # A module of its own for each layout, for the next one changes it.
+    # Without the module, whose layout the next call changes in place.
     return partial(_detached(module), values)
 
 
@@ -166,7 +189,7 @@ def _detached(module: Any) -> Any:
 def _masked_curve(
     layer: Layer, module: Any, values: Tensor, space: SearchSpace, rng: np.random.Generator, stopwatch: Stopwatch
 ) -> Curve:
-    """What lowering leaves of the layer's time, measured on random masks at its full width."""
+    """The share of the layer's time that is left after lowering, measured on random masks at full width."""
     if isinstance(module, nn.Linear) or not any(genes.weight == layer.weight for genes in space.inside_layers):
         return ((1.0, 1.0),)
     points = {1.0: 1.0}
@@ -193,7 +216,7 @@ def _is_timed(module: nn.Module) -> bool:
 
 
 def _widths(layer: Layer, phenotype: Phenotype) -> tuple[int, int]:
-    """Output and input maps (of a group) that a phenotype leaves of a layer."""
+    """Numbers of output and input maps (of a group) of a layer in a phenotype."""
     kept = [phenotype.kept.get((layer.weight, dim)) for dim in (layer.out_dim, layer.in_dim)]
     sizes = (layer.shape[layer.out_dim], layer.shape[layer.in_dim])
     outputs, inputs = (size if index is None else len(index) for size, index in zip(sizes, kept, strict=True))
@@ -201,7 +224,7 @@ def _widths(layer: Layer, phenotype: Phenotype) -> tuple[int, int]:
 
 
 def _kept(phenotype: Phenotype, weight: str) -> float:
-    """The share of the weights between maps that stay that is not masked."""
+    """The share of a layer's weights between remaining maps that is not masked."""
     kernels = phenotype.kernels.get(weight)
     if kernels is None:
         return 1.0
@@ -210,7 +233,7 @@ def _kept(phenotype: Phenotype, weight: str) -> float:
 
 
 def _elements(space: SearchSpace, phenotype: Phenotype) -> float:
-    """Elements of maps that all layers make for one image."""
+    """Number of map elements that all layers compute for one image."""
     return float(sum(_widths(layer, phenotype)[0] * layer.positions for layer in space.layers))
 
 

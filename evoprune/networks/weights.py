@@ -1,6 +1,7 @@
 """Weights from files, and into networks."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def read_weights(path: Path, model: nn.Module | None = None) -> dict[str, Tensor
     Raises:
         NetworkError: if the file is missing, damaged, or holds anything but such tensors.
     """
-    path = path.expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(path))  # unlike pathlib, os.path raises nothing for names that no file can have
+    if not os.path.isfile(path):
         raise NetworkError(f"model.weights: there is no file {path}; give a safetensors or a state dict file")
     try:
         if path.suffix == ".safetensors":

@@ -29,7 +29,8 @@ from evoprune.record.runs import Run
 from evoprune.record.tensorboard import with_scalars
 from evoprune.space.search_space import SearchSpace
 from evoprune.training.fit import FitState
-from evoprune.workers.workers import WorkerPool, open_worker_pool
+from evoprune.workers.protocol import WorkerPool
+from evoprune.workers.workers import open_worker_pool
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +71,13 @@ def carry_out(
         UserError: as `run`.
     """
     config = experiment.config
-    opened = open_worker_pool(config.workers, experiment.device, progress.note) if pool is None else nullcontext(pool)
+    opened = open_worker_pool(config.workers, experiment.device) if pool is None else nullcontext(pool)
     with opened as workers, locked(folder) as held:
         if fresh and held.holds_run():
             clear(held)
         go_on_in(held, config, experiment.rounds, experiment.identity)
-        with with_scalars(progress, config, held) as shown:
-            _carry_out_rounds(experiment, held, shown, workers)
+        with with_scalars(progress, config, held) as with_tensorboard:
+            _carry_out_rounds(experiment, held, with_tensorboard, workers)
 
 
 def write_report(run: Run, progress: Progress) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evoprune.config.loading import refuse_untrusted, trusted_keys
+from evoprune.config.loading import load_config, refuse_untrusted, trusted_keys
 from evoprune.data.input_format import InputFormat
 from evoprune.data.load import Data, load_data
 from evoprune.discovery.proof import relative_difference
-from evoprune.errors import DataError, ExportError, RunFolderError, first_line
+from evoprune.errors import ConfigError, DataError, ExportError, RunFolderError, first_line
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.files import write_bytes, write_tensors
 from evoprune.record.folder import RunFolder
@@ -70,6 +70,7 @@ def export_run(
     normalisation: bool = True,
     opset: int | None = None,
     int8: bool = False,
+    trusted: Mapping[str, object] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[ExportRow]:
     """Exports every survivor of a run, checks what each file computes, and writes a table of the files.
@@ -87,6 +88,8 @@ def export_run(
             otherwise it reads normalised images.
         opset: Version of the ONNX operators; None: the one that torch writes best.
         int8: Also write ONNX models of 8 bits, calibrated on the calibration images.
+        trusted: The run's data.dataset, if it is code, and data.root, if it is set, repeated by whoever trusts them:
+            the run folder may come from somebody else. The folder of the data may have moved.
         report: Receives a line per file.
 
     Returns:
@@ -94,6 +97,7 @@ def export_run(
 
     Raises:
         RunFolderError: If the run has no survivors.
+        ConfigError: If `trusted` has another key, or another data set.
         ExportError: If survivors could not be exported; it names them all, and the others are written.
         DataError: If int8 is wanted and the data set cannot be read, or nothing says how images were normalised.
     """
@@ -103,13 +107,14 @@ def export_run(
     for package in ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ():
         export.needed(package)
     _check_network(run)
+    _check_repeated(run, trusted or {})
     exporter = _Exporter(
         run,
         place=RunFolder(run.root).exported if out is None else Path(out).joinpath,
         formats=formats,
         opset=opset,
         int8=int8,
-        images=_images(run, normalisation, int8),
+        images=_images(run, trusted or {}, normalisation, int8),
     )
     rows: list[ExportRow] = []
     failures: list[str] = []
@@ -144,12 +149,20 @@ def _check_network(run: Run) -> None:
         )
 
 
-def _images(run: Run, normalisation: bool, int8: bool) -> "_Images":
+def _check_repeated(run: Run, trusted: Mapping[str, object]) -> None:
+    """Raises ConfigError for a key that says nothing about the run's images."""
+    for key, value in trusted.items():
+        if key not in ("data.dataset", "data.root"):
+            raise ConfigError(f"--set: export takes data.dataset and data.root of the run, not {key}")
+        if key == "data.dataset" and value != run.config.data.dataset:
+            raise ConfigError(f"--set: data.dataset must be {run.config.data.dataset}, as in the run, not {value}")
+
+
+def _images(run: Run, trusted: Mapping[str, object], normalisation: bool, int8: bool) -> "_Images":
     """The run's images. Raises DataError if something is needed that only the data set tells."""
     inputs = run.input_format
-    refuse_untrusted(run.config, run.root / "config.yaml", ("workers.address", "data.dataset"))
     try:
-        data = _data(run)
+        data = _data(run, trusted)
     except DataError as error:
         if inputs.mean is None or inputs.std is None:
             raise DataError(
@@ -163,11 +176,15 @@ def _images(run: Run, normalisation: bool, int8: bool) -> "_Images":
     return _Images(inputs if inputs.mean is not None else data.input_format, data, normalisation)
 
 
-def _data(run: Run) -> Data:
-    """The run's data set. Raises DataError if it cannot be read without running code that the folder names."""
-    if "data.dataset" in trusted_keys(run.config):
-        raise DataError(f"data.dataset: {run.config.data.dataset} is code, which reading a run does not import")
-    return load_data(run.config.data, run.config.seed)
+def _data(run: Run, trusted: Mapping[str, object]) -> Data:
+    """The run's data set. Raises DataError if the folder names code or files for it that are not trusted."""
+    path = run.root / "config.yaml"
+    unused = {"model.network", "model.weights", "workers.address"}
+    try:
+        refuse_untrusted(run.config, path, trusted, unused)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    return load_data(load_config(path, trusted).data, run.config.seed)
 
 
 @dataclass(frozen=True, eq=False)

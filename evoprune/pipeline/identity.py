@@ -15,6 +15,7 @@ from evoprune.data.load import Data
 from evoprune.errors import ConfigError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.json_files import read_identity
 
 Identity = Mapping[str, str]
 """SHA-256 by what was hashed: `weights`, `train images`, `train labels`, and so on."""
@@ -61,15 +62,13 @@ def check_identity(folder: RunFolder, identity: Identity) -> None:
     """
     if not folder.identity.is_file():
         return
-    stored = files.read_json(folder.identity)
-    if not isinstance(stored, dict):
-        raise files.DamagedFileError(f"{folder.identity} is damaged: it holds no hashes; put it back from a copy")
+    stored = read_identity(folder)
     for part in {**identity, **stored}:
         before, now = stored.get(part), identity.get(part)
         if before is not None and now is not None and before != now:
             raise ConfigError(
                 f"the {part} differ from those that the run in {folder.root} was made on (sha256 "
-                f"{str(before)[:_SHOWN_DIGITS]} there, {now[:_SHOWN_DIGITS]} here); give the same {part}, or start "
+                f"{before[:_SHOWN_DIGITS]} there, {now[:_SHOWN_DIGITS]} here); give the same {part}, or start "
                 "another run with another folder (--out)"
             )
 

@@ -22,8 +22,8 @@ from evoprune.progress import Progress
 from evoprune.record import files
 from evoprune.record.environment import environment
 from evoprune.record.folder import RunFolder
+from evoprune.record.json_files import read_execution, read_latency_table
 from evoprune.scoring.batching import gram_bytes, measured_execution
-from evoprune.scoring.execution import Execution
 from evoprune.scoring.losses import Examples
 from evoprune.scoring.problem import errors_as_scored, make_problem
 from evoprune.scoring.scorer import Problem
@@ -31,7 +31,7 @@ from evoprune.search.algorithms import Algorithm, make_algorithm
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.layer_statistics import uncompensated
 from evoprune.training.devices import resolve_device
-from evoprune.workers.workers import Workers
+from evoprune.workers.protocol import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def pose_problem(context: RoundContext, model: nn.Module) -> Problem:
         problem = replace(problem, latency=table)
     if not folder.execution.is_file():
         files.write_json(folder.execution, asdict(measured_execution(problem, context.device, config.workers)))
-    return replace(problem, execution=Execution(**files.read_json(folder.execution)))
+    return replace(problem, execution=read_execution(folder))
 
 
 def problem_of(
@@ -122,13 +122,14 @@ def stored_latency_table(
 
     The stored times are used even on another machine, so that a resumed search judges candidates as before.
     """
-    stored = files.read_json(folder.latency) if folder.latency.is_file() else {}
-    if stored.get("space") != space.fingerprint:
+    kept = read_latency_table(folder, space)
+    if kept is None:
         progress.stage("latency", f"times of {len(space.layers)} layers")
         table = latency_table(model, space, _example(data))
         stored = {"space": space.fingerprint, "machine": environment()["cpu"], "table": table.to_dict()}
         files.write_json(folder.latency, stored)
-    return LatencyTable.from_dict(files.read_json(folder.latency)["table"])
+        kept = LatencyTable.from_dict(table.to_dict())
+    return kept
 
 
 def whole_cost(context: RoundContext, problem: Problem) -> float:

@@ -14,6 +14,7 @@ from evoprune.record import files
 from evoprune.record.checkpoint import read_snapshot
 from evoprune.record.folder import RunFolder
 from evoprune.record.housekeeping import create, drop_survivors
+from evoprune.record.json_files import read_space
 from evoprune.record.lock import locked
 from evoprune.record.runs import flat_config
 from evoprune.space.search_space import SearchSpace
@@ -99,7 +100,7 @@ def branch(source: RunFolder, target: RunFolder, generation: int) -> None:
     if target.holds_run():
         raise RunFolderError(f"{target.root} holds a run; choose another folder with --out")
     config = load_config(source.config)
-    space = SearchSpace.from_dict(files.read_json(source.space))
+    space = read_space(source)
     read_snapshot(source, generation, search_fingerprint(round_configs(config)[-1], space))
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]

@@ -22,12 +22,12 @@ from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
 from evoprune.record.places import is_remote, local_path
-from evoprune.record.runs import Run, load_run
+from evoprune.record.runs import Run, load_run, refuse_no_run
 from evoprune.record.store import stored
 from evoprune.record.tensorboard import check_tensorboard
 from evoprune.space.summary import SpaceReport, space_report
 from evoprune.training.devices import resolve_device
-from evoprune.workers.workers import WorkerPool
+from evoprune.workers.protocol import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -59,19 +59,16 @@ def run(
         >>> run = ep.run("experiments/quickstart.yaml", overrides={"search.population": 16}, out="results/q")
         >>> run.survivors[["key", "mcr_test", "macs_ratio"]]
     """
-    resolved = _resolved(config, overrides)
+    resolved, progress = _resolved(config, overrides), progress or SilentProgress()
     if out is not None and is_remote(out):
-        with stored(str(out), progress or SilentProgress()) as (copy, shown):
-            return run(resolved, out=copy, overwrite=overwrite, progress=shown)
+        with stored(str(out), progress) as (copy, pushing):
+            _refuse_run(RunFolder(copy), out, overwrite)
+            return run(resolved, out=copy, overwrite=overwrite, progress=pushing)
     folder = RunFolder(local_path(out) if out is not None else Path("results") / resolved.name)
-    if folder.holds_run() and not overwrite:
-        raise RunFolderError(
-            f"{folder.root} holds a run; go on with it by `evoprune resume {folder.root}`, or replace it by --overwrite"
-        )
+    _refuse_run(folder, folder.root, overwrite)
     _refuse_locked(folder)
-    shown = progress or SilentProgress()
-    experiment = _prepared(resolved, round_configs(resolved), folder, shown, fresh=True)
-    return _carried_out(experiment, folder, shown, fresh=True)
+    experiment = _prepared(resolved, round_configs(resolved), folder, progress, fresh=True)
+    return _carried_out(experiment, folder, progress, fresh=True)
 
 
 def resume(
@@ -87,8 +84,9 @@ def resume(
     Args:
         path: the run folder, or its fsspec URL.
         overrides: values by dotted key, of keys that do not make another search (more `search.generations` carry a
-            finished search on). Keys by which the run has code run are named again, because the folder may be
-            somebody else's.
+            finished search on). Keys by which the run runs code, reads files or joins a cluster are
+            repeated, because the folder may come from somebody else; `model.weights` only until the baseline is
+            written.
         generation: branches off after this generation of the last round; goes with `out`.
         out: the folder of the branch.
         progress: receives the progress of the run; None: nothing is shown.
@@ -102,30 +100,42 @@ def resume(
     Example:
         >>> run = ep.resume("results/q", overrides={"search.generations": 16})
     """
+    progress = progress or SilentProgress()
     if is_remote(path):
-        with stored(str(path), progress or SilentProgress()) as (copy, shown):
-            return resume(copy, overrides, generation=generation, out=out, progress=shown)
+        with stored(str(path), progress) as (copy, pushing):
+            refuse_no_run(RunFolder(copy), path)
+            return resume(copy, overrides, generation=generation, out=out, progress=pushing)
     if is_remote(out):
         raise ConfigError(f"out: a branch's folder must be on this machine's disk, not {out}")
     folder = RunFolder(load_run(path).root)
     if outer := folder.round_of():
         raise RunFolderError(f"{path} is a round of the run {outer.root}; go on with `evoprune resume {outer.root}`")
-    refuse_untrusted(load_config(folder.config), folder.config, overrides or {})
+    stored_config, named = load_config(folder.config), overrides or {}
+    # a file of weights that the folder names is read only if it is needed, or if the user repeats it
+    reads_weights = "model.weights" in named or not _is_trained(folder, round_configs(stored_config))
+    refuse_untrusted(stored_config, folder.config, named, unused=() if reads_weights else {"model.weights"})
     config = load_config(folder.config, overrides)
     rounds = round_configs(config)
     check_changes(folder, config, rounds, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
-    shown = progress or SilentProgress()
     if generation is None and is_finished(folder, config):
-        return _finished(config, folder)
+        return _finished(config, folder, reads_weights=reads_weights)
     if generation is None:
         _refuse_locked(folder)
-    experiment = _prepared(config, rounds, folder, shown, fresh=False)
+    experiment = _prepared(config, rounds, folder, progress, fresh=False, reads_weights=reads_weights)
     if generation is not None and out is not None:
         source, folder = folder, RunFolder(local_path(out))
         branch(source, folder, generation)
-    return _carried_out(experiment, folder, shown, fresh=False)
+    return _carried_out(experiment, folder, progress, fresh=False)
+
+
+def _refuse_run(folder: RunFolder, place: str | Path, overwrite: bool) -> None:
+    """Raises RunFolderError if the folder holds a run that is to stay. place: the folder as the user named it."""
+    if folder.holds_run() and not overwrite:
+        raise RunFolderError(
+            f"{place} holds a run; go on with it by `evoprune resume {place}`, or replace it by --overwrite"
+        )
 
 
 def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: WorkerPool | None = None) -> Run:
@@ -147,7 +157,12 @@ def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: W
     return _carried_out(experiment, folder, progress, fresh=fresh, pool=pool)
 
 
-def _finished(config: Config, folder: RunFolder) -> Run:
+def _is_trained(folder: RunFolder, rounds: tuple[Config, ...]) -> bool:
+    """Whether the run folder has the baseline's weights."""
+    return round_folder(folder, 1, len(rounds)).baseline.is_file()
+
+
+def _finished(config: Config, folder: RunFolder, *, reads_weights: bool = True) -> Run:
     """A finished run. Raises ConfigError if its weights or data have changed since."""
     try:
         data = load_data(config.data, config.seed)
@@ -155,7 +170,8 @@ def _finished(config: Config, folder: RunFolder) -> Run:
         logger.warning("it could not be checked that the data of %s are still the same: %s", folder.root, error)
         return load_run(folder.root)
     network = fresh_network(config, data.image_shape, data.classes)
-    check_identity(folder, identity_of(data, _weights(config, network, trained=True)))
+    weights = _weights(config, network, trained=True) if reads_weights else None
+    check_identity(folder, identity_of(data, weights))
     return load_run(folder.root)
 
 
@@ -212,18 +228,28 @@ def _refuse_locked(folder: RunFolder) -> None:
 
 
 def _prepared(
-    config: Config, rounds: tuple[Config, ...], folder: RunFolder, progress: Progress, *, fresh: bool
+    config: Config,
+    rounds: tuple[Config, ...],
+    folder: RunFolder,
+    progress: Progress,
+    *,
+    fresh: bool,
+    reads_weights: bool = True,
 ) -> Experiment:
     """Reads the data, builds the network and its search space, and checks all of it before anything is written.
 
-    fresh: the run does not go on with the one in the folder.
+    Args:
+        fresh: the run does not go on with the one in the folder.
+        reads_weights: the weights that the config names are read; otherwise the folder has the baseline's.
     """
     check_tensorboard(config)
     device = resolve_device(config.device)
     progress.stage("data", config.data.dataset)
     data = load_data(config.data, config.seed)
     network = fresh_network(config, data.image_shape, data.classes)
-    weights = _weights(config, network, trained=not fresh and round_folder(folder, 1, len(rounds)).baseline.is_file())
+    weights = None
+    if reads_weights:
+        weights = _weights(config, network, trained=not fresh and _is_trained(folder, rounds))
     named = f"weights: {config.model.weights}" if config.model.weights else f"network: {config.model.network}"
     trains = config.model.weights is None or any(settings.retrain.epochs for settings in rounds)
     check_network(network, f"model.{named}", trains=trains)

@@ -14,10 +14,10 @@ from evoprune.pipeline.posing import criterion_context, set_up_search, whole_cos
 from evoprune.pipeline.resuming import search_fingerprint
 from evoprune.pipeline.round_context import BASELINE, BASELINE_SEED, RETRAIN_SEED, RoundContext
 from evoprune.record import files
-from evoprune.record.checkpoint import Snapshot, drop_after, newest_state, write_snapshot
+from evoprune.record.checkpoint import Snapshot, drop_after, newest_state, restore_search, write_snapshot
 from evoprune.record.housekeeping import drop_survivors
 from evoprune.record.interrupts import uninterrupted
-from evoprune.record.loop_state import loop_from_json, loop_to_json
+from evoprune.record.loop_state import loop_to_json
 from evoprune.record.survivor_files import SavedSurvivor, read_survivor, write_survivor
 from evoprune.record.tables import candidates_frame
 from evoprune.record.training_states import (
@@ -34,8 +34,8 @@ from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.survivor_choice import choose_survivors
 from evoprune.training.fit import EpochReport, FitState, fit
+from evoprune.workers.protocol import Workers
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def baseline(context: RoundContext, weights: Mapping[str, Tensor] | None) -> nn.
             mixed_seed(config.seed, BASELINE_SEED),
             context.device,
             augment=config.data.augment,
-            state=read_training_state(folder, BASELINE, context.progress.note),
+            state=read_training_state(folder, BASELINE),
             on_epoch=_save_epochs(context, BASELINE),
         )
     with uninterrupted():
@@ -93,13 +93,13 @@ def search(context: RoundContext, problem: Problem, workers: Workers) -> list[Ca
     unpruned_cost = whole_cost(context, problem)
     algorithm = set_up_search(problem, config.search, config.seed, criterion_inputs, unpruned_cost)
     fingerprint = search_fingerprint(config, space)
-    snapshot, scored_before = newest_state(folder, fingerprint, context.progress.note)
+    snapshot, scored_before = newest_state(folder, fingerprint, space, len(problem.labels))
     last = snapshot.generation if snapshot is not None else -1
     drop_after(folder, last)
     context.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
     loop = SearchLoop(algorithm, space, workers, config.search, context.progress, len(problem.labels))
     if snapshot is not None:
-        loop.restore(last + 1, snapshot.algorithm, loop_from_json(snapshot.loop), scored_before)
+        restore_search(folder, loop, algorithm, snapshot, scored_before)
     while loop.has_next():
         generation = loop.next()
         number = generation.number
@@ -121,7 +121,7 @@ def retrain(context: RoundContext, workers: Workers, survivors: Sequence[Candida
         context.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")
         states = workers.retrain(
             [survivor.genome for survivor in left],
-            [read_training_state(folder, survivor.key, context.progress.note) for survivor in left],
+            [read_training_state(folder, survivor.key) for survivor in left],
             round_retraining(context),
             lambda index, report, state: _save_epochs(context, left[index].key)(report, state),
         )

@@ -1,11 +1,11 @@
-"""Files that are whole or not there: written beside their place, synced, renamed into it; checked when read.
+"""Writing and reading of a run's files: whole or not at all, with checksums, and within bounds.
 
-Whoever reads a path sees the old content or the new one, whatever kills the writer and whenever. Each
-format carries a checksum, so that a file damaged later is named and not believed. Nothing is a pickle.
+A file is written beside its place, synced, and renamed into it, so that a reader sees the old content or the new one,
+whenever the writer is killed. Each format carries a checksum, which finds a file that was damaged later. Sizes are
+checked before a file is read (`bounds`), since it may be anybody's. Nothing is a pickle.
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -13,27 +13,28 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
 
 from evoprune.errors import RunFolderError
+from evoprune.record.bounds import ARROW_ERRORS, MOST_JSON_BYTES, MOST_ROWS, check_header, check_size, check_table
+from evoprune.record.file_errors import DamagedFileError as DamagedFileError
+from evoprune.record.file_errors import cannot_be, damaged
 
 if TYPE_CHECKING:
     import torch
 
 TEMPORARY_SUFFIX = ".evoprune-tmp"
+
 _CHECKSUM = "sha256"
-_ARROWS_COMPLAINTS = (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, pa.ArrowException)
-"""What reading a damaged table ends with; some of them come out of decoding its own description."""
 _ARROW_DTYPES = {pa.binary(): pd.ArrowDtype(pa.binary()), pa.bool_(): pd.BooleanDtype()}
 
-
-class DamagedFileError(RunFolderError):
-    """A file is truncated, altered, or not of the format that its name says."""
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -52,7 +53,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise RunFolderError(_cannot("written", path, error)) from error
+        raise cannot_be("written", path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -100,35 +101,79 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: M
     write_bytes(path, save(copies, metadata={**metadata, **checksum}))
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes at `path`. Raises RunFolderError where there are none to be had."""
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a file.
+
+    Args:
+        path: the file.
+        most: its largest size, if there is one.
+
+    Raises:
+        RunFolderError: there is no regular file, or it cannot be read.
+        DamagedFileError: it is larger than `most`.
+    """
+    check_size(path, most)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RunFolderError(_cannot("read", path, error)) from error
+        raise cannot_be("read", path, error) from error
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` put at `path`. Raises DamagedFileError where it is not that any more."""
+    """The value that `write_json` stored, of whatever form.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+        DamagedFileError: it is no such file, or its checksum differs.
+    """
     try:
-        stored = json.loads(read_bytes(path).decode())
+        stored = json.loads(read_bytes(path, MOST_JSON_BYTES).decode())
         content = stored["content"]
         sound = stored[_CHECKSUM] == _sha256(_json_text(content).encode())
     except RunFolderError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DamagedFileError(_damaged(path, "no JSON with a checksum")) from error
+    except (ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise damaged(path, "no JSON with a checksum") from error
     if not sound:
-        raise DamagedFileError(_damaged(path, "its checksum differs"))
+        raise damaged(path, "its checksum differs")
     return content
 
 
-def read_parquet(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The rows of parquet files of one schema, in the order of `paths`; of all columns or the named ones.
+def read_model(path: Path, schema: type[Schema]) -> Schema:
+    """The value that `write_json` stored, validated.
 
-    Binary columns come as Arrow's binary, booleans as nullable; at least one path.
-    Raises DamagedFileError that names the first file that cannot be read.
+    Raises:
+        RunFolderError: the file cannot be read.
+        DamagedFileError: as `read_json`, or the content does not fit the schema; names the first place that does not.
     """
+    return validated(path, schema, _json_text(read_json(path)))
+
+
+def validated(path: Path, schema: type[Schema], text: str) -> Schema:
+    """A JSON text out of the file at `path`, validated. Raises DamagedFileError, which names the first wrong place."""
+    try:
+        return schema.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"])) or "its content"
+        raise damaged(path, f"{place}: {first['msg']}"[:300]) from error
+
+
+def read_parquet(
+    paths: Sequence[Path], columns: Sequence[str] | None = None, most_rows: int = MOST_ROWS
+) -> pd.DataFrame:
+    """The rows of parquet files of one schema, in the order of `paths`; binary columns as Arrow's, booleans nullable.
+
+    Args:
+        paths: at least one.
+        columns: the columns to read; None: all.
+        most_rows: the largest number of rows of one file.
+
+    Raises:
+        DamagedFileError: names the first file that cannot be read, or is larger than a run's can be.
+    """
+    for path in paths:
+        check_table(path, columns, most_rows)
     try:
         if columns is None:
             table = pa.concat_tables([_whole_table(path) for path in paths], promote_options="default")
@@ -137,30 +182,35 @@ def read_parquet(paths: Sequence[Path], columns: Sequence[str] | None = None) ->
         frame: pd.DataFrame = table.to_pandas(types_mapper=_ARROW_DTYPES.get, ignore_metadata=True)
     except RunFolderError:
         raise
-    except _ARROWS_COMPLAINTS as error:
+    except ARROW_ERRORS as error:
         for path in paths:
             _check_parquet(path, columns)
-        raise DamagedFileError(_damaged(paths[0].parent, "its tables do not fit each other")) from error
+        raise damaged(paths[0].parent, "its tables do not fit each other") from error
     return frame
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:
-    """The tensors (on the CPU) and metadata that `write_tensors` put at `path`.
+    """The tensors (on the CPU) and metadata that `write_tensors` stored.
 
-    Raises DamagedFileError where it is no safetensors file or its checksum differs.
+    Raises:
+        RunFolderError: the file cannot be read.
+        DamagedFileError: it is no safetensors file, is larger than a run's can be, or its checksum differs.
     """
     from safetensors import SafetensorError, safe_open
 
+    check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        checksum = metadata.pop(_CHECKSUM, None)
+        sound = checksum == _tensors_sha256(tensors, metadata)
     except OSError as error:
-        raise RunFolderError(_cannot("read", path, error)) from error
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise DamagedFileError(_damaged(path, "no safetensors")) from error
-    if metadata.pop(_CHECKSUM, None) != _tensors_sha256(tensors, metadata):
-        raise DamagedFileError(_damaged(path, "its checksum differs"))
+        raise cannot_be("read", path, error) from error
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
+        raise damaged(path, "no safetensors") from error
+    if not sound:
+        raise damaged(path, "its checksum differs")
     return tensors, metadata
 
 
@@ -174,7 +224,7 @@ def remove(paths: Sequence[Path]) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise RunFolderError(_cannot("removed", path, error)) from error
+            raise cannot_be("removed", path, error) from error
     for folder in folders:
         with contextlib.suppress(OSError):
             _sync_folder(folder)
@@ -197,31 +247,28 @@ def _scan(paths: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
 
 def _whole_table(path: Path) -> pa.Table:
     """All of one file, every value checked. Raises DamagedFileError."""
-    if not path.is_file():
-        raise RunFolderError(f"{path} cannot be read: there is no such file")
     try:
         table = pq.read_table(path, page_checksum_verification=True, partitioning=None, memory_map=False)
         checksum = (table.schema.metadata or {}).get(_CHECKSUM.encode())
         sound = checksum in (None, _table_sha256(table).encode())  # the first ones had none
-    except _ARROWS_COMPLAINTS as error:
-        raise DamagedFileError(_damaged(path, "no parquet table that can be read")) from error
+    except ARROW_ERRORS as error:
+        raise damaged(path, "no parquet table that can be read") from error
     if not sound:
-        raise DamagedFileError(_damaged(path, "its checksum differs"))
+        raise damaged(path, "its checksum differs")
     return table.replace_schema_metadata(None)
 
 
 def _table_sha256(table: pa.Table) -> str:
-    """Over names and values, whatever types a reader gives them."""
+    """A checksum of names and values, whatever types a reader gives them."""
     return _sha256(repr(table.to_pydict()).encode("utf-8", "surrogatepass"))
 
 
 def _check_parquet(path: Path, columns: Sequence[str] | None) -> None:
-    if not path.is_file():
-        raise RunFolderError(f"{path} cannot be read: there is no such file")
+    """Raises DamagedFileError if this file cannot be read by itself."""
     try:
         _scan([path], columns).to_pandas(types_mapper=_ARROW_DTYPES.get, ignore_metadata=True)
-    except _ARROWS_COMPLAINTS as error:
-        raise DamagedFileError(_damaged(path, "no parquet table that can be read")) from error
+    except ARROW_ERRORS as error:
+        raise damaged(path, "no parquet table that can be read") from error
 
 
 def _json_text(value: object) -> str:
@@ -240,17 +287,3 @@ def _tensors_sha256(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str
         digest.update(_json_text([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _damaged(path: Path, how: str) -> str:
-    return f"{path} is damaged: {how}; put it back from a copy, or remove it"
-
-
-def _cannot(done: str, path: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "make space on its disk, then go on with `evoprune resume` and the run's folder"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "give yourself the right to, or choose another folder with --out"
-    else:
-        remedy = "see that the folder is there and its disk in order"
-    return f"{path} cannot be {done}: {error.strerror or error}; {remedy}"

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from evoprune.config.schema import Config
 from evoprune.errors import RunFolderError
+from evoprune.record.columns import empty
 from evoprune.record.folder import RunFolder
 from evoprune.record.runs import Run, flat_config, load_run
-from evoprune.record.tables import CANDIDATE_DTYPES, empty, read_candidates, survivors_frame
+from evoprune.record.tables import CANDIDATE_DTYPES, read_candidates, survivors_frame
 
 
 def load_runs(path: str | Path) -> pd.DataFrame:

@@ -9,15 +9,18 @@ import pandas as pd
 
 from evoprune.config.schema import CostName
 from evoprune.record import files
+from evoprune.record.columns import checked, typed
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import front
-from evoprune.record.tables import typed, with_dtypes
 from evoprune.space.cost import cut_elements
 
 if TYPE_CHECKING:
     from evoprune.space.phenotype import Phenotype
     from evoprune.space.plan import Layer
 from evoprune.space.search_space import SearchSpace
+
+MOST_LAYER_ROWS = 2**20
+"""Rows of the table of layers: one for each survivor and layer."""
 
 LAYER_DTYPES: Mapping[str, Any] = {
     "key": "str",
@@ -96,7 +99,7 @@ def read_layers(folder: RunFolder) -> pd.DataFrame | None:
     path = folder.layers_table
     if not path.is_file():
         return None
-    return with_dtypes(files.read_parquet([path]), LAYER_DTYPES, source=str(path))
+    return checked(files.read_parquet([path], most_rows=MOST_LAYER_ROWS), LAYER_DTYPES, path)
 
 
 def kept_by_generation(space: "SearchSpace", candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:

@@ -20,6 +20,7 @@ _ROUND = re.compile(r"rounds/([1-9]\d{0,3})/(.+)")
 _GENERATION = re.compile(r"(?:candidates|checkpoints)/gen-(\d{4,9})\.(parquet|json)")
 _RANKS = (
     "environment.json",
+    "identity.json",
     "config.yaml",
     "training/baseline.safetensors",
     "rewind.safetensors",
@@ -163,7 +164,7 @@ def write_order(name: str) -> tuple[int, int, int, str]:
     survivors after everything that it names.
     """
     found = _ROUND.fullmatch(name)
-    if found is None and name in _RANKS[:2]:  # a run of several rounds is set up before the first of them
+    if found is None and name in _RANKS[:3]:  # a run of several rounds is set up before the first of them
         return 0, _RANKS.index(name), 0, name
     round_number, inner = (int(found[1]), found[2]) if found else (10_000, name)
     if inner in _RANKS:

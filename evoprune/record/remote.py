@@ -14,8 +14,7 @@ ANSWER_S = 60.0
 
 SLOWEST_BYTES_PER_S = 50_000
 
-_REPLACE_IN_ONE_STEP = ("s3", "s3a", "memory")
-_WITHOUT_FOLDERS = (*_REPLACE_IN_ONE_STEP, "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss")
+_WITHOUT_FOLDERS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory")
 
 _Answer = TypeVar("_Answer")
 
@@ -39,7 +38,11 @@ class Remote:
     @property
     def is_conditional(self) -> bool:
         """Whether `create` and `replace` let exactly one of several writers through."""
-        return self.url.partition("://")[0] in _REPLACE_IN_ONE_STEP
+        return self._keeps_tags or self.url.startswith("memory:")
+
+    @property
+    def _keeps_tags(self) -> bool:
+        return self.url.startswith(("s3://", "s3a://"))
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if there is no such file. Raises StoreError."""
@@ -72,6 +75,9 @@ class Remote:
     def tag(self, name: str) -> str | None:
         """The version of a file, for `replace`; None if the store keeps none. Raises StoreError."""
 
+        if not self._keeps_tags:
+            return None
+
         def tag(files: Any, root: str) -> str | None:
             try:
                 return files.info(f"{root}/{name}").get("ETag")
@@ -90,7 +96,7 @@ class Remote:
 
     def replace(self, name: str, data: bytes, tag: str | None) -> None:
         """Puts a file in place of the version with this tag. Raises StoreError, also if there is another one."""
-        condition = {"IfMatch": tag} if tag and self.url.startswith(("s3://", "s3a://")) else {}
+        condition = {"IfMatch": tag} if tag and self._keeps_tags else {}
         self._call("written", lambda files, root: _put(files, f"{root}/{name}", data, condition), len(data))
 
     def remove(self, name: str) -> None:
@@ -107,13 +113,16 @@ class Remote:
         if self._running is not None:
             self._running.join(seconds)
             if self._running.is_alive():
-                raise StoreError(self._failure(done, TimeoutError("an earlier call is still without an answer")))
+                waiting = TimeoutError("an earlier call is still without an answer")
+                raise StoreError(self._failure(done, waiting, was_connected=True))
         try:
             return self._bounded(call, seconds)
         except Exception as error:  # each kind of store raises its own
+            was_connected = self._connection is not None
             self._connection = None
             # an error that quotes a secret must not be printed as the cause of ours either
-            raise StoreError(self._failure(done, error)) from (None if self._quotes_secrets(error) else error)
+            cause = None if self._quotes_secrets(error) else error
+            raise StoreError(self._failure(done, error, was_connected)) from cause
 
     def _bounded(self, call: Callable[[Any, str], _Answer], seconds: float) -> _Answer:
         answers: queue.SimpleQueue[tuple[_Answer | None, BaseException | None]] = queue.SimpleQueue()
@@ -145,8 +154,8 @@ class Remote:
         files.invalidate_cache()
         return files, root
 
-    def _failure(self, done: str, error: Exception) -> str:
-        if isinstance(error, ImportError | ValueError):
+    def _failure(self, done: str, error: Exception, was_connected: bool) -> str:
+        if not was_connected and isinstance(error, ImportError | ValueError):
             return (
                 f"{self.url} cannot be used: {self._words(error)}; "
                 "install what it needs (for s3:// pip install 'evoprune[s3]')"

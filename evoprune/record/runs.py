@@ -16,6 +16,7 @@ from evoprune.config.schema import Config
 from evoprune.data.input_format import InputFormat
 from evoprune.errors import RunFolderError
 from evoprune.record import files
+from evoprune.record.columns import empty
 from evoprune.record.costs import whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner
@@ -31,7 +32,7 @@ from evoprune.record.layer_tables import (
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.store import fetched
 from evoprune.record.survivor_files import SavedSurvivor, read_survivor
-from evoprune.record.tables import empty, generations_frame, read_candidates, read_survivors
+from evoprune.record.tables import generations_frame, read_candidates, read_survivors
 
 if TYPE_CHECKING:
     import torch
@@ -95,9 +96,9 @@ class Run:
     @cached_property
     def space(self) -> "SearchSpace":
         """The search space that the genomes are of."""
-        from evoprune.space.search_space import SearchSpace
+        from evoprune.record.json_files import read_space
 
-        return SearchSpace.from_dict(files.read_json(self._folder.space))
+        return read_space(self._folder)
 
     @cached_property
     def corner(self) -> Corner | None:
@@ -155,11 +156,9 @@ class Run:
 
     def survivor_masks(self, key: str) -> "dict[str, torch.Tensor]":
         """Which weights stay of the survivor's layers that lose kernels or taps: bool of their shapes, by name."""
-        from evoprune.space.search_space import SearchSpace
         from evoprune.space.tensors import cut_masks
 
-        space = SearchSpace.from_dict(files.read_json(self._folder.space))
-        return cut_masks(space, space.check(self.genome(key)))
+        return cut_masks(self.space, self.space.check(self.genome(key)))
 
     @cached_property
     def input_format(self) -> InputFormat:
@@ -250,13 +249,18 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """The run in a folder, or at an fsspec URL, which is copied. Raises RunFolderError if there is none."""
     folder = RunFolder(fetched(str(path)) if is_remote(path) else local_path(path))
-    if not folder.holds_run():
-        raise RunFolderError(
-            f"{path} holds no run ({folder.config.name} and {folder.environment.name}); "
-            "give a folder that `evoprune run` made"
-        )
+    refuse_no_run(folder, path)
     folder.refuse_links()
     return Run(folder.root)
+
+
+def refuse_no_run(folder: RunFolder, place: str | Path) -> None:
+    """Raises RunFolderError if there is no run in the folder. place: the folder as the user named it."""
+    if not folder.holds_run():
+        raise RunFolderError(
+            f"{place} holds no run ({folder.config.name} and {folder.environment.name}); "
+            "give a folder that `evoprune run` made"
+        )
 
 
 def flat_config(config: Config) -> dict[str, Any]:

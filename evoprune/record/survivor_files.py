@@ -1,9 +1,10 @@
-"""A survivor's file: its retrained, compacted weights as they are stored, and what images its network reads.
+"""The file of a survivor: its retrained, compacted weights as stored, and the images that its network reads.
 
-The genome is not in it: it stands with the candidate of the same key. The metadata say what images the network reads
-(`data.input_format`); files of earlier versions have the images' shape and the number of classes alone.
+The genome is not in it, but with the candidate of the same key. The metadata describe the images
+(`data.input_format`); files of earlier versions have the shape of the images and the number of classes alone.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from evoprune.data.input_format import InputFormat
 from evoprune.errors import SearchSpaceError
 from evoprune.record import files
+from evoprune.record.file_errors import damaged
+from evoprune.record.schemas import StoredInput
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SavedSurvivor:
-    """tensors: the compacted network's state dict, masked weights as zeros. inputs: what the network reads."""
+    """A survivor as it is stored.
+
+    Attributes:
+        tensors: the state dict of the compacted network; masked weights are zeros.
+        inputs: the images that the network reads.
+    """
 
     tensors: "Mapping[str, torch.Tensor]"
     inputs: InputFormat
 
 
 def write_survivor(path: Path, survivor: SavedSurvivor, space: "SearchSpace", genome: np.ndarray) -> None:
-    """Put a survivor at `path` as safetensors, packed (`surgery.packing`). Raises RunFolderError as `files`."""
+    """Stores a survivor as safetensors, packed (`surgery.packing`). Raises RunFolderError as `files.write_bytes`."""
     from evoprune.surgery.packing import pack
 
     metadata = survivor.inputs.to_metadata(normalisation_inside=False)
@@ -38,16 +46,27 @@ def write_survivor(path: Path, survivor: SavedSurvivor, space: "SearchSpace", ge
 
 
 def read_survivor(path: Path, space: "SearchSpace", genome: np.ndarray) -> SavedSurvivor:
-    """The survivor at `path`, to the bit. Raises DamagedFileError where the file is not what `write_survivor` wrote."""
+    """The survivor that `write_survivor` stored, to the bit.
+
+    Args:
+        path: its file.
+        space: the search space.
+        genome: the genome of the candidate, uint8 (genes,).
+
+    Raises:
+        RunFolderError: the file cannot be read.
+        DamagedFileError: its content is not a survivor of this genome.
+    """
     from evoprune.surgery.packing import unpack
 
     packed, metadata = files.read_tensors(path)
     try:
         tensors = unpack(packed, space, space.check(genome))
     except SearchSpaceError as error:
-        raise files.DamagedFileError(f"{path}: {error}") from error
+        raise damaged(path, str(error)) from error
+    files.validated(path, StoredInput, json.dumps(metadata))
     try:
         inputs = InputFormat.from_metadata(metadata)
     except ValueError as error:
-        raise files.DamagedFileError(f"{path} is damaged: its metadata do not describe a survivor") from error
+        raise damaged(path, f"its metadata do not describe a survivor's images ({error})") from error
     return SavedSurvivor(tensors, inputs)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from evoprune.errors import RunFolderError
 from evoprune.record import files
+from evoprune.record.columns import checked, empty, typed
+from evoprune.record.file_errors import damaged
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner, diversity, hypervolumes
 from evoprune.scoring.candidate import Candidate, Score
@@ -63,8 +64,6 @@ SURVIVOR_DTYPES: Mapping[str, Any] = {
     "bytes_ratio": "float64",
     "predicted_latency_ms": "Float64",
 }
-_ADDED_LATER: Mapping[str, Any] = {"predicted_latency_ms": None, "failed": False, "divergence": None}
-"""Columns that runs of before do not have, and what they would say there."""
 
 
 @dataclass(frozen=True)
@@ -154,15 +153,43 @@ def _optional(value: Any) -> float | None:
 
 
 def read_candidates(folder: RunFolder, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The candidates of all generations on disk, in order. Raises DamagedFileError that names the file.
+    """The candidates of all generations on disk, in order.
 
-    columns: these alone, out of CANDIDATE_DTYPES; None: all that the files have.
+    Args:
+        folder: the run folder.
+        columns: the columns to read, out of CANDIDATE_DTYPES; None: all that the files have.
+
+    Raises:
+        RunFolderError: a column is missing.
+        DamagedFileError: names the file, or the folder if the tables do not fit each other.
     """
-    paths = [folder.candidates(generation) for generation in folder.candidate_generations()]
+    generations = folder.candidate_generations()
     dtypes = {name: CANDIDATE_DTYPES[name] for name in columns or CANDIDATE_DTYPES}
-    if not paths:
+    if not generations:
         return empty(dtypes)
-    return with_dtypes(files.read_parquet(paths, columns), dtypes, source=str(paths[0].parent))
+    return _read(folder, generations, dtypes, columns)
+
+
+def read_generation(folder: RunFolder, generation: int) -> pd.DataFrame:
+    """The candidates of one generation. Raises as `read_candidates`."""
+    return _read(folder, [generation], CANDIDATE_DTYPES)
+
+
+def _read(
+    folder: RunFolder, generations: Sequence[int], dtypes: Mapping[str, Any], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    paths = [folder.candidates(generation) for generation in generations]
+    source = paths[0] if len(paths) == 1 else paths[0].parent
+    frame = checked(files.read_parquet(paths, columns), dtypes, source)
+    if "generation" in dtypes and frame["generation"].unique().tolist() != [*generations]:
+        raise damaged(source, "a table has another generation than its file's name")
+    if {"errors", "images_seen", "images"} <= dtypes.keys():
+        ordered = (frame["errors"] <= frame["images_seen"]) & (frame["images_seen"] <= frame["images"])
+        if not ordered.all():
+            raise damaged(source, "a candidate has more errors than images seen, or saw more than there are")
+    if "genome" in dtypes and frame["genome"].map(len, na_action="ignore").nunique(dropna=False) != 1:
+        raise damaged(source, "its genomes are of several lengths")
+    return frame
 
 
 def generations_frame(candidates: pd.DataFrame, corner: Corner | None = None) -> pd.DataFrame:
@@ -218,32 +245,6 @@ def survivors_frame(rows: Sequence[SurvivorRow]) -> pd.DataFrame:
 def read_survivors(folder: RunFolder) -> pd.DataFrame:
     """The survivors; none before the run is done. Raises DamagedFileError that names the file."""
     path = folder.survivors_table
-    if not path.exists():
+    if not path.is_file():
         return survivors_frame([])
-    return with_dtypes(files.read_parquet([path]), SURVIVOR_DTYPES, source=str(path))
-
-
-def empty(dtypes: Mapping[str, Any]) -> pd.DataFrame:
-    """A frame of these columns without rows."""
-    return typed(dict.fromkeys(dtypes, ()), dtypes)
-
-
-def typed(columns: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any]) -> pd.DataFrame:
-    """A frame of these columns, each of its type whatever its values are."""
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in dtypes.items()})
-
-
-def with_dtypes(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: str) -> pd.DataFrame:
-    """The frame with its known columns as they were written; columns added later stay behind them."""
-    for name, value in _ADDED_LATER.items():
-        if name in dtypes and name not in frame:
-            frame = frame.assign(**{name: value})
-        elif name in dtypes and value is not None and frame[name].isna().any():  # beside tables of before
-            frame = frame.assign(**{name: frame[name].fillna(value)})
-    missing = [name for name in dtypes if name not in frame]
-    if missing:
-        raise RunFolderError(f"{source} lacks the column {missing[0]}; was it written by another version?")
-    try:
-        return frame.astype(dict(dtypes))
-    except (TypeError, ValueError) as error:
-        raise files.DamagedFileError(f"{source} is damaged: a column has the wrong type: {error}") from error
+    return checked(files.read_parquet([path]), SURVIVOR_DTYPES, path)

@@ -9,12 +9,12 @@ import pandas as pd
 from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
 from evoprune.progress import GenerationSummary, Progress, duration
-from evoprune.record import files
 from evoprune.record.costs import cost_column, whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import front
+from evoprune.record.json_files import read_space
 from evoprune.record.runs import Run, load_run
-from evoprune.space.search_space import SearchSpace
+from evoprune.record.tables import read_generation
 
 QUIET_SECONDS = 600
 """How long nothing may happen before that is said."""
@@ -77,7 +77,7 @@ class _Round:
         return max(after.stat().st_mtime - before.stat().st_mtime, 0.0) or None
 
     def _full_cost(self) -> float:
-        space = SearchSpace.from_dict(files.read_json(self.folder.space))
+        space = read_space(self.folder)
         return whole_cost(self.folder, space, self.config.search.cost)
 
 
@@ -96,7 +96,7 @@ def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
             if name == "search":
                 generations = folder.snapshot_generations()
                 for generation in [number for number in generations if number > told]:
-                    candidates = files.read_parquet([folder.candidates(generation)])
+                    candidates = read_generation(folder, generation)
                     best = front(candidates if best is None else pd.concat([best, candidates]), here.config.search.cost)
                     progress.generation(here.summary(generation, candidates, best, generation == generations[-1]))
                     told, happened = generation, True

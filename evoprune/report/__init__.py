@@ -1,1 +1,1 @@
-"""Pictures and the HTML page of a run."""
+"""The pictures of a run and its HTML report."""

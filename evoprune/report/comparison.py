@@ -1,4 +1,4 @@
-"""Runs side by side: those that differ in nothing but the seed are one setting, with a mean and a spread."""
+"""Several runs compared. Runs that differ only in their seeds are one setting, with a mean and a standard deviation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from evoprune.record.runs import Run, flat_config
 from evoprune.report.figures import Picture, hypervolume_of_settings, survivors_of_settings
 
 FEW_KEYS = 3
+"""The largest number of differing keys by whose values settings are named."""
 
 MEASURES = ("mcr_test", "mcr_retrained", "macs_ratio", "params_ratio", "speedup", "hypervolume")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A measure over the runs of a setting that have it. deviation: the sample's, None for one run."""
+    """Mean and sample standard deviation of a measure over the runs of a setting. None where they are undefined."""
 
     mean: float | None
     deviation: float | None
@@ -27,13 +28,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs, in the order given."""
+    """The comparison of several runs.
+
+    Attributes:
+        runs: at least one run; tables keep their order.
+    """
 
     runs: Sequence[Run]
 
     @cached_property
     def settings(self) -> pd.Series:
-        """The name of each run's setting: by the keys that differ, where those are few; else the runs' own name."""
+        """The name of each run's setting: the differing keys with their values if they are few, else the run's name."""
         differences = self._differences
         distinct = list(dict.fromkeys(differences))
         if differences[0].count("\n") < FEW_KEYS:
@@ -46,20 +51,20 @@ class Comparison:
 
     @property
     def differences(self) -> dict[str, list[str]]:
-        """Setting -> `key value` of every key that differs between the settings, where its name does not say so."""
+        """The differing keys of each setting as `key value`, for settings whose names do not list them."""
         pairs = zip(self.settings, self._differences, strict=True)
         return {name: text.split("\n") for name, text in pairs if text and text.replace("\n", ", ") != name}
 
     @cached_property
     def _differences(self) -> list[str]:
-        """Of each run, a line for every key that differs between the runs."""
+        """For each run, one line `key value` per key that differs between the runs."""
         configs = [_setting(run) for run in self.runs]
         differing = [key for key in configs[0] if len({str(config[key]) for config in configs}) > 1]
         return ["\n".join(f"{key} {config[key]}" for key in differing) for config in configs]
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a run: run, seed, setting, and of its cheapest survivor the MEASURES; missing where it has none."""
+        """One row per run: run, seed, setting, and MEASURES of its cheapest survivor (missing without survivors)."""
         rows = [_measured(run) for run in self.runs]
         frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype="Float64") for name in MEASURES})
         names = {"run": [str(run.root) for run in self.runs], "seed": [run.config.seed for run in self.runs]}
@@ -67,7 +72,7 @@ class Comparison:
 
     @cached_property
     def spreads(self) -> dict[str, dict[str, Spread]]:
-        """RoundContext -> measure -> mean and spread over its runs."""
+        """Mean and standard deviation of each measure, by setting and by measure."""
         return {
             str(setting): {name: _spread(rows[name].dropna()) for name in MEASURES}
             for setting, rows in self.table.groupby("setting", sort=False)
@@ -75,11 +80,12 @@ class Comparison:
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
-        """How many runs each setting has."""
+        """The number of runs of each setting."""
         return {str(name): int(count) for name, count in self.settings.value_counts(sort=False).items()}
 
     @cached_property
     def pictures(self) -> list[Picture]:
+        """The pictures that compare the settings; empty if no run has survivors or generations."""
         points = pd.concat([_points(run, name) for run, name in zip(self.runs, self.settings, strict=True)])
         volumes = pd.concat([_volumes(run, name) for run, name in zip(self.runs, self.settings, strict=True)])
         drawn = [survivors_of_settings(points)] if len(points) else []

@@ -1,6 +1,6 @@
-"""The report's interactive pictures: plain plotly figures (data and layout), drawn in the reader's browser.
+"""The interactive pictures of the report: plotly figures as plain data and layout, drawn by the browser.
 
-A trace with `meta` "ink" takes the page's text colour. What goes into a figure as text is escaped: plotly reads tags.
+A trace with `meta` "ink" takes the text colour of the page. Text in a figure is escaped, because plotly reads tags.
 """
 
 import html
@@ -30,6 +30,8 @@ from evoprune.report.plots import (
 
 Trace = dict[str, Any]
 INK = "ink"
+"""In place of a colour: the text colour of the page, which depends on its light or dark theme."""
+
 DASHES = ("dash", "dashdot", "dot", "longdash", "longdashdot", "solid")
 SETTING_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "#56B4E9", GREY)
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star", "cross")
@@ -37,7 +39,13 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star", "cross")
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure with its words. name: within its page, and a fit HTML id. figure: plotly's data and layout."""
+    """A figure with its title and caption.
+
+    Attributes:
+        name: unique on its page, and valid in an HTML id.
+        figure: plotly's `data` and `layout`.
+        height: in pixels.
+    """
 
     name: str
     title: str
@@ -47,14 +55,19 @@ class Picture:
 
 
 def search_pictures(run: Run) -> list[Picture]:
-    """What happened in a search; none before its first generation."""
+    """The pictures of a search; empty before its first generation."""
     if run.candidates.empty:
         return []
     return [_front(run), _moving_front(run), _hypervolume(run), *_generation_lines(run), _kept(run)]
 
 
 def survivor_pictures(key: str, layers: pd.DataFrame) -> list[Picture]:
-    """What one survivor keeps of each layer, and how long each layer takes. layers: its rows of `Run.layers`."""
+    """The pictures of one survivor: the kept share of each layer, and the time of each layer if it was measured.
+
+    Args:
+        key: the survivor's key.
+        layers: the survivor's rows of `Run.layers`.
+    """
     pictures = [_kept_bars(key, layers)]
     if layers["latency_ms"].notna().any():
         pictures.append(_time_bars(key, layers))
@@ -62,7 +75,11 @@ def survivor_pictures(key: str, layers: pd.DataFrame) -> list[Picture]:
 
 
 def survivors_of_settings(points: pd.DataFrame) -> Picture:
-    """Survivors of several runs. points: setting, run, key, macs_ratio and mcr, a row a survivor."""
+    """MCR against MACs of the survivors of several runs.
+
+    Args:
+        points: one row per survivor; columns setting, run, key, macs_ratio, mcr (both fractions).
+    """
     traces = [
         _scatter(
             str(setting), rows["macs_ratio"], rows["mcr"], colour, "markers", symbol=symbol, size=11,
@@ -72,12 +89,16 @@ def survivors_of_settings(points: pd.DataFrame) -> Picture:
         for (setting, rows), (colour, symbol) in _styled(points)
     ]  # fmt: skip
     layout = _layout(_percent("share of the unpruned MACs") | {"rangemode": "tozero"}, _percent("MCR after retraining"))
-    caption = "On the test set; on the validation set where a run has no test set."
+    caption = "On the test set, or on the validation set if a run has no test set."
     return Picture("settings-survivors", "Survivors of all runs", caption, {"data": traces, "layout": layout}, 420)
 
 
 def hypervolume_of_settings(volumes: pd.DataFrame) -> Picture:
-    """Mean hypervolume by generation with its spread over seeds. volumes: setting, run, generation, hypervolume."""
+    """Mean hypervolume by generation, with one standard deviation over the seeds.
+
+    Args:
+        volumes: one row per run and generation; columns setting, run, generation, hypervolume.
+    """
     traces: list[Trace] = []
     for (setting, rows), (colour, _) in _styled(volumes):
         by_generation = rows.groupby("generation")["hypervolume"].agg(["mean", "std"]).astype("float64").fillna(0.0)
@@ -119,13 +140,13 @@ def _front(run: Run) -> Picture:
         point = pd.DataFrame([run.baseline_point], columns=["cost", "mcr"])
         traces.append(_scatter("unpruned network", point["cost"], point["mcr"], ORANGE, "markers", "star", 15))
     stopped = int(unique["mcr"].isna().sum())
-    caption = "MCR on the validation set. Arrows lead from a survivor as it was found to what it became by retraining."
+    caption = "MCR on the validation set. Arrows lead from survivors before retraining to the same survivors after it."
     if run.config.search.judged_by == "divergence":
         caption += " Candidates were compared by the divergence of their outputs, so survivors may lie above the front."
     if stopped:
-        caption += f" {stopped:,} candidates whose scoring stopped early have no MCR and are not drawn."
+        caption += f" {stopped:,} candidates are not drawn: their scoring stopped early, so their MCR is unknown."
     if len(unique) - stopped > MOST_DRAWN:
-        caption += f" Of {len(unique) - stopped:,} candidates, a sample of {MOST_DRAWN:,} is drawn."
+        caption += f" A random sample of {MOST_DRAWN:,} of the {len(unique) - stopped:,} candidates is drawn."
     layout = _layout(
         _axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s", "rangemode": "tozero"}, _percent("MCR")
     )
@@ -154,14 +175,12 @@ def _candidates(name: str, rows: pd.DataFrame, cost: str, colour: str, symbol: s
 
 def _survivors(survivors: pd.DataFrame, cost: str) -> list[Trace]:
     keys = survivors[["key"]].to_numpy().tolist()
-    hover = "survivor %{customdata[0]}<br>MCR %{y:.2%}<br>%{x:.4s}"
+    hover = " %{customdata[0]}<br>MCR %{y:.2%}<br>%{x:.4s}"
     return [
-        _scatter(
-            name, survivors[cost], survivors[column], VERMILION, "markers", symbol, 11, keys, hover + f"<br>{state}"
-        )
-        for name, column, symbol, state in (
-            ("survivor as found", "mcr_search", "diamond-open", "before retraining"),
-            ("survivor, retrained", "mcr_retrained", "diamond", "after retraining"),
+        _scatter(name, survivors[cost], survivors[column], VERMILION, "markers", symbol, 11, keys, name + hover)
+        for name, column, symbol in (
+            ("survivor before retraining", "mcr_search", "diamond-open"),
+            ("survivor after retraining", "mcr_retrained", "diamond"),
         )
     ]
 
@@ -178,14 +197,14 @@ def _moving_front(run: Run) -> Picture:
         line["line"]["dash"] = dash
         traces.append(line | {"hovertemplate": "MCR %{y:.2%}<br>%{x:.4s}"})
     layout = _layout(_axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s"}, _percent("MCR"))
-    caption = "The best of all candidates by the end of a generation."
+    caption = "The front of all candidates scored up to the end of each generation."
     return Picture("moving-front", "The front through the generations", caption, {"data": traces, "layout": layout})
 
 
 def _hypervolume(run: Run) -> Picture:
     caption = (
-        "The share of the box between no cost and no errors at one corner, the unpruned network's cost and the highest "
-        "MCR allowed at the other, that lies behind the front."
+        "The area that the front dominates, as a share of the box from zero cost and zero errors to the unpruned "
+        "network's cost and the highest MCR allowed."
     )
     return _line(run, "hypervolume", "Hypervolume of the front", run.generations["hypervolume"], BLUE, caption)
 
@@ -196,9 +215,9 @@ def _generation_lines(run: Run) -> list[Picture]:
         _line(run, "feasible", "Feasible candidates", run.generations["feasible_share"], GREEN, "", percent=True),
         _line(
             run, "diversity", "Diversity", run.generations["diversity"], PURPLE,
-            "The share of genes in which two candidates of a generation differ.", percent=True,
+            "The mean share of genes in which two candidates of a generation differ.", percent=True,
         ),
-        _line(run, "rate", "Evaluations a second", rate, BLUE, "Of one worker, while it was scoring."),
+        _line(run, "rate", "Evaluations per second", rate, BLUE, "Of one worker while it scores."),
     ]  # fmt: skip
 
 
@@ -225,9 +244,11 @@ def _kept(run: Run) -> Picture:
         "hovertemplate": "%{y}, generation %{x}: %{z:.1%}<extra></extra>",
     }
     layout = _layout(_axis("generation"), _axis("") | {"autorange": "reversed", "type": "category"})
-    caption = "Share of each layer's weights, mean over the front by then."
+    caption = "The share of each layer's weights, averaged over the front up to that generation."
     height = _tall(len(table), 24)
-    return Picture("kept", "What the front keeps of each layer", caption, {"data": [trace], "layout": layout}, height)
+    return Picture(
+        "kept", "Share of each layer that the front keeps", caption, {"data": [trace], "layout": layout}, height
+    )
 
 
 def _kept_bars(key: str, layers: pd.DataFrame) -> Picture:
@@ -243,7 +264,7 @@ def _kept_bars(key: str, layers: pd.DataFrame) -> Picture:
         traces.append(bar)
     layout = _layout(_percent("kept") | {"range": [0, 1.01]}, _axis("") | {"autorange": "reversed", "type": "category"})
     figure = {"data": traces, "layout": layout}
-    return Picture(f"kept-{key}", "What it keeps of each layer", "", figure, _tall(len(layers), 44))
+    return Picture(f"kept-{key}", "Share of each layer that stays", "", figure, _tall(len(layers), 44))
 
 
 def _time_bars(key: str, layers: pd.DataFrame) -> Picture:
@@ -254,7 +275,7 @@ def _time_bars(key: str, layers: pd.DataFrame) -> Picture:
     for trace in traces:
         trace["hovertemplate"] = "%{y}: %{x:.3f} ms"
     layout = _layout(_axis("time of one image (ms)"), _axis("") | {"autorange": "reversed", "type": "category"})
-    caption = "Each layer alone, one image, one thread, in plain PyTorch, where weights that a mask took out are zeros."
+    caption = "Each layer alone in plain PyTorch, one image, one thread; masked weights are zeros."
     figure = {"data": traces, "layout": layout}
     return Picture(f"times-{key}", "Time by layer", caption, figure, _tall(len(layers), 34))
 
@@ -316,7 +337,7 @@ def _percent(title: str) -> dict[str, Any]:
 
 
 def _styled(frame: pd.DataFrame) -> list[tuple[tuple[Any, pd.DataFrame], tuple[str, str]]]:
-    """Each setting's rows with a colour and a symbol; beyond seven, pairs that have not been yet."""
+    """The rows of each setting with a colour and a symbol; beyond seven settings, new pairs of them."""
     kinds = len(SETTING_COLOURS)
     groups = list(frame.groupby("setting", sort=False))
     styles = [(SETTING_COLOURS[i % kinds], SYMBOLS[(i + i // kinds) % kinds]) for i in range(len(groups))]
@@ -324,7 +345,7 @@ def _styled(frame: pd.DataFrame) -> list[tuple[tuple[Any, pd.DataFrame], tuple[s
 
 
 def _numbers(values: Any) -> list[Any]:
-    """For JSON: what is missing is null."""
+    """Values for JSON, in which missing ones are null."""
     return [None if pd.isna(value) else value for value in pd.Series(values).tolist()]
 
 

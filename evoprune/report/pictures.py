@@ -1,4 +1,4 @@
-"""Which pictures a run has, and where they lie: PNG for looking, SVG for papers."""
+"""The pictures of a run as files: PNG for the screen, SVG for papers."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ DOTS_PER_INCH = 120
 
 
 def figures(run: Run) -> dict[str, Figure]:
-    """The pictures of a run by name: those that it has the tables for. A survivor's are of the cheapest one."""
+    """The pictures that a run has the tables for, by name. Pictures of a survivor show the cheapest one."""
     drawing: dict[str, Callable[[], Figure]] = {}
     if not run.candidates.empty:
         drawing |= {
@@ -46,7 +46,11 @@ def figures(run: Run) -> dict[str, Figure]:
 
 
 def write_pictures(run: Run) -> None:
-    """Draw a run's pictures into its folder's plots/. Raises RunFolderError as `files.write_bytes`."""
+    """Draws the pictures of a run into its folder's plots/.
+
+    Raises:
+        RunFolderError: a file cannot be written.
+    """
     folder = RunFolder(run.root)
     for name, figure in figures(run).items():
         for form in ("png", "svg"):
@@ -54,7 +58,7 @@ def write_pictures(run: Run) -> None:
 
 
 def _rendered(figure: Figure, form: str) -> bytes:
-    """The same bytes every time for the same picture."""
+    """The picture as a file's content; the same picture gives the same bytes."""
     buffer = io.BytesIO()
     metadata: Mapping[str, None] = {"Date": None} if form == "svg" else {}
     with matplotlib.rc_context({"svg.hashsalt": "evoprune"}):

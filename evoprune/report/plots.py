@@ -1,7 +1,7 @@
-"""Pictures of a search: each function draws a frame on an axis and returns the axis.
+"""Plots of a search. Each function draws a frame on a matplotlib axis and returns the axis.
 
-Colours are those of Okabe and Ito, which colour-blind people can tell apart, and viridis; what a colour says, a
-marker or a line says too.
+Colours are those of Okabe and Ito, which are safe for colour-blind readers, and viridis. No plot relies on colour
+alone: markers or line styles differ as well.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _BELOW: dict[str, Any] = {
 }
 MOST_FRONTS = 6
 MOST_DRAWN = 20_000
-"""Candidates that a picture shows; of more, a sample that is the same every time."""
+"""The largest number of candidates in one picture; of more, a fixed random sample is drawn."""
 
 COST_LABELS: dict[CostName, str] = {
     "macs": "MACs of one image",
@@ -47,8 +47,14 @@ def plot_front(
 ) -> Axes:
     """MCR on the validation set against cost: all candidates, the front, survivors before and after retraining.
 
-    candidates, survivors: a run's frames (survivors may be empty). baseline: (cost, MCR) of the unpruned network.
-    Candidates whose scoring stopped early have no MCR and are not drawn; the legend counts them.
+    Candidates whose scoring stopped early have no MCR and are not drawn; the legend gives their number.
+
+    Args:
+        candidates: a run's candidates frame.
+        survivors: a run's survivors frame; may be empty.
+        axis: the axis to draw on.
+        cost: the cost on the x axis.
+        baseline: cost and MCR (a fraction) of the unpruned network.
     """
     column = cost_column(cost)
     scored = drawn(candidates.drop_duplicates("key").dropna(subset="mcr"))
@@ -72,16 +78,16 @@ def plot_front(
     if len(survivors):
         axis.scatter(
             survivors[column], survivors["mcr_search"], s=60, facecolors="none", edgecolors=VERMILION, marker="D",
-            label="survivor as found", zorder=3,
+            label="survivor before retraining", zorder=3,
         )  # fmt: skip
         axis.scatter(
-            survivors[column], survivors["mcr_retrained"], s=60, c=VERMILION, marker="D", label="survivor, retrained",
-            zorder=3,
+            survivors[column], survivors["mcr_retrained"], s=60, c=VERMILION, marker="D", zorder=3,
+            label="survivor after retraining",
         )  # fmt: skip
     if baseline is not None:
         axis.scatter(*baseline, s=160, c=ORANGE, edgecolors="black", marker="*", label="unpruned network", zorder=4)
     stopped = int(candidates.drop_duplicates("key")["mcr"].isna().sum())
-    title = f"{stopped:,} candidates whose scoring stopped early are not drawn" if stopped else None
+    title = f"not drawn: {stopped:,} candidates whose scoring stopped early" if stopped else None
     axis.legend(title=title, title_fontsize="small", **_BELOW)
     axis.set_title("MCR against cost")
     axis.set_xlim(left=0)
@@ -89,7 +95,7 @@ def plot_front(
 
 
 def plot_moving_front(candidates: pd.DataFrame, axis: Axes, cost: CostName = "macs") -> Axes:
-    """The front of all candidates by the end of a generation, for up to six generations, first and last among them."""
+    """The fronts up to at most six generations, including the first and the last one."""
     generations = spread(sorted(set(candidates["generation"])), MOST_FRONTS)
     colours = colormaps["viridis"](np.linspace(0, 0.85, max(len(generations), 1)))
     styles = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-")
@@ -106,7 +112,7 @@ def plot_moving_front(candidates: pd.DataFrame, axis: Axes, cost: CostName = "ma
 
 
 def plot_hypervolume(generations: pd.DataFrame, axis: Axes) -> Axes:
-    """The share of the box up to the unpruned cost and the highest MCR allowed that lies behind the front."""
+    """The hypervolume of the front, as a share of the box up to the unpruned cost and the highest MCR allowed."""
     axis.plot(generations["generation"], generations["hypervolume"].astype("float64"), color=BLUE, marker="o", ms=4)
     axis.set_title("Hypervolume of the front")
     axis.set_ylabel("share of the box (0..1)")
@@ -114,14 +120,14 @@ def plot_hypervolume(generations: pd.DataFrame, axis: Axes) -> Axes:
 
 
 def plot_kept_by_generation(kept: pd.DataFrame, axis: Axes) -> Axes:
-    """Heat map of the share of each layer's weights that the front keeps. kept: of `Run.kept_by_generation`."""
+    """Heat map of the share of each layer's weights that the front keeps. kept: `Run.kept_by_generation`."""
     table = kept.pivot(index="layer", columns="generation", values="kept_fraction").reindex(kept["layer"].unique())
     mesh = axis.pcolormesh(table.to_numpy(dtype=float), cmap="viridis", vmin=0, vmax=1)
     axis.set_yticks(np.arange(len(table)) + 0.5, table.index, fontsize=_small_if_many(len(table)))
     columns = spread(range(len(table.columns)), 13)
     axis.set_xticks(np.array(columns) + 0.5, table.columns[columns])
     axis.invert_yaxis()
-    axis.set_title("Weights that the front keeps, layer by layer")
+    axis.set_title("Share of each layer's weights that the front keeps")
     axis.set_xlabel("generation")
     if axis.figure is not None:
         axis.figure.colorbar(mesh, ax=axis, label="kept, mean over the front", format=PercentFormatter(1))
@@ -129,7 +135,7 @@ def plot_kept_by_generation(kept: pd.DataFrame, axis: Axes) -> Axes:
 
 
 def plot_layers(layers: pd.DataFrame, axis: Axes) -> Axes:
-    """Bars of the maps, kernels and weights that one survivor keeps of each layer. layers: its rows of `Run.layers`."""
+    """Bars: the share of each layer's maps, kernels and weights in one survivor. layers: its rows of `Run.layers`."""
     places = np.arange(len(layers))
     bars = (("maps", BLUE, ""), ("kernels", ORANGE, "//"), ("taps", GREEN, ".."))
     for step, (what, colour, hatch) in enumerate(bars):
@@ -141,14 +147,14 @@ def plot_layers(layers: pd.DataFrame, axis: Axes) -> Axes:
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
-    axis.set_xlabel("kept of the unpruned layer")
-    axis.set_title(f"What survivor {_short(layers)} keeps of each layer")
+    axis.set_xlabel("share of the unpruned layer")
+    axis.set_title(f"Share of each layer in survivor {_short(layers)}")
     axis.legend(**_BELOW)
     return axis
 
 
 def plot_layer_times(layers: pd.DataFrame, axis: Axes) -> Axes:
-    """Milliseconds of each layer, unpruned and in one survivor. layers: its rows of `Run.layers`."""
+    """The time of each layer (ms), unpruned and in one survivor. layers: its rows of `Run.layers`."""
     places = np.arange(len(layers))
     for offset, column, colour, hatch, label in (
         (-0.2, "baseline_latency_ms", GREY, "", "unpruned network"),
@@ -175,36 +181,36 @@ def plot_feasible_share(generations: pd.DataFrame, axis: Axes) -> Axes:
 
 
 def plot_diversity(generations: pd.DataFrame, axis: Axes) -> Axes:
-    """In what share of genes two candidates of a generation differ, on average."""
+    """The mean share of genes in which two candidates of a generation differ."""
     axis.plot(generations["generation"], generations["diversity"], color=PURPLE, marker="o", ms=4)
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set_title("Diversity")
-    axis.set_ylabel("genes in which two differ")
+    axis.set_ylabel("share of genes that differ")
     return _by_generation(axis)
 
 
 def plot_rate(generations: pd.DataFrame, axis: Axes) -> Axes:
-    """Evaluations a second of one worker, by generation; cached candidates, which take no time, are not counted."""
+    """The number of evaluations per second of one worker, by generation, without cached candidates."""
     axis.plot(generations["generation"], evaluations_a_second(generations), color=BLUE, marker="o", ms=4)
     axis.set_ylim(bottom=0)
-    axis.set_title("Evaluations a second, one worker")
+    axis.set_title("Evaluations per second, one worker")
     axis.set_ylabel("evaluations/s")
     return _by_generation(axis)
 
 
 def evaluations_a_second(generations: pd.DataFrame) -> pd.Series:
-    """Candidates that one worker scored in a second of scoring; missing where none was."""
+    """The number of candidates scored per second of scoring; missing for generations without an evaluation."""
     return generations["evaluated"] / generations["eval_seconds"].replace(0, np.nan)
 
 
 def drawn(candidates: pd.DataFrame) -> pd.DataFrame:
-    """The candidates themselves, or of very many a sample in their order, the same every time."""
+    """The candidates, or a fixed random sample of MOST_DRAWN of them, in their order."""
     return candidates.sample(MOST_DRAWN, random_state=0).sort_index() if len(candidates) > MOST_DRAWN else candidates
 
 
 def spread(values: Sequence[int], count: int) -> list[int]:
-    """Up to `count` of the values, evenly spread, first and last among them."""
+    """At most `count` evenly spread values, including the first and the last one."""
     if len(values) <= count:
         return list(values)
     return [values[place] for place in np.linspace(0, len(values) - 1, count).round().astype(int)]

@@ -1,4 +1,4 @@
-"""Stride masks as the taps that they keep."""
+"""Plots of stride masks, as the taps that they keep."""
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,13 @@ from evoprune.report.plots import BLUE
 from evoprune.space.masks import StrideMask
 
 MOST_MASKS = 10
-"""Masks of a layer that are drawn, the most frequent first."""
+"""The largest number of masks drawn per layer, the most frequent first."""
 
 GAP = 0.6
 
 
 def taps(mask: pd.Series) -> np.ndarray:
-    """Which taps a row of `Run.stride_masks` keeps. Returns bool (height, width)."""
+    """The taps that a row of `Run.stride_masks` keeps: bool (height, width)."""
     size = int(mask["kernel_height"]), int(mask["kernel_width"])
     stays = np.zeros(size[0] * size[1], dtype=bool)
     stays[list(StrideMask(int(mask["start"]), int(mask["stride"])).taps(size))] = True
@@ -24,10 +24,12 @@ def taps(mask: pd.Series) -> np.ndarray:
 
 
 def plot_stride_masks(masks: pd.DataFrame, axis: Axes) -> Axes:
-    """A row a layer: its masks as small kernels whose filled taps stay, the most frequent first, with their counts.
+    """One row per layer: its masks as small kernels in which kept taps are filled, with the number of each mask.
 
-    masks: one survivor's rows of `Run.stride_masks`. Of many masks, the ten most frequent are drawn; the label counts
-    the others.
+    Args:
+        masks: one survivor's rows of `Run.stride_masks`. The ten most frequent masks of a layer are drawn; a label
+            gives the number of the others.
+        axis: the axis to draw on.
     """
     layers = list(dict.fromkeys(masks["layer"]))
     filled: list[Rectangle] = []
@@ -55,9 +57,9 @@ def plot_stride_masks(masks: pd.DataFrame, axis: Axes) -> Axes:
     axis.set_aspect("equal")
     axis.set_yticks([row * (1 + 2 * GAP) + 0.5 for row in range(len(layers))], layers)
     axis.set_xticks([])
-    axis.set_xlabel("start:stride over the row-major taps, and how many of the layer's masks are this one")
+    axis.set_xlabel("start:stride over the row-major taps, number of such masks in the layer")
     key = str(masks["key"].iloc[0])[:8] if len(masks) else "-"
-    axis.set_title(f"Taps that stay, survivor {key}")
+    axis.set_title(f"Kept taps of survivor {key}")
     for side_of in axis.spines.values():
         side_of.set_visible(False)
     axis.tick_params(length=0)

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no network, with the answer first, of one run or of several side by side."""
+"""The report of one run or of several runs: one HTML file that needs no network and begins with the result."""
 
 import os
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from plotly.offline import get_plotlyjs
 from evoprune.config.complaints import known_keys
 from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
-from evoprune.errors import RunFolderError
+from evoprune.errors import RunFolderError, masked
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
+from evoprune.record.json_files import read_environment
 from evoprune.record.runs import Run, flat_config
 from evoprune.report.comparison import Comparison
 from evoprune.report.figures import Picture, search_pictures, survivor_pictures
@@ -27,12 +28,18 @@ from evoprune.report.pictures import write_pictures
 from evoprune.report.tap_plots import taps
 
 _TEMPLATES = "templates"
+_IN_THE_TEXT = ("cores", "cpu", "memory_gib", "torch", "date")
+"""Entries of environment.json that the page's text names."""
 
 
 def write_report(run: Run) -> Path:
-    """Draws a run's pictures and writes its report into its folder. Returns the report's path.
+    """Draws the pictures of a run and writes its report, both into the run folder.
 
-    Raises RunFolderError as `files.write_bytes`.
+    Returns:
+        The path of the report.
+
+    Raises:
+        RunFolderError: a file cannot be read or written.
     """
     write_pictures(run)
     path = RunFolder(run.root).report
@@ -41,13 +48,25 @@ def write_report(run: Run) -> Path:
 
 
 def write_joint_report(runs: Sequence[Run], path: Path) -> Path:
-    """Writes one report of several runs side by side to `path`, and nothing else. Raises likewise."""
+    """Writes one report of several runs to `path`, and no other file. Returns `path`.
+
+    Raises:
+        RunFolderError: there is no run, or a file cannot be read or written.
+    """
     files.write_text(path, report_html(runs, path.parent))
     return path
 
 
 def report_html(runs: Sequence[Run], place: Path) -> str:
-    """The page of one or more runs. place: the folder that links start from. Raises RunFolderError without any run."""
+    """The HTML page of one or more runs.
+
+    Args:
+        runs: the runs, in the order of the page.
+        place: the folder that links are relative to.
+
+    Raises:
+        RunFolderError: there is no run, or one of a run's files cannot be read.
+    """
     if not runs:
         raise RunFolderError("a report needs at least one run; give run folders, or a folder with some below it")
     sections = [RunSection(run, place, f"run{number}") for number, run in enumerate(runs)]
@@ -74,7 +93,14 @@ def report_html(runs: Sequence[Run], place: Path) -> str:
 
 @dataclass(frozen=True)
 class Survivor:
-    """A survivor as the page shows it. link: from the page to its weights. masks: with the taps that each one keeps."""
+    """The page's data of one survivor.
+
+    Attributes:
+        row: its row of the survivors frame.
+        link: from the page to its weights.
+        layers: its rows of `Run.layers`.
+        masks: its rows of `Run.stride_masks`, each with the `taps` that it keeps.
+    """
 
     row: dict[str, Any]
     link: str
@@ -84,14 +110,19 @@ class Survivor:
 
     @property
     def speedup(self) -> float | None:
-        """How many times as fast as the unpruned network; None where it was not measured."""
+        """The unpruned network's latency divided by the survivor's; None if one was not measured."""
         before, after = self.row["baseline_latency_ms"], self.row["latency_ms"]
         return None if pd.isna(before) or pd.isna(after) else float(before) / float(after)
 
 
 @dataclass(frozen=True)
 class RunSection:
-    """One run as the page shows it. place: the folder that links start from. prefix: of the section's HTML ids."""
+    """The page's data of one run.
+
+    Attributes:
+        place: the folder that links are relative to.
+        prefix: of the HTML ids in this section.
+    """
 
     run: Run
     place: Path
@@ -99,48 +130,53 @@ class RunSection:
 
     @cached_property
     def survivors(self) -> list[Survivor]:
+        """In the order of the table: the cheapest first."""
         return [self._survivor({str(key): value for key, value in row.items()}) for row in _records(self.run.survivors)]
 
     @cached_property
     def best(self) -> Survivor | None:
-        """The cheapest survivor within the tolerance on the validation set after retraining; else the cheapest."""
+        """The cheapest survivor within the tolerance on the validation set after retraining, else the cheapest one."""
         tolerance = round_configs(self.run.config)[-1].search.allowed_rise
         within = (s for s in self.survivors if s.row["mcr_retrained"] <= s.row["baseline_mcr_validation"] + tolerance)
         return next(within, next(iter(self.survivors), None))
 
     @property
     def rounds(self) -> int:
+        """The number of rounds of the run."""
         return len(round_configs(self.run.config))
 
     @cached_property
     def pictures(self) -> list[Picture]:
+        """The pictures of the search."""
         return search_pictures(self.run)
 
     @property
     def all_pictures(self) -> list[tuple[str, Picture]]:
-        """Every picture of the section with its HTML id."""
+        """All pictures of the section with their HTML ids."""
         pictures = [*self.pictures, *(picture for survivor in self.survivors for picture in survivor.pictures)]
         return [(self.id_of(picture), picture) for picture in pictures]
 
     @property
     def saved_pictures(self) -> list[tuple[str, str]]:
-        """Names and links of the picture files that are in the run folder."""
+        """Names and links of the picture files in the run folder."""
         return [(path.name, self.link(path)) for path in RunFolder(self.run.root).plots()]
 
     @cached_property
     def settings(self) -> list[tuple[str, Any, bool]]:
-        """Every config key with its value, and whether that is another one than the default."""
+        """Each config key with its value (secrets of URLs masked), and whether it differs from the default."""
         defaults = {key: field.default for key, field in known_keys(Config).items()}
-        return [(key, value, _differs(value, defaults[key])) for key, value in flat_config(self.run.config).items()]
+        values = flat_config(self.run.config)
+        return [(key, _masked(value), _differs(value, defaults[key])) for key, value in values.items()]
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        content = files.read_json(RunFolder(self.run.root).environment)
-        return dict(content) if isinstance(content, dict) else {}
+        """The run's environment.json; entries that the page needs are None if they are missing."""
+        entries = read_environment(RunFolder(self.run.root))
+        return {name: _masked(value) for name, value in (dict.fromkeys(_IN_THE_TEXT) | dict(entries)).items()}
 
     @property
     def what(self) -> str:
-        """What may be removed, in words."""
+        """The parts that the search may remove, in words."""
         space = round_configs(self.run.config)[-1].space
         parts = (
             ("feature maps", space.feature_maps),
@@ -151,14 +187,14 @@ class RunSection:
 
     @property
     def seconds(self) -> float:
-        """Spent on scoring, over all workers."""
+        """The time that all workers spent on scoring, in seconds."""
         return float(self.run.generations["eval_seconds"].sum())
 
     def id_of(self, picture: Picture) -> str:
         return f"{self.prefix}-{picture.name}"
 
     def link(self, path: Path) -> str:
-        """A file's address from the page."""
+        """The link from the page to a file."""
         return quote(Path(os.path.relpath(path, self.place)).as_posix())
 
     def _survivor(self, row: dict[str, Any]) -> Survivor:
@@ -171,6 +207,10 @@ class RunSection:
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _masked(value: Any) -> Any:
+    return masked(value) if isinstance(value, str) else value
 
 
 def _differs(value: Any, default: Any) -> bool:
@@ -192,7 +232,7 @@ def _environment() -> Environment:
 
 
 def _verbatim(name: str) -> Markup:
-    """A file of ours, which goes into the page as it is."""
+    """A file of the package, inserted into the page unescaped."""
     text = resources.files("evoprune.report").joinpath(_TEMPLATES, name).read_text(encoding="utf-8")
     return Markup(text)
 

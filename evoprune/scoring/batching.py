@@ -1,4 +1,4 @@
-"""In which batches a machine scores fastest, and how large they may be for a worker's memory: measured once a run."""
+"""Batch sizes: the fastest one on this machine that fits into a worker's memory, measured once a run."""
 
 import os
 import time
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -17,37 +18,38 @@ from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.training.threads import torch_threads
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
-"""What is tried, smallest first. In smaller ones products are summed in another order, and logits differ by bits."""
+"""Sizes that are timed. Below 16, products are summed in another order, and logits differ in their last bits."""
 
 WORTH_IT = 0.03
-"""A larger batch is taken only where it is faster by this share: small ones take less memory."""
+"""Least gain in speed, as a share, for which a larger batch is chosen: small ones take less memory."""
 
 TYPICAL_SHARE = 0.25
-"""Of the validation images, what a candidate typically sees before scoring stops."""
+"""Share of the validation images that a candidate typically sees before scoring stops."""
 
 MEASURED_KEPT_FRACTION = 0.7
-"""Share of the maps of the network that is timed: about what a search scores."""
+"""Share of the maps that the timed network keeps, about as many as the networks that a search scores."""
 
 REPEATS = 3
 MEASURED_SECONDS = 0.3
-"""About how long all batch sizes are timed in one repeat."""
+"""Approximate duration of one repeat over all batch sizes, in seconds."""
 
 LIVE_TENSORS = 3
-"""How many tensors as large as the largest are alive at once: a layer's input and output, and one that skips it."""
+"""Number of tensors of the largest size that are alive at once: a layer's input, its output, and a skip connection."""
 
 SHARE_OF_MACHINE = 0.6
-"""Of the machine's memory, what all workers may take by default; the rest is Ray's, the driver's and the user's."""
+"""Share of the machine's memory that all workers may take by default; the rest is for Ray, the driver and the user."""
 
 GRAM_SHARE = 0.2
-"""Of the machine's memory, what statistics for compensation may take by default."""
+"""Share of the machine's memory that statistics for compensation may take by default."""
 
 GIB = 2**30
 
 
 def measured_execution(problem: Problem, device: torch.device, workers: WorkersConfig) -> Execution:
-    """The fastest batch size of those that fit into a worker's memory.
+    """The problem's execution with the fastest batch size of those that fit into a worker's memory.
 
-    Raises WorkerError where not even two images fit.
+    Raises:
+        WorkerError: Not even two images fit.
     """
     most = _most_images(problem, memory_bytes(workers))
     calibration = min(problem.execution.calibration_batch_size, most)
@@ -59,10 +61,12 @@ def measured_execution(problem: Problem, device: torch.device, workers: WorkersC
 
 
 def fastest(seconds: dict[int, float], images: float) -> int:
-    """The smallest batch size that no larger one beats by more than WORTH_IT.
+    """The smallest batch size that no larger one beats by more than `WORTH_IT`.
 
-    seconds: an image, by batch size. images: seen before scoring stops, which it does somewhere in a batch: half of
-    one, on average, is computed for nothing.
+    Args:
+        seconds: Seconds for one image, by batch size.
+        images: Number of images seen before scoring stops. It stops within a batch, half of which, on average, is
+            computed in vain.
     """
     total = {size: each * (images + size / 2) for size, each in seconds.items()}
     chosen, *larger = sorted(total)
@@ -73,29 +77,29 @@ def fastest(seconds: dict[int, float], images: float) -> int:
 
 
 def memory_bytes(workers: WorkersConfig) -> int:
-    """What a worker may take. By default the machine's cores share it, however many of them work."""
+    """Memory that a worker may take, in bytes. By default each core has an equal share, whether it works or not."""
     if workers.memory == "auto":
         return int(SHARE_OF_MACHINE * machine_bytes() * workers.threads / (os.cpu_count() or 1))
     return int(workers.memory * GIB)
 
 
 def gram_bytes(workers: WorkersConfig) -> int:
-    """What the statistics for compensation may take."""
+    """Memory that the statistics for compensation may take, in bytes."""
     return int(GRAM_SHARE * machine_bytes() if workers.gram_memory == "auto" else workers.gram_memory * GIB)
 
 
 def machine_bytes() -> int:
-    """The memory of this machine, or of the container that this process runs in."""
+    """Memory of this machine, or of the container that this process runs in, in bytes."""
     limit = Path("/sys/fs/cgroup/memory.max")
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total: int = psutil.virtual_memory().total
     allowed = limit.read_text().strip() if limit.is_file() else "max"
     return min(total, int(allowed)) if allowed.isdecimal() else total
 
 
 def _most_images(problem: Problem, memory: int) -> int:
-    """How many images a pass may have, besides what a worker holds all the time."""
+    """Largest number of images in a pass within this memory, in bytes, beside what a worker always holds."""
     held = sum(tensor.nbytes for tensor in problem.model.state_dict().values())
-    # as they came, and as they are laid out; a network beside the baseline, cut and folded
+    # images in both memory layouts; the baseline, and a network that is cut and folded
     held = 3 * held + 2 * (problem.images.nbytes + problem.calibration.nbytes)
     image = LIVE_TENSORS * _largest_tensor(problem.model, problem.calibration[:2]) // 2
     most = (memory - held) // max(image, 1)
@@ -109,14 +113,14 @@ def _most_images(problem: Problem, memory: int) -> int:
 
 
 def _largest_tensor(model: nn.Module, images: Tensor) -> int:
-    """Bytes of the largest output of any module."""
+    """Size of the largest output of any module, in bytes."""
     sizes = [images.nbytes]
 
-    def note(module: nn.Module, args: object, output: object) -> None:
+    def add_size(module: nn.Module, args: object, output: object) -> None:
         if isinstance(output, Tensor):
             sizes.append(output.nbytes)
 
-    handles = [module.register_forward_hook(note) for module in model.modules()]
+    handles = [module.register_forward_hook(add_size) for module in model.modules()]
     try:
         with torch.no_grad(), eval_mode(model):
             model(images)
@@ -127,7 +131,7 @@ def _largest_tensor(model: nn.Module, images: Tensor) -> int:
 
 
 def _seconds_an_image(problem: Problem, device: torch.device, sizes: list[int]) -> dict[int, float]:
-    """The best of some repeats for each size, all sizes in turn, so that drift hits them alike."""
+    """Seconds for one image by batch size: the best of several rounds, so that drift affects all sizes alike."""
     genome = problem.space.random(np.random.default_rng(0), MEASURED_KEPT_FRACTION)
     forward = Scorer(problem, device).forward(genome)
     best = dict.fromkeys(sizes, float("inf"))

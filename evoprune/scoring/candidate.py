@@ -1,4 +1,4 @@
-"""What scoring says of a genome: plain, immutable records that cross processes and go into tables."""
+"""The results of scoring: plain, immutable records that cross processes and are written to tables."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Score:
-    """What was measured of one candidate.
+    """The measurements of one candidate.
 
-    errors: misclassified among the `images_seen` first of `images` validation images (in scoring order).
-    feasible: True only where every image was seen, False only where the errors passed the tolerance,
-    None where scoring stopped because a known candidate of no higher cost is better already.
-    exact: whether every image was seen. bytes: size of the weights and masks as stored. latency_ms: predicted for
-    one image (`layer_times`), None where the search does not ask for it. failed: scoring it ended or hung its worker
-    every time; then all images count as errors, and it is infeasible. divergence: the sum of `scoring.divergences`, in
-    nats, of the images seen; None in older tables.
+    Attributes:
+        errors: Number of misclassified images among those seen.
+        images_seen: Number of images seen, in scoring order.
+        images: Number of validation images.
+        feasible: True only if all images were seen, False only if the errors passed the tolerance, None if scoring
+            stopped because the candidate is dominated.
+        exact: Whether all images were seen.
+        macs: Multiply-accumulates of one image.
+        params: Number of parameters.
+        bytes: Size of the weights and masks as stored.
+        eval_seconds: Duration of scoring, in seconds.
+        latency_ms: Predicted latency of one image, in milliseconds; None if the search predicts none.
+        failed: Whether scoring ended or hung its worker every time. Then all images count as errors.
+        divergence: Sum of `measures.divergences` over the images seen, in nats; None in older tables.
     """
 
     errors: int
@@ -33,33 +40,38 @@ class Score:
 
     @property
     def mcr(self) -> float | None:
-        """Misclassification rate in 0..1; None where scoring stopped early."""
+        """Misclassification rate, in 0..1; None if scoring stopped early."""
         return self.errors / self.images if self.exact else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A score, and which of the images that were seen were wrong: a bit each, in the order in which they were seen."""
+    """A score, and a bit for each image seen, in scoring order: whether it was misclassified."""
 
     score: Score
     wrong: bytes
 
     @classmethod
     def of(cls, score: Score, wrong: np.ndarray) -> "Outcome":
-        """wrong: bool (images_seen,)."""
+        """The outcome of a score and its misclassified images, bool (images_seen,)."""
         return cls(score, np.packbits(wrong).tobytes())
 
     def wrong_flags(self) -> np.ndarray:
-        """Returns bool (images_seen,)."""
+        """Which of the images seen were misclassified: bool (images_seen,)."""
         bits = np.frombuffer(self.wrong, dtype=np.uint8)
         return np.unpackbits(bits, count=self.score.images_seen).astype(bool)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A genome (uint8 vector), the key of its phenotype, and its score in a generation.
+    """A genome with its score.
 
-    cached: the phenotype had been scored before, and the score is that one's.
+    Attributes:
+        generation: The generation that it belongs to, from 0.
+        key: The key of its phenotype.
+        genome: uint8 (genes,).
+        score: Its score.
+        cached: Whether the score is that of an equal phenotype, scored before.
     """
 
     generation: int

@@ -1,4 +1,4 @@
-"""What the scores of one generation depend on besides their genomes; fixed when the generation starts."""
+"""What the scores of a generation depend on besides the genomes. It is fixed when the generation starts."""
 
 import math
 from collections.abc import Sequence
@@ -10,47 +10,54 @@ from evoprune.config.schema import FitnessName
 from evoprune.scoring.candidate import Outcome
 
 MEMORY = 0.5
-"""How much of an image's record is carried over from one generation to the next; the rest is what the last one said."""
+"""Weight of an image's record so far when a generation updates it; the generation itself has the rest."""
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """order: int64 (images,), in which validation images are seen. known: (cost, fitness) of the front so far.
+    """The order of images, and the fitness above which a candidate is dominated by the front so far.
 
-    Where a candidate of no higher cost is known to have a `fitness` (by `judged_by`: errors, or their divergence), one
-    that has more cannot matter any more.
+    Attributes:
+        order: int64 (images,), the order in which validation images are seen.
+        dominance_bounds: Pairs (cost, fitness): a candidate of at least this cost with a worse fitness is dominated.
+        judged_by: The fitness: errors, or their divergence from the baseline.
     """
 
     order: np.ndarray
-    known: tuple[tuple[float, float], ...] = ()
+    dominance_bounds: tuple[tuple[float, float], ...] = ()
     judged_by: FitnessName = "errors"
 
-    def beaten_above(self, cost: float) -> float:
-        """The most errors, or divergence, that a candidate of this cost may have before it is known not to matter."""
-        return min((fitness for known_cost, fitness in self.known if known_cost <= cost), default=math.inf)
+    def fitness_bound(self, cost: float) -> float:
+        """The fitness above which a candidate of this cost is dominated; infinite if there is no such bound."""
+        return min((fitness for least, fitness in self.dominance_bounds if least <= cost), default=math.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """How often recent candidates got each image wrong: float64 (images,), in 0..1.
+    """The share of recent candidates that misclassified each image.
 
-    What most of them get wrong is seen first, so that the errors of the next ones are found at once.
+    Images that most of them misclassify are seen first, so that the errors of the next candidates are found early.
+
+    Attributes:
+        wrong_share: float64 (images,), in 0..1.
     """
 
     wrong_share: np.ndarray
 
     @classmethod
     def empty(cls, images: int) -> "ImageRecord":
+        """The record before any candidate was scored. images: their number."""
         return cls(np.zeros(images))
 
     def order(self) -> np.ndarray:
-        """Most often wrong first; of images alike, in the problem's own order (by the baseline's margin)."""
+        """Indices of images, int64 (images,): most often wrong first, equal ones in the problem's order."""
         return np.argsort(-self.wrong_share, kind="stable")
 
     def updated(self, scored: Sequence[tuple[np.ndarray, Sequence[Outcome]]]) -> "ImageRecord":
-        """The record after a generation. Images that nobody saw keep what they had.
+        """The record after a generation. Images that no candidate saw keep their share.
 
-        scored: orders, and the outcomes of those who saw the images in them.
+        Args:
+            scored: Pairs of an order of images and the outcomes of the candidates that saw images in this order.
         """
         wrong, seen = np.zeros(len(self.wrong_share)), np.zeros(len(self.wrong_share))
         for order, outcomes in scored:

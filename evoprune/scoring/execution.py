@@ -1,14 +1,19 @@
-"""How networks are run to be scored: in which batches, and with which of the savings. It changes no score."""
+"""How networks are run for scoring: batch sizes and savings. Scores do not depend on it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Execution:
-    """batch_size: validation images a pass. calibration_batch_size: most images a pass for batch-norm statistics.
+    """Batch sizes and savings. Each saving can be switched off, to measure its effect.
 
-    The savings, which are there to be measured one by one: compacted (cut out, not masked), fused (convolution, batch
-    norm and activation in one), channels_last, early_stop (as soon as it is decided).
+    Attributes:
+        batch_size: Number of validation images in a pass.
+        calibration_batch_size: Largest number of images in a pass for batch-norm statistics.
+        compacted: Removed parts are cut out instead of masked.
+        fused: Convolution, batch norm and activation are one operation.
+        channels_last: Tensors are laid out with channels last.
+        early_stop: Counting stops as soon as the score is decided.
     """
 
     batch_size: int = 16

@@ -1,8 +1,7 @@
-"""A network as the scorer runs it: every convolution with its batch norm and activation in one pass.
+"""Fused networks: every convolution computes its batch norm and activation in the same operation.
 
-The graph is taken once; the modules in it stay the network's own, so that whatever is put into those (other weights,
-other widths) is what runs. Calibration takes batch norm's statistics while the images pass, as `recalibrate` does,
-and folds them into the convolutions.
+The graph is traced once. Its modules stay the network's own, so that changes of their weights and widths take effect.
+Calibration takes batch-norm statistics while the images pass, as `recalibrate` does, and folds them into convolutions.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,13 @@ from evoprune.surgery.recalibration import calibration_batches, recalibrated
 
 @dataclass(frozen=True)
 class Activation:
-    """What follows the sum: its name as the library's fused convolution has it, and the same in place on a tensor."""
+    """An activation function.
+
+    Attributes:
+        name: Its name in the library's fused convolution.
+        scalars: Its parameters there.
+        apply_: The same function, in place on a tensor.
+    """
 
     name: str
     scalars: tuple[float, ...]
@@ -34,7 +39,7 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class FusedNetwork:
-    """A network's graph with fused blocks. Valid for whatever weights and widths its modules have at a calibration."""
+    """A network's graph with fused blocks. It computes with the weights that its modules had when it was calibrated."""
 
     def __init__(self, network: nn.Module, graph: fx.GraphModule, blocks: "tuple[FusedBlock, ...]"):
         self._network = network
@@ -47,7 +52,12 @@ class FusedNetwork:
         return logits
 
     def calibrate(self, images: Tensor, batch_size: int) -> None:
-        """Takes every batch norm's statistics over the images anew, and folds them. images: float (n, c, h, w)."""
+        """Computes all batch-norm statistics and folds them.
+
+        Args:
+            images: float (n, c, h, w).
+            batch_size: Number of images in a pass.
+        """
         for name in self._attributes:
             _put(self._graph, name, _get(self._network, name))
         for block in self._blocks:
@@ -61,14 +71,20 @@ class FusedNetwork:
 
 
 def fused(network: nn.Module) -> FusedNetwork | None:
-    """The network, in eval mode, with its convolutions, batch norms and activations fused; None where it has no graph.
+    """Fuses convolutions with their batch norms and activations.
 
-    Only what cannot differ is fused: a batch norm that alone reads a convolution or linear layer, and an activation
-    that alone reads the result. The network is left as it is and stays the owner of its modules.
+    Fused are a batch norm that is the only reader of a convolution or linear layer, and an activation that is the only
+    reader of the result.
+
+    Args:
+        network: In eval mode. It is left unchanged, and shares its modules with the result.
+
+    Returns:
+        The fused network; None if the network cannot be traced.
     """
     try:
         graph = fx.GraphModule(network, fx.Tracer().trace(network))
-    except Exception:  # control flow that depends on values, and whatever else the user's modules do
+    except Exception:  # control flow that depends on values, or an error in a user's module
         return None
     modules = dict(network.named_modules())
     used = [node.target for node in graph.graph.nodes if node.op == "call_module"]
@@ -103,14 +119,14 @@ def fused(network: nn.Module) -> FusedNetwork | None:
 
 
 def halved(maps: Tensor) -> Tensor:
-    """2x2 max pooling, (b, c, h, w) -> (b, c, h // 2, w // 2); the library's notes where the maxima were, too."""
+    """2x2 max pooling, (b, c, h, w) -> (b, c, h // 2, w // 2). Faster than the library's, which stores indices, too."""
     height, width = maps.shape[2] // 2 * 2, maps.shape[3] // 2 * 2
     rows = torch.maximum(maps[:, :, 0:height:2, :width], maps[:, :, 1:height:2, :width])
     return torch.maximum(rows[..., 0::2], rows[..., 1::2])
 
 
 def _halves(module: nn.Module | None) -> bool:
-    """Whether it is 2x2 max pooling and nothing else."""
+    """Whether a module is 2x2 max pooling without any option."""
     if not isinstance(module, nn.MaxPool2d) or _hooked(module):
         return False
     pair = {2, (2, 2)}
@@ -119,11 +135,11 @@ def _halves(module: nn.Module | None) -> bool:
 
 
 class FusedBlock(nn.Module):
-    """A convolution or linear layer, the batch norm that reads it, and the activation after that, as one."""
+    """A convolution or linear layer, its batch norm and its activation as one module."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, norm: BatchNorm | None, activation: Activation):
         super().__init__()
-        self._layer, self._norm = (layer,), (norm,)  # in tuples: not registered, they belong to the network
+        self._layer, self._norm = (layer,), (norm,)  # in tuples, so that they are not registered here, too
         self._activation = activation
         self._folded: tuple[Callable[[Tensor], Tensor], ...] = ()
         self._mean: list[Tensor] = []
@@ -133,16 +149,18 @@ class FusedBlock(nn.Module):
         return self._folded[0](values) if self._folded else self._measured(values)
 
     def begin(self) -> None:
-        """Makes the next passes calibration."""
+        """Starts a calibration: the next passes collect statistics."""
         self._folded = ()
         self._mean, self._var = [], []
 
     @property
     def normed(self) -> bool:
+        """Whether the block has a batch norm."""
         return self._norm[0] is not None
 
     def fold(self) -> None:
-        """Makes the next passes use the statistics of the passes since `begin`."""
+        """Ends a calibration: the next passes use the mean of the statistics since `begin`."""
+        # Not torch.nn.utils.fusion.fuse_conv_bn_weights: it multiplies in another order, so last bits differ.
         (layer,), (norm,) = self._layer, self._norm
         weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         if norm is not None:
@@ -165,7 +183,7 @@ class FusedBlock(nn.Module):
                 values, norm.weight, norm.bias, None, None, True, 0.0, norm.eps
             )
             self._mean.append(mean)
-            # of the population there, of a sample here, as in running statistics
+            # the library returns the population's variance; running statistics are the sample's
             self._var.append((inverse.double().pow(-2) - norm.eps).to(mean.dtype) * (examples / max(examples - 1, 1)))
         return self._activation.apply_(values)
 
@@ -173,7 +191,7 @@ class FusedBlock(nn.Module):
 def _runner(
     layer: nn.Module, weight: Tensor, bias: Tensor | None, activation: Activation
 ) -> Callable[[Tensor], Tensor]:
-    """The layer with other weights and its activation, in one call of the library where it has one."""
+    """The layer with other weights, and its activation, in one call of the library if there is one."""
     if isinstance(layer, nn.Linear):
         return lambda values: activation.apply_(F.linear(values, weight, bias))
     assert isinstance(layer, nn.Conv2d)
@@ -189,7 +207,7 @@ def _runner(
 
 
 def _norm_of(layer: nn.Module, module: nn.Module) -> BatchNorm | None:
-    """The module, where it is a batch norm of the layer's outputs, one a channel, that keeps statistics."""
+    """The module, if it is a batch norm over the layer's channels with running statistics."""
     if not isinstance(module, nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d):
         return None
     return module if module.track_running_stats and not _hooked(module) else None
@@ -200,7 +218,7 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _only_reader(node: fx.Node) -> fx.Node | None:
-    """The one node that reads this one's value, and reads nothing else."""
+    """The only node that reads this node's value, if it reads no other one."""
     readers = list(node.users)
     return readers[0] if len(readers) == 1 and readers[0].all_input_nodes == [node] else None
 
@@ -217,7 +235,7 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | No
 
 
 def _replace(graph: fx.GraphModule, first: fx.Node, last: fx.Node, block: nn.Module, name: str) -> None:
-    """Puts one call of a block in the place of a chain of nodes."""
+    """Replaces a chain of nodes by one call of a block."""
     graph.add_submodule(name, block)
     with graph.graph.inserting_after(last):
         new = graph.graph.call_module(name, (first.args[0],))

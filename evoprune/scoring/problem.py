@@ -1,4 +1,4 @@
-"""From a baseline and its data to the problem that workers hold."""
+"""Makes the problem that workers hold from a baseline and its data."""
 
 from dataclasses import replace
 
@@ -8,7 +8,8 @@ from torch.nn.functional import log_softmax
 
 from evoprune.config.schema import CostName
 from evoprune.scoring.execution import Execution
-from evoprune.scoring.scorer import Problem, Scorer, allowed_errors, hardest_first
+from evoprune.scoring.measures import allowed_errors, hardest_first
+from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.training.evaluation import count_misclassified
@@ -29,12 +30,22 @@ def make_problem(
     execution: Execution | None = None,
     baseline_errors: int | None = None,
 ) -> Problem:
-    """What candidates of this baseline are scored against.
+    """The problem of finding smaller networks within a tolerance of this baseline.
 
-    model: trained, in eval mode. calibration, images: float (n, c, h, w); labels: int64 (n,), the validation set.
-    tolerance: a fraction, above baseline_errors: those of the whole network as scored (batch norm recalibrated like
-    any other's), or of another one's, where they are given. gram_bytes: the most that statistics for compensation
-    take. execution: how networks are run.
+    Args:
+        model: The baseline, trained, in eval mode. It is on the CPU afterwards.
+        space: The search space of the baseline.
+        calibration: float (n, c, h, w), images for batch-norm statistics and compensation.
+        images: float (m, c, h, w), validation images.
+        labels: int64 (m,), their labels.
+        tolerance: Allowed rise in the misclassification rate over `baseline_errors`, a fraction.
+        compensate: Whether the weights that stay take over what removed ones carried.
+        device: The device that statistics and the baseline's logits are computed on.
+        cost: The cost that the search minimises.
+        gram_bytes: Memory that the statistics for compensation may take, in bytes; None: no limit.
+        execution: How networks are run; None: the defaults.
+        baseline_errors: The errors that the tolerance adds to; None: those of this baseline as it is scored, with its
+            batch norm recalibrated as any candidate's.
     """
     statistics = gram_statistics(model.to(device), space, calibration.to(device), gram_bytes) if compensate else None
     model.cpu()
@@ -57,7 +68,7 @@ def make_problem(
         problem,
         images=images[order],
         labels=labels[order],
-        said=log_softmax(logits[order].double(), dim=1),
+        baseline_log_probs=log_softmax(logits[order].double(), dim=1),
         allowed_errors=allowed_errors(baseline_errors, len(labels), tolerance),
     )
 
@@ -65,6 +76,6 @@ def make_problem(
 def errors_as_scored(
     model: nn.Module, space: SearchSpace, calibration: Tensor, images: Tensor, labels: Tensor, device: torch.device
 ) -> int:
-    """The errors of the whole network as it would be scored; arguments as of `make_problem`."""
+    """The number of errors of the whole network as it is scored; arguments as of `make_problem`."""
     problem = Problem(model, space, calibration, images, labels, len(labels), statistics=None)
     return count_misclassified(Scorer(problem, device).logits(space.full()), labels)

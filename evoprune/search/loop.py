@@ -16,7 +16,7 @@ from evoprune.scoring.conditions import Conditions, ImageRecord
 from evoprune.search.algorithm import Algorithm
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
-from evoprune.workers.workers import Workers
+from evoprune.workers.protocol import Workers
 
 STEADY_STATE_BATCHES = 8
 """Number of batches into which steady-state search divides a generation; so many are always under way."""

@@ -1,4 +1,4 @@
-"""One worker of a cluster, as it runs in a process of its own."""
+"""The actor: one worker of a cluster, which runs in a process of its own."""
 
 import os
 import sys
@@ -16,36 +16,40 @@ from evoprune.workers.retraining import Retrainer
 
 
 class Actor:
-    """Scores and retrains. What it works on comes as references, and is fetched when it is another one.
-
-    fetch: the value that a reference stands for. A reference comes in a list, so that it is not fetched on the way.
-    """
+    """Scores and retrains. Problems and the like come as references, whose values are fetched when they change."""
 
     def __init__(self, fetch: Callable[[Any], Any], import_paths: list[str], threads: int, device: str):
+        """Args:
+        fetch: Returns the value of a reference. References come in lists of one, or Ray would fetch them itself.
+        import_paths: Folders in which modules are found besides this process's own.
+        threads: Number of threads of torch.
+        device: Name of the device that it computes on.
+        """
         sys.path[:] = [*(path for path in import_paths if path not in sys.path), *sys.path]
         torch.set_num_threads(threads)
         self._fetch_value = fetch
         self._device = torch.device(device)
-        self._held: dict[str, tuple[Any, Any]] = {}  # what for -> (reference, what was made of it)
+        self._held: dict[str, tuple[Any, Any]] = {}  # by name: reference, and the object made from its value
 
     def prepare(self, problem: list[Any]) -> None:
-        """Makes ready for scoring, which takes longer than a score does."""
+        """Makes the problem's scorer, which takes longer than a score does."""
         self._scorer(problem)
 
     def score(self, problem: list[Any], conditions: list[Any], genomes: list[bytes]) -> list[Outcome]:
-        """Genomes as bytes in, their outcomes out."""
+        """Scores genomes, given as bytes."""
         scorer = self._scorer(problem)
-        self._hold("conditions", problem + conditions, lambda: scorer.under(self._fetch("terms", conditions)))
+        value = self._fetch("conditions", conditions)
+        self._hold("scorer's conditions", problem + conditions, lambda: scorer.set_conditions(value))
         try:
             return [scorer.score(_genome(data)) for data in genomes]
         except Exception:
-            self._held.clear()  # a scorer that was left half-way is not one to go on with
+            self._held.clear()  # the scorer's network may be in an unfinished state
             raise
 
     def epoch(
         self, problem: list[Any], retraining: list[Any], genome: bytes, state: FitState | None
     ) -> tuple[EpochReport | None, FitState]:
-        """One epoch; without a state, only the start."""
+        """Trains a genome's network for one epoch. Without a state, only makes the network's start."""
         retrainer = self._hold(
             "retrainer",
             problem + retraining,
@@ -74,7 +78,7 @@ class Actor:
 
 
 def import_paths() -> list[str]:
-    """Where this process finds modules, so that actors find the user's own."""
+    """The folders in which this process finds modules, so that actors find the user's own modules, too."""
     return [os.getcwd(), *(path for path in sys.path if path)]
 
 

@@ -1,9 +1,10 @@
-"""Actors that come and go, and jobs that are done all the same: tried again when an actor dies or hangs.
+"""A fault-tolerant actor pool: jobs are retried when an actor dies or hangs.
 
-Actors die with their process or node, and are replaced; where a cluster grows, more of them are started. A job is not
-handed to an actor before that one has come up, so that nothing waits for a place that no node has.
+Actors that die with their process or node are replaced, and more are started if the cluster grows. An actor gets its
+first job only after it has started, so that no job waits for an actor that no node has room for.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,262 +12,295 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evoprune.errors import UserError, WorkerError, type_and_first_line
-from evoprune.workers.failures import Note
+from evoprune.workers.ray_connection import LOOK_SECONDS, RayConnection
 
 IN_FLIGHT = 2
-"""Jobs that an actor has at a time: the next one is there when one is done."""
+"""Number of jobs that an actor has at a time, so that it never waits for the next one."""
 
-LOOK_SECONDS = 0.25
-"""How long to wait for results before looking at the clock, at the cluster's size and for signals."""
+RESIZE_SECONDS = 2.0
+"""Interval at which the cluster is asked for its size."""
 
-RECOUNT_SECONDS = 2.0
-"""How often the cluster is asked how large it is."""
+START_SECONDS = 300.0
+"""Time that an actor has to start if jobs have a limit; then another one is started."""
 
-PREPARE_SECONDS = 300.0
-"""How long an actor may take to come up where jobs have a limit; then another one is tried."""
+FAILED_STARTS = 3
+"""Number of failed starts in a row that ends the run."""
 
-STILLBORN = 3
-"""So many actors in turn that fail or die before they have come up end the run."""
+DEAD_STARTS_SECONDS = 60.0
+"""Time over which starts in a row must fail to end the run if the actors died: until a cluster notices that a machine
+has gone, which takes up to half a minute, it starts actors there."""
 
-GONE_SECONDS = 60.0
-"""Deaths before they come up end the run where they go on for so long: a cluster takes up to half a minute to find out
-that a machine has gone, and starts actors there until then."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Job:
-    """What one actor does in one call.
+    """One call of an actor's method.
 
-    ask: makes the call and returns its reference. what: known to whoever gave the job. seconds: how long it may take,
-    None: as long as it likes. tries: how often it is begun before it is given up.
-    queued: an actor may have it in its queue while it is at another one.
+    call: Calls the method of an actor, and returns the reference to its result.
+    payload: The submitter's own value, by which it recognises the job.
+    timeout_s: Seconds that the call may take; None: no limit.
+    tries: Number of times that the job is started before it is given up.
+    may_queue: Whether an actor may get the job while it is busy with another one.
+    cancelled: Whether nobody waits for the result any more.
     """
 
-    ask: Callable[[Any], Any]
-    what: Any
-    seconds: float | None
+    call: Callable[[Any], Any]
+    payload: Any
+    timeout_s: float | None
     tries: int
-    queued: bool = True
-    dropped: bool = False
+    may_queue: bool = True
+    cancelled: bool = False
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that was given up, and what ended its last try."""
+    """The result of a job that was given up. reason: how its last try ended."""
 
     reason: str
 
 
 @dataclass(eq=False)
-class _Member:
-    """An actor. calls: references and jobs in the order in which it does them. since: when it began with the first."""
+class _PooledActor:
+    """An actor and its calls, in the order of their execution.
 
-    actor: Any
+    calls: references with their jobs; the job of the call that starts the actor is None.
+    since: time at which the first call became the first one.
+    """
+
+    handle: Any
     since: float
-    calls: deque[tuple[Any, Job | None]] = field(default_factory=deque)  # no job: it comes up
+    calls: deque[tuple[Any, Job | None]] = field(default_factory=deque)
+
+    def finish_first(self) -> None:
+        self.calls.popleft()
+        self.since = time.monotonic()
 
 
 class ActorPool:
-    """As many actors as there should be at any time, and the jobs that they do.
+    """Actors that execute jobs in parallel.
 
-    ray: the module, connected. enlist: starts an actor. wanted: how many there should be now. note: told of losses.
+    Before the first job, `prepare_with` gives the call that every actor starts with.
     """
 
-    def __init__(self, ray: Any, enlist: Callable[[], Any], wanted: Callable[[], int], note: Note):
-        self.ray = ray
-        self._enlist = enlist
-        self._wanted = wanted
-        self._note = note
-        self._members: list[_Member] = []
+    def __init__(self, connection: RayConnection, start_actor: Callable[[], Any], target_size: Callable[[], int]):
+        """Args:
+        connection: Ray, connected to a cluster.
+        start_actor: Starts an actor without waiting, and returns its handle.
+        target_size: Returns the number of actors that there should be now.
+        """
+        self.connection = connection
+        self._start_actor = start_actor
+        self._target_size = target_size
+        self._actors: list[_PooledActor] = []
         self._waiting: deque[Job] = deque()
-        self._ended: deque[tuple[Job, Any]] = deque()
+        self._finished: deque[tuple[Job, Any]] = deque()
         self._prepare: Callable[[Any], Any] | None = None
         self._at_most: int | None = None
-        self._stillborn: list[float] = []  # when the last ones, in turn, died before they had come up
-        self._counted = (0, float("-inf"))  # how many are wanted, and when that was asked
+        self._failed_starts: list[float] = []  # times of the failed starts since the last actor that has started
+        self._sized = (0, float("-inf"))  # the target size, and the time at which it was asked for
 
     @property
     def size(self) -> int:
-        """How many actors there should be."""
-        count, asked = self._counted
-        if time.monotonic() - asked > RECOUNT_SECONDS:
-            self._counted = count, asked = max(1, self._wanted()), time.monotonic()
+        """The number of actors that there should be."""
+        count, asked = self._sized
+        if time.monotonic() - asked > RESIZE_SECONDS:
+            self._sized = count, asked = max(1, self._target_size()), time.monotonic()
         return count
 
     @property
     def actors(self) -> list[Any]:
-        """Those that there are, come up or not."""
-        return [member.actor for member in self._members]
+        """The handles of all present actors, started or not."""
+        return [actor.handle for actor in self._actors]
 
-    def share(self, value: Any) -> list[Any]:
-        """A reference that travels in the place of a value, which each node then fetches once."""
-        return [self.ray.put(value)]
+    def put(self, value: Any) -> list[Any]:
+        """Stores a value in the cluster, where each node fetches it once. Returns its reference, in a list."""
+        return [self.connection.call(self.connection.ray.put, value)]
 
-    def work_on(self, prepare: Callable[[Any], Any], at_most: int | None = None) -> None:
-        """From now on, actors come up by this call; those that there are make it once more. at_most: of so many."""
+    def prepare_with(self, prepare: Callable[[Any], Any], at_most: int | None = None) -> None:
+        """Sets the call that every actor starts with, and makes it on the present actors.
+
+        Args:
+            prepare: Calls a method of an actor, and returns the reference to its result.
+            at_most: The number of actors that get jobs; None: all.
+        """
         if prepare is self._prepare:
             return
         self._prepare, self._at_most = prepare, at_most
-        for member in self._members[:at_most]:
-            self._call(member, None, prepare)
+        for actor in self._actors[:at_most]:
+            self._call(actor, None, prepare)
 
-    def give(self, job: Job) -> None:
-        """Hands a job over, to be done after those before it; does not wait."""
+    def submit(self, job: Job) -> None:
+        """Queues a job behind those submitted before, without waiting."""
         self._waiting.append(job)
-        self._hand_out()
+        self._assign_jobs()
 
-    def take(self) -> tuple[Job, Any]:
-        """The next job that is done or given up, with its result or a Failure; waits for it.
+    def next_result(self) -> tuple[Job, Any]:
+        """Waits for the next job that is finished or given up. Returns it with its result or a `Failure`.
 
-        Raises UserErrors that a job or the start of an actor ended with, and WorkerError where no actor comes up.
+        Raises:
+            UserError: A job or the start of an actor raised it.
+            WorkerError: No actor starts, or Ray fails.
         """
-        while not self._ended:
-            self._recruit()
-            self._hand_out()
-            for member in self._that_answered():
-                self._hear(member)
-            self._lose_late_ones()
-        return self._ended.popleft()
+        while not self._finished:
+            self._start_missing_actors()
+            self._assign_jobs()
+            for actor, result, error in self._finished_calls():
+                self._take_in(actor, result, error)
+            self._kill_overdue_actors()
+        return self._finished.popleft()
 
-    def forget(self) -> None:
-        """Whatever was handed over is nobody's any more."""
+    def cancel_all(self) -> None:
+        """Cancels all jobs and drops all results. Calls that are being executed end, but their results are dropped."""
         self._waiting.clear()
-        self._ended.clear()
-        for member in self._members:
-            for _, job in member.calls:
+        self._finished.clear()
+        for actor in self._actors:
+            for _, job in actor.calls:
                 if job is not None:
-                    job.dropped = True
+                    job.cancelled = True
 
-    def _recruit(self) -> None:
-        assert self._prepare is not None, "work_on comes first"
-        for _ in range(self.size - len(self._members)):
-            member = _Member(self._enlist(), time.monotonic())
-            self._members.append(member)
-            self._call(member, None, self._prepare)
+    def close(self) -> None:
+        """Ends all actors, which frees their cores in a cluster that goes on. The next job would start others."""
+        for actor in self._actors:
+            self._kill(actor)
+        self._actors.clear()
+        self._failed_starts.clear()
 
-    def _hand_out(self) -> None:
-        """Gives what waits, in its order, to actors that have come up, the idle ones first."""
+    def _start_missing_actors(self) -> None:
+        assert self._prepare is not None, "prepare_with comes first"
+        for _ in range(self.size - len(self._actors)):
+            actor = _PooledActor(self._start_actor(), time.monotonic())
+            self._actors.append(actor)
+            self._call(actor, None, self._prepare)
+
+    def _assign_jobs(self) -> None:
+        """Assigns waiting jobs, in their order, to started actors, idle ones first."""
         for load in range(IN_FLIGHT):
-            for member in self._members[: self._at_most]:
-                if not self._waiting or (load and not self._waiting[0].queued):
+            for actor in self._actors[: self._at_most]:
+                if not self._waiting or (load and not self._waiting[0].may_queue):
                     return
-                if len(member.calls) == load and all(job is not None for _, job in member.calls):
+                if len(actor.calls) == load and all(job is not None for _, job in actor.calls):
                     job = self._waiting.popleft()
-                    self._call(member, job, job.ask)
+                    self._call(actor, job, job.call)
 
-    def _call(self, member: _Member, job: Job | None, ask: Callable[[Any], Any]) -> None:
-        if not member.calls:
-            member.since = time.monotonic()
-        member.calls.append((ask(member.actor), job))
+    def _call(self, actor: _PooledActor, job: Job | None, call: Callable[[Any], Any]) -> None:
+        if not actor.calls:
+            actor.since = time.monotonic()
+        actor.calls.append((self.connection.call(call, actor.handle), job))
 
-    def _that_answered(self) -> Iterator[_Member]:
-        """Those whose first call has ended, one way or the other; waits a moment where there is none."""
-        first = {member.calls[0][0]: member for member in self._members if member.calls}
-        references = list(first)
-        if not references:
+    def _finished_calls(self) -> list[tuple[_PooledActor, Any, Exception | None]]:
+        """Actors whose first call has ended, each with its result or exception; waits a moment if there is none."""
+        first = {actor.calls[0][0]: actor for actor in self._actors if actor.calls}
+        if not first:
             time.sleep(LOOK_SECONDS)
-            return
-        ended, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
+            return []
+        ended = self.connection.call(self._results_of, list(first))
+        return [(first[reference], result, error) for reference, result, error in ended]
+
+    def _results_of(self, references: list[Any]) -> list[tuple[Any, Any, Exception | None]]:
+        """Those of the references that have a result or an exception. Runs in the connection's thread."""
+        ray = self.connection.ray
+        ended, _ = ray.wait(references, num_returns=len(references), timeout=0)
         if not ended:
-            ended, _ = self.ray.wait(references, timeout=LOOK_SECONDS)
-        yield from [first[reference] for reference in ended]
+            ended, _ = ray.wait(references, timeout=LOOK_SECONDS)
+        return [(reference, *self._result_of(reference)) for reference in ended]
 
-    def _hear(self, member: _Member) -> None:
-        """Takes in how a member's first call ended."""
-        reference, job = member.calls[0]
+    def _result_of(self, reference: Any) -> tuple[Any, Exception | None]:
         try:
-            result = self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:
-            if job is None:
-                self.ray.kill(member.actor)
-                self._lose(member, type_and_first_line(error.cause))
-                self._born_still(type_and_first_line(error.cause), patience_seconds=0.0)
-            else:
-                self._next(member)
-                self._tried(job, type_and_first_line(error.cause))
-            if isinstance(error.cause, UserError) and not (job and job.dropped):
-                raise type(error.cause)(*error.cause.args) from None
-            return
-        except self.ray.exceptions.RayError as error:
-            reason, failed = _in_words(error, self.ray), _failed_to_start(error)
-            self._lose(member, reason)
-            if job is None:
-                self._born_still(reason, 0.0 if failed else GONE_SECONDS)
-            return
-        self._next(member)
-        self._stillborn.clear()
-        if job is not None and not job.dropped:
-            self._ended.append((job, result))
+            return self.connection.ray.get(reference), None
+        except self.connection.ray.exceptions.RayError as error:
+            return None, error
 
-    def _next(self, member: _Member) -> None:
-        member.calls.popleft()
-        member.since = time.monotonic()
+    def _take_in(self, actor: _PooledActor, result: Any, error: Any) -> None:
+        """Handles the end of an actor's first call."""
+        _, job = actor.calls[0]
+        if error is None:
+            actor.finish_first()
+            self._failed_starts.clear()
+            if job is not None and not job.cancelled:
+                self._finished.append((job, result))
+        elif isinstance(error, self.connection.ray.exceptions.RayTaskError):
+            self._take_in_exception(actor, job, error.cause)
+        else:
+            reason, raised = self._in_words(error), _raised_in_constructor(error)
+            self._remove(actor, reason)
+            if job is None:
+                self._note_failed_start(reason, 0.0 if raised else DEAD_STARTS_SECONDS)
 
-    def _lose_late_ones(self) -> None:
-        limited = any(job is not None and job.seconds is not None for job in self._jobs())
-        for member in list(self._members):
-            if not member.calls:
+    def _take_in_exception(self, actor: _PooledActor, job: Job | None, cause: Exception) -> None:
+        """Handles a call that raised an exception. UserErrors are passed on."""
+        if job is None:
+            self._kill(actor)
+            self._remove(actor, type_and_first_line(cause))
+            self._note_failed_start(type_and_first_line(cause), over_seconds=0.0)
+        else:
+            actor.finish_first()
+            self._retry_or_give_up(job, type_and_first_line(cause))
+        if isinstance(cause, UserError) and not (job and job.cancelled):
+            raise type(cause)(*cause.args) from None
+
+    def _kill_overdue_actors(self) -> None:
+        limited = any(job is not None and job.timeout_s is not None for job in self._jobs())
+        for actor in list(self._actors):
+            if not actor.calls:
                 continue
-            _, job = member.calls[0]
-            limit = job.seconds if job is not None else PREPARE_SECONDS if limited else None
-            if limit is not None and time.monotonic() - member.since > limit:
-                self.ray.kill(member.actor)
-                self._lose(member, f"it took longer than {limit:g} seconds")
+            _, job = actor.calls[0]
+            limit = job.timeout_s if job is not None else START_SECONDS if limited else None
+            if limit is not None and time.monotonic() - actor.since > limit:
+                self._kill(actor)
+                self._remove(actor, f"it took longer than {limit:g} seconds")
 
     def _jobs(self) -> Iterator[Job | None]:
         yield from self._waiting
-        for member in self._members:
-            yield from (job for _, job in member.calls)
+        for actor in self._actors:
+            yield from (job for _, job in actor.calls)
 
-    def _lose(self, member: _Member, reason: str) -> None:
-        """A member is gone. What it was at has been tried; what was still in its queue has not."""
-        self._members.remove(member)
-        jobs = [job for _, job in member.calls]
+    def _kill(self, actor: _PooledActor) -> None:
+        self.connection.call(self.connection.ray.kill, actor.handle)
+
+    def _remove(self, actor: _PooledActor, reason: str) -> None:
+        """Removes a dead actor. Its first job has used up a try; those that it had not started have not."""
+        self._actors.remove(actor)
+        jobs = [job for _, job in actor.calls]
         for job in reversed(jobs[1:]):
-            if job is not None and not job.dropped:
+            if job is not None and not job.cancelled:
                 self._waiting.appendleft(job)
         if jobs and jobs[0] is not None:
-            self._note(f"a worker is lost ({reason}): what it was at is done again")
-            self._tried(jobs[0], reason)
+            _log.warning("a worker is lost (%s): its work is done again", reason)
+            self._retry_or_give_up(jobs[0], reason)
 
-    def _born_still(self, reason: str, patience_seconds: float) -> None:
-        """An actor failed or died before it had come up. Raises WorkerError where that is what they all do."""
-        self._stillborn.append(time.monotonic())
-        if len(self._stillborn) >= STILLBORN and self._stillborn[-1] - self._stillborn[0] >= patience_seconds:
-            self._dismiss()
+    def _note_failed_start(self, reason: str, over_seconds: float) -> None:
+        """Raises WorkerError if the last `FAILED_STARTS` starts failed, over at least this time."""
+        times = self._failed_starts
+        times.append(time.monotonic())
+        if len(times) >= FAILED_STARTS and times[-1] - times[0] >= over_seconds:
+            self.close()
             raise WorkerError(
-                f"workers end before they have come up ({reason}); see that their machines have the memory and "
+                f"workers end before they have started ({reason}); see that their machines have the memory and "
                 "the same Python environment, or set workers.backend to serial to see what is wrong"
             )
         time.sleep(LOOK_SECONDS)
 
-    def _dismiss(self) -> None:
-        """Ends all actors; whatever comes next begins with others."""
-        for member in self._members:
-            self.ray.kill(member.actor)
-        self._members.clear()
-        self._stillborn.clear()
-
-    def _tried(self, job: Job, reason: str) -> None:
+    def _retry_or_give_up(self, job: Job, reason: str) -> None:
         job.tries -= 1
-        if job.dropped:
+        if job.cancelled:
             return
         if job.tries > 0:
             self._waiting.appendleft(job)
         else:
-            self._ended.append((job, Failure(reason)))
+            self._finished.append((job, Failure(reason)))
+
+    def _in_words(self, error: Exception) -> str:
+        exceptions = self.connection.ray.exceptions
+        if isinstance(error, exceptions.OutOfMemoryError):
+            return "its machine ran out of memory"
+        if _raised_in_constructor(error):
+            return str(error).strip().splitlines()[-1]  # of the traceback that Ray passes on
+        if isinstance(error, exceptions.RayActorError):
+            return "its process or its machine ended"
+        return type(error).__name__
 
 
-def _in_words(error: Exception, ray: Any) -> str:
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "its machine ran out of memory"
-    if _failed_to_start(error):
-        return str(error).strip().splitlines()[-1]  # of the traceback that Ray passes on
-    if isinstance(error, ray.exceptions.RayActorError):
-        return "its process or its machine ended"
-    return type(error).__name__
-
-
-def _failed_to_start(error: Exception) -> bool:
-    """Whether an actor's own start raised, which its machine will do again; Ray says so in the message alone."""
+def _raised_in_constructor(error: Exception) -> bool:
+    """Whether an actor's constructor raised, which it would do again. Only Ray's message says so."""
     return "error raised in its creation task" in str(error)

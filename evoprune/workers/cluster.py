@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address, found out in seconds: Ray itself waits for minutes."""
+"""Checks that a Ray cluster answers at an address, within seconds: Ray itself waits for minutes."""
 
 import socket
 import subprocess
@@ -7,41 +7,42 @@ import sys
 from evoprune.errors import WorkerError
 
 CONNECT_SECONDS = 10
-"""How long somebody has to listen at the address of a cluster."""
+"""Time that a server has to accept a connection at the cluster's address."""
 
 ANSWER_SECONDS = 25
-"""How long a cluster has to answer, the start of a Python that asks included."""
+"""Time that the cluster has to answer, including the start of the Python that asks."""
 
-_QUESTION = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
+_PROGRAM = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False)"
 
 
 def check_answers(address: str) -> None:
-    """Raises WorkerError where nobody listens at host:port, or it is no Ray cluster that does."""
+    """Checks that a Ray cluster answers.
+
+    Args:
+        address: host:port, with or without `ray://`, or `auto`.
+
+    Raises:
+        WorkerError: Nothing listens at the address, or no Ray cluster does.
+    """
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         except OSError as error:
             raise WorkerError(no_answer(address, error.strerror or str(error))) from None
-    ask = [sys.executable, "-c", _QUESTION, address]
-    try:  # in another process, because Ray itself waits for minutes and cannot be told to stop
-        subprocess.run(ask, timeout=ANSWER_SECONDS, capture_output=True, text=True, check=True)
+    connect = [sys.executable, "-c", _PROGRAM, address]
+    try:  # in another process, because Ray waits for minutes and cannot be stopped
+        subprocess.run(connect, timeout=ANSWER_SECONDS, capture_output=True, text=True, check=True)
     except subprocess.TimeoutExpired:
-        raise WorkerError(no_answer(address, f"nothing of Ray's within {ANSWER_SECONDS} seconds")) from None
+        raise WorkerError(no_answer(address, f"no answer of Ray's within {ANSWER_SECONDS} seconds")) from None
     except subprocess.CalledProcessError as error:
         reasons = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
         raise WorkerError(no_answer(address, reasons[-1])) from None
 
 
 def no_answer(address: str, reason: str) -> str:
+    """The message for a cluster that does not answer."""
     return (
         f"workers.address: no Ray cluster answers at {address} ({reason}); "
         "start one with `ray start --head`, or set it to null"
-    )
-
-
-def not_started(reason: str) -> str:
-    return (
-        f"workers.backend: Ray does not start on this machine ({reason}); see that there is memory, and disk space for "
-        "its logs below /tmp/ray, or set it to serial"
     )

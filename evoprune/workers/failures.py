@@ -1,47 +1,42 @@
-"""What all kinds of workers have in common: whom they tell, and what becomes of a candidate that cannot be scored."""
+"""Candidates that cannot be scored: what stands for their scores, and when the run ends."""
 
-from collections.abc import Callable
+import logging
 
 from evoprune.errors import WorkerError
 from evoprune.scoring.candidate import Outcome
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
-from evoprune.training.fit import EpochReport, FitState
-
-Note = Callable[[str], None]
-"""Told of workers and candidates that are lost."""
-
-OnScore = Callable[[int], None]
-"""Told how many candidates are scored by now."""
-
-OnEpoch = Callable[[int, EpochReport, FitState], None]
-"""Told a network's index, what its epoch was like, and the state after it."""
 
 TRIES = 3
-"""How often a candidate that ends its worker, hangs or cannot be scored is tried before it is set aside."""
+"""Number of times that a candidate may end its worker, hang or raise before it is set aside."""
+
+_log = logging.getLogger(__name__)
 
 
 class FailedCandidates:
-    """Candidates that cannot be scored, whatever is tried. One is its own fault; where it is all of them, it is not."""
+    """Counts the candidates of one problem that cannot be scored. If none can be, the candidates are not the cause."""
 
-    def __init__(self, problem: Problem, note: Note):
+    def __init__(self, problem: Problem):
         self._problem = problem
-        self._note = note
         self._failed = 0
-        self._scored = False
+        self._any_scored = False
 
-    def scored(self) -> None:
-        """Some candidate has a score."""
-        self._scored = True
+    def note_scored(self) -> None:
+        """Notes that some candidate has a score."""
+        self._any_scored = True
 
     def outcome(self, genome: Genome, reason: str) -> Outcome:
-        """What stands in the place of a score. Raises WorkerError where none of several candidates has one."""
+        """Warns of a failed candidate and returns the outcome that stands for its score.
+
+        Raises:
+            WorkerError: The first `TRIES` candidates all failed.
+        """
         self._failed += 1
-        if self._failed >= TRIES and not self._scored:
+        if self._failed >= TRIES and not self._any_scored:
             raise WorkerError(
                 f"none of the first {self._failed} candidates can be scored ({reason}); "
                 "set workers.backend to serial to see what is wrong, and see workers.timeout_s and workers.memory"
             )
         key = self._problem.space.key(genome)
-        self._note(f"candidate {key} is set aside as failed after {TRIES} tries ({reason})")
+        _log.warning("candidate %s is set aside as failed after %d tries (%s)", key, TRIES, reason)
         return self._problem.failed(genome)

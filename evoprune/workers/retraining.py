@@ -1,4 +1,4 @@
-"""A survivor trained on, one epoch a call, so that what trains it can stop and go on anywhere."""
+"""Retraining of survivors, one epoch a call, so that it can stop and continue in any process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,10 +25,15 @@ from evoprune.training.fit import EpochReport, FitState, fit, hold_at_zero
 class Retraining:
     """What retraining depends on besides the genome.
 
-    split: what is trained on. seed: of every draw in it. train: how the baseline was trained. rewound: the whole
-    network's weights at the epoch of its training that survivors are rewound to, for `rewind_weights`. zeros_stay:
-    weights of layers that are 0 where training goes on stay so, as single weights do that were pruned. teacher: whose
-    outputs survivors are taught, where there is distillation; None: the problem's network.
+    Attributes:
+        config: Section `retrain` of a config.
+        split: The training images.
+        augment: Names of the augmentations.
+        seed: The seed of all random draws.
+        train: How the baseline was trained.
+        rewound: For `rewind_weights`: the whole network's weights at the epoch that survivors are rewound to.
+        zeros_stay: Whether weights of layers that are 0 at the start of an epoch stay 0, as pruned single weights do.
+        teacher: The network whose outputs are distilled; None: the problem's.
     """
 
     config: RetrainConfig
@@ -42,12 +47,12 @@ class Retraining:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch of the schedule after whose end a survivor is retrained."""
+        """The last epoch of the schedule."""
         return self.train.epochs if self.config.start.startswith("rewind") else self.config.epochs
 
     @property
     def schedule(self) -> TrainConfig:
-        """Where survivors are rewound, the baseline's own, of which they go through the last `config.epochs` epochs."""
+        """The schedule. Rewound survivors repeat the last `config.epochs` epochs of the baseline's."""
         config = self.config
         if config.start.startswith("rewind"):
             return self.train
@@ -68,16 +73,23 @@ class Retrainer:
         self._problem = problem
         self._retraining = retraining
         self._device = device
-        self._distillation = self._taught() if retraining.config.distillation else None
+        self._distillation = self._make_distillation() if retraining.config.distillation else None
 
     def start(self, genome: Genome) -> FitState:
-        """The genome's network before any training, as `retrain.start` says.
+        """The state of a genome's network before its first epoch, by `retrain.start`.
 
-        keep: as the search scored it (compensated, recalibrated), or compensated sequentially, where that is asked for
-        and makes fewer errors on the validation set. Han et al. 2015 (retraining the remaining connections).
-        rewind_weights: the parts that stay as the baseline had them at an early epoch. Frankle et al. 2020.
-        rewind_learning_rate: as the trained baseline has them. Renda, Frankle and Carbin 2020, section 2, for both.
-        anew: fresh weights. Liu et al. 2019 (rethinking the value of network pruning), scratch-E.
+        - `keep`: the weights that the search scored (compensated, recalibrated), or sequentially compensated ones if
+          these are asked for and make fewer errors on the validation set.
+        - `rewind_weights`: the baseline's weights at an early epoch, where they stay.
+        - `rewind_learning_rate`: the trained baseline's weights, where they stay.
+        - `anew`: fresh weights.
+
+        References:
+            keep: Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015.
+            rewind_weights: Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, 2020.
+            rewind_learning_rate: Renda, Frankle and Carbin, Comparing Rewinding and Fine-tuning in Neural Network
+                Pruning, 2020, section 2, which has rewind_weights, too.
+            anew: Liu et al., Rethinking the Value of Network Pruning, 2019, scratch-E.
         """
         retraining, problem = self._retraining, self._problem
         begun = retraining.last_epoch - retraining.config.epochs
@@ -105,7 +117,7 @@ class Retrainer:
         return self._better(as_scored, genome)
 
     def _better(self, as_scored: nn.Module, genome: Genome) -> nn.Module:
-        """This network, or its sequentially compensated copy."""
+        """The network or its sequentially compensated copy, whichever makes fewer errors."""
         problem, device = self._problem, self._device
         solved = copied(as_scored).to(memory_format=torch.contiguous_format)
         calibration, whole = problem.calibration.to(device), copied(problem.model).to(device).eval()
@@ -119,7 +131,11 @@ class Retrainer:
             return sum(count_misclassified(*pair) for pair in outputs(network, batches, self._device))
 
     def epoch(self, genome: Genome, state: FitState) -> tuple[EpochReport, FitState]:
-        """One more epoch. Returns what it was like, and the state after it. Raises TrainingError."""
+        """Trains a genome's network for one epoch. Returns the epoch's report, and the state after it.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
         retraining = self._retraining
         after: list[tuple[EpochReport, FitState]] = []
         fit(
@@ -137,15 +153,15 @@ class Retrainer:
         )
         return after[0]
 
-    def _taught(self) -> Distillation:
-        """By the teacher of all survivors."""
+    def _make_distillation(self) -> Distillation:
+        """The distillation from the teacher of all survivors."""
         retraining, config = self._retraining, self._retraining.config
         model = self._problem.model if retraining.teacher is None else retraining.teacher
         teacher = Teacher(copied(model), retraining.split, self._device, config.precision)
         return Distillation(teacher, config.distillation, config.temperature)
 
     def _masks(self, genome: Genome, state: FitState) -> Mapping[str, Tensor]:
-        """Which weights may change, of the layers of which some may not."""
+        """The masks of weights that may change, by name, of the layers in which some may not."""
         space = self._problem.space
         if not self._retraining.zeros_stay:
             return cut_masks(space, space.check(genome))

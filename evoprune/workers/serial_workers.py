@@ -1,4 +1,4 @@
-"""This process alone scores and retrains."""
+"""Workers without Ray: this process scores and retrains."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,20 +13,21 @@ from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.training.fit import FitState
 from evoprune.training.threads import torch_threads
-from evoprune.workers.failures import TRIES, FailedCandidates, Note, OnEpoch, OnScore
+from evoprune.workers.failures import TRIES, FailedCandidates
+from evoprune.workers.protocol import OnEpoch, OnScore
 from evoprune.workers.retraining import Retrainer, Retraining
 
 
 class SerialWorkers:
-    """This process alone."""
+    """This process alone, one candidate after the other."""
 
     count = 1
 
-    def __init__(self, problem: Problem, device: torch.device, threads: int, note: Note):
+    def __init__(self, problem: Problem, device: torch.device, threads: int):
         self._problem = problem
         self._device = device
         self._threads = threads
-        self._set_aside = FailedCandidates(problem, note)
+        self._failed = FailedCandidates(problem)
         self._scorer = problem.scorer(device)
         self._waiting: deque[tuple[list[Genome], Conditions]] = deque()
 
@@ -38,27 +39,27 @@ class SerialWorkers:
         genomes, conditions = self._waiting.popleft()
         outcomes = []
         with torch_threads(self._threads):
-            self._scorer.under(conditions)
+            self._scorer.set_conditions(conditions)
             for genome in genomes:
                 outcomes.append(self._outcome(genome, conditions))
                 on_score(len(outcomes))
         return outcomes
 
     def _outcome(self, genome: Genome, conditions: Conditions) -> Outcome:
-        """Its score, tried several times; no worker but this process can be lost."""
+        """The outcome of one genome, which is tried `TRIES` times."""
         for left in reversed(range(TRIES)):
             try:
                 outcome = self._scorer.score(genome)
             except UserError:
                 raise
             except Exception as error:
-                self._scorer = self._problem.scorer(self._device)  # one that was left half-way is not to go on with
-                self._scorer.under(conditions)
+                self._scorer = self._problem.scorer(self._device)  # its network may be in an unfinished state
+                self._scorer.set_conditions(conditions)
                 if not left:
-                    return self._set_aside.outcome(genome, type_and_first_line(error))
+                    return self._failed.outcome(genome, type_and_first_line(error))
             else:
                 break
-        self._set_aside.scored()
+        self._failed.note_scored()
         return outcome
 
     def retrain(
@@ -67,8 +68,8 @@ class SerialWorkers:
         retrainer = Retrainer(self._problem, retraining, self._device)
         reached = []
         with torch_threads(self._threads):
-            for index, (genome, known) in enumerate(zip(genomes, states, strict=True)):
-                state = known or retrainer.start(genome)
+            for index, (genome, reached_before) in enumerate(zip(genomes, states, strict=True)):
+                state = reached_before or retrainer.start(genome)
                 while state.epoch < retraining.last_epoch:
                     report, state = retrainer.epoch(genome, state)
                     on_epoch(index, report, state)

@@ -177,11 +177,11 @@ def test_inspect_prints_layers_totals_and_what_stays_whole(pipeline: Pipeline, c
 
 
 BAD_CALLS = {
-    "no config": (["run", "no.yaml"], "no.yaml: there is no such config file"),
-    "bad override": (["run", "{config}", "--set", "search.populaton=3"], "the nearest is search.population"),
+    "no config": (["run", "no.yaml"], "no.yaml: config file not found"),
+    "bad override": (["run", "{config}", "--set", "search.populaton=3"], "did you mean 'search.population'?"),
     "override without value": (["run", "{config}", "--set", "seed"], "--set must be KEY=VALUE"),
     "inspect": (["inspect", "{config}", "--set", "seed=-1"], "seed must be a whole number from 0"),
-    "no run folder": (["resume", "nowhere"], "nowhere: is no run folder"),
+    "no run folder": (["resume", "nowhere"], "nowhere: not a run folder"),
     "branch without folder": (
         ["resume", "{folder}", "--generation", "2"],
         "--generation and --out go together",
@@ -268,7 +268,10 @@ def test_a_real_process_exits_2_without_a_traceback(config: Path) -> None:
 
 
 def test_a_real_process_exits_1_with_a_traceback(config: Path) -> None:
-    code = "import evoprune.cli.main as cli; cli.load_config = lambda *_: 1 / 0; cli.main()"
+    code = (
+        "import evoprune.cli.run_commands as commands; commands.load_config = lambda *_: 1 / 0; "
+        "from evoprune.cli.main import main; main()"
+    )
     done = process("run", str(config), code=code)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")

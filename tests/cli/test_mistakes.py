@@ -32,7 +32,10 @@ def refuse(*_: object) -> None:
 
 # --set ..., and what the line says (a regular expression)
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "misspelt key": (["serch.population=8"], r"--set: .*serch\.population.*nearest is search\.population"),
+    "misspelt key": (
+        ["serch.population=8"],
+        r"--set: .*'serch\.population' \(did you mean 'search\.population'\?\)",
+    ),
     "wrong type": (
         ["data.validation=many"],
         r'data\.validation must be a whole number from 1 to 10,000,000, not "many"',
@@ -72,11 +75,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown device": (["device=cuda:7"], "device: 'cuda:7' is not there"),
     "weights of an early epoch where none was trained": (
         ["retrain.start=rewind_weights", "model.weights={here}/other.safetensors"],
-        r"model\.weights must be null where retrain\.start is rewind_weights .* take rewind_learning_rate for",
+        r"model\.weights must be null with retrain\.start rewind_weights .* use rewind_learning_rate with",
     ),
     "rewound beyond the beginning": (
         ["retrain.start=rewind_learning_rate", "retrain.epochs=9"],
-        r"retrain\.epochs must be at most train\.epochs \(1\) where retrain\.start is rewind_learning_rate, not 9",
+        r"retrain\.epochs must be at most train\.epochs \(1\) with retrain\.start rewind_learning_rate, not 9",
     ),
     "rewound to a network that was never there": (
         ["retrain.start=rewind_weights", "search.rounds=[{{}}, {{}}]"],
@@ -88,11 +91,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "a schedule to nowhere": (
         ["search.schedule=cubic", "search.steps=2"],
-        r"search must have one target_cost and no rounds of your own with schedule cubic",
+        r"search must have exactly one target_cost and no rounds with schedule cubic",
     ),
     "a ranking of kernels": (
         ["search.algorithm=ranking", "space.kernels=true"],
-        r"search\.algorithm must not be ranking with space\.kernels .* take widths, or leave those false",
+        r"search\.algorithm must not be ranking with space\.kernels .* use widths, or set both to false",
     ),
     "unknown criterion": (
         ["search.criterion=tailor"],
@@ -114,13 +117,13 @@ VALUES: dict[str, str] = {
     "seed=-1": r"seed must be a whole number from 0 to 4294967295, not -1",
     "seed=1.5": r"seed must be a whole number",
     "seed=4294967296": r"seed must be a whole number from 0 to 4294967295",
-    "name=../evil": r"name must be a folder's name",
-    "name=.hidden": r"name must be a folder's name",
+    "name=../evil": r"name must be up to 100 letters",
+    "name=.hidden": r"name must be up to 100 letters",
     "device=gpu": r"device must be auto, cpu, cuda or cuda:N, not \"gpu\"",
     "data=mnist": r"data must be a section with keys of its own",
     "data.validation=0": r"data\.validation must be a whole number from 1 to 10,000,000, not 0",
     "data.calibration=1": r"data\.calibration must be a whole number from 2 to 10,000,000, not 1",
-    "data.augment=[rotate]": r"data\.augment must be a list out of crop, flip",
+    "data.augment=[rotate]": r"data\.augment must be a list of any of crop, flip",
     "data.root=[]": r"data\.root must be a folder, or null",
     "data.image_size=0": r"data\.image_size must be",
     "data.dataset=no_such_module:make": r"data\.dataset: cannot import module 'no_such_module'",
@@ -157,15 +160,15 @@ VALUES: dict[str, str] = {
     "workers.threads=0": r"workers\.threads must be",
     "workers.memory=-1": r"workers\.memory must be a number above 0 and at most 1,000,000 \(GiB\), or auto",
     "workers.timeout_s=0": r"workers\.timeout_s must be a number above 0 and at most 10,000,000 \(seconds\)",
-    "workers.epoch_timeout_s=soon": r"workers\.epoch_timeout_s must be a number above 0 and at most 10,000,000 \(seconds\)",
+    "workers.epoch_timeout_s=soon": r"workers\.epoch_timeout_s must be a number above 0 and at most 10,000,000",
     "retrain.survivors=0": r"retrain\.survivors must be",
     "retrain.distillation=1.5": r"retrain\.distillation must be between 0 and 1",
     "retrain.temperature=0": r"retrain\.temperature must be a number above 0",
     "record.report=2": r"record\.report must be true or false",
     "seed": r"--set must be KEY=VALUE",
     "=1": r"--set must be KEY=VALUE",
-    "seed=[1": r"seed has a value that is no valid YAML",
-    "seed=!!python/object/apply:os.getcwd []": r"seed has a value that is no valid YAML",
+    "seed=[1": r"the value of seed is not valid YAML",
+    "seed=!!python/object/apply:os.getcwd []": r"the value of seed is not valid YAML",
 }
 MISTAKES |= {setting: ([setting], message) for setting, message in VALUES.items()}
 
@@ -201,7 +204,7 @@ def check_line(result: Result, message: str) -> None:
 def test_a_misspelt_key_in_the_file(tmp_path: Path) -> None:
     config = tiny_runs.config_file(tmp_path)
     config.write_text(config.read_text().replace("tolerance:", "tolerence:"))
-    check_line(call("run", config, "--out", tmp_path / "out"), r"tiny\.yaml: .*tolerence.*nearest is .*tolerance")
+    check_line(call("run", config, "--out", tmp_path / "out"), r"tiny\.yaml: .*tolerence.*did you mean .*tolerance")
     assert not (tmp_path / "out").exists()
 
 

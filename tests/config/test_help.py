@@ -30,7 +30,7 @@ def test_the_command_prints_a_line_a_key() -> None:
     [tolerance] = [line for line in lines if line.startswith("search.tolerance")]
     assert tolerance == (
         "search.tolerance between 0 and 1 (a fraction: 0.02 is two percentage points) 0.02 fraction "
-        "absolute rise in MCR over the baseline that a candidate may have"
+        "maximum rise of a candidate's MCR above that of the baseline"
     )
 
 

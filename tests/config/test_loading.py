@@ -1,5 +1,6 @@
 """Config files in; frozen objects or one-line complaints out."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evoprune.config.complaints import known_keys
-from evoprune.config.loading import config_from_dict, dump_config, load_config, parse_override
+from evoprune.config.loading import (
+    config_from_dict,
+    dump_config,
+    load_config,
+    parse_override,
+    refuse_untrusted,
+    repeated,
+    trusted_keys,
+)
 from evoprune.config.schema import Config
-from evoprune.config.strict_yaml import read_yaml
+from evoprune.config.strict_yaml import read_yaml, write_yaml
 from evoprune.errors import ConfigError
 
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
@@ -70,21 +79,21 @@ def test_every_learning_rate_survives_the_dump(rate: float) -> None:
 BAD = {
     "misspelt": (
         "name: a\nsearch: {tolerence: 0.1}",
-        "x.yaml: search.tolerence is no key; the nearest is search.tolerance",
+        "x.yaml: unknown key 'search.tolerence' (did you mean 'search.tolerance'?)",
     ),
     "misspelt section": (
         "name: a\nserch: {tolerance: 0.1}",
-        "x.yaml: serch is no key; the nearest is search",
+        "x.yaml: unknown key 'serch' (did you mean 'search'?)",
     ),
     "in no section": (
         "name: a\npopulation: 8",
-        "x.yaml: population is no key; the nearest is search.population",
+        "x.yaml: unknown key 'population' (did you mean 'search.population'?)",
     ),
     "in another section": (
         "name: a\nsearch: {survivors: 8}",
-        "x.yaml: search.survivors is no key; the nearest is retrain.survivors",
+        "x.yaml: unknown key 'search.survivors' (did you mean 'retrain.survivors'?)",
     ),
-    "key is no text": ("name: a\ntrue: 8", "x.yaml: true is no key; the nearest is train"),
+    "key is no text": ("name: a\ntrue: 8", "x.yaml: unknown key 'true' (did you mean 'train'?)"),
     "percent": (
         "name: a\nsearch: {tolerance: 4}",
         "x.yaml: search.tolerance must be between 0 and 1 (a fraction: 0.02 is two percentage points), not 4",
@@ -127,7 +136,7 @@ BAD = {
     ),
     "augmentation": (
         "name: a\ndata: {augment: [crop, flop]}",
-        'x.yaml: data.augment must be a list out of crop, flip, not ["crop", "flop"]',
+        'x.yaml: data.augment must be a list of any of crop, flip, not ["crop", "flop"]',
     ),
     "device": (
         "name: a\ndevice: gpu",
@@ -140,20 +149,19 @@ BAD = {
     ),
     "nothing to search": (
         "name: a\nspace: {feature_maps: false}",
-        "x.yaml: space must have feature_maps, kernels or strides true, not all three false: nothing to search",
+        "x.yaml: space must have at least one of feature_maps, kernels and strides true: there is nothing to search",
     ),
     "name of another folder": (
         "name: ../a",
-        "x.yaml: name must be a folder's name (letters, digits, '.', '_' and '-', first a letter or digit), "
-        'not "../a"',
+        "x.yaml: name must be up to 100 letters, digits, '.', '_' and '-', with a letter or digit first, not \"../a\"",
     ),
     "no name": (
         "seed: 1",
-        "x.yaml: name is missing; write `name: ...` (name of the run: its folder below results/)",
+        "x.yaml: name is missing; write `name: ...` (name of the run, and of its folder in results/)",
     ),
     "three mistakes, the unknown key first": (
         "name: a\nsearch: {tolerance: 4, generation: 3}\ntrain: {epochs: no}",
-        "x.yaml: search.generation is no key; the nearest is search.generations (and 2 more)",
+        "x.yaml: unknown key 'search.generation' (did you mean 'search.generations'?) (and 2 more)",
     ),
     "long value": (
         f"name: a\ndevice: {'gpu' * 40}",
@@ -161,21 +169,44 @@ BAD = {
     ),
     "key twice": (
         "name: a\nseed: 1\nseed: 2",
-        "x.yaml: is no valid YAML: line 3, column 1: the key seed stands here a second time",
+        'x.yaml: not valid YAML: line 3, column 1: duplicate key "seed"',
     ),
     "broken YAML": (
         "name: a\ntrain: {epochs: 5",
-        "x.yaml: is no valid YAML: line 2, column 18: expected ',' or '}', but got '<stream end>'",
+        "x.yaml: not valid YAML: line 2, column 18: expected ',' or '}', but got '<stream end>'",
     ),
     "code in YAML": (
         "name: !!python/object/apply:os.getcwd []",
-        "x.yaml: is no valid YAML: line 1, column 7: could not determine a constructor for the tag "
+        "x.yaml: not valid YAML: line 1, column 7: could not determine a constructor for the tag "
         "'tag:yaml.org,2002:python/object/apply:os.getcwd'",
     ),
-    "empty": ("", "x.yaml: is empty; write `name: ...` and what differs from the defaults"),
+    "empty": ("", "x.yaml: is empty; write `name: ...` and each key that differs from its default"),
+    "a date": (
+        "2024-01-01",
+        "x.yaml: must be a mapping of keys to values, not a single value; write `name: ...` and each key that differs "
+        "from its default",
+    ),
+    "50 MB": ("name: " + "a" * 50_000_000, "x.yaml: not valid YAML: it has more than 100,000 characters"),
+    "aliases of aliases": (
+        "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+        "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]",
+        "x.yaml: not valid YAML: it stands for more than 100,000 values; write it without aliases (&, *)",
+    ),
+    "an alias of itself": ("name: &a [*a]", "x.yaml: not valid YAML: it is nested too deeply"),
+    "nested deeply": ("name: " + "[" * 5000, "x.yaml: not valid YAML: it is nested too deeply"),
+    "a control character": (
+        "name: a\x1b[2J",
+        "x.yaml: not valid YAML: unacceptable character #x001b: special characters are not allowed at position 7",
+    ),
+    "an error of the YAML library": ("name: !!int ''", "x.yaml: not valid YAML: string index out of range"),
+    "YAML 1.1 boolean": (
+        "name: a\nspace: {kernels: yes}",
+        'x.yaml: space.kernels must be true or false, not "yes"',
+    ),
     "a list": (
         "- name: a",
-        "x.yaml: is no mapping of keys but a list; write `name: ...` and what differs from the defaults",
+        "x.yaml: must be a mapping of keys to values, not a list; write `name: ...` and each key that differs from its "
+        "default",
     ),
 }
 
@@ -188,15 +219,15 @@ def test_a_bad_file_is_named_with_place_value_and_remedy(text: str, expected: st
 BAD_OVERRIDES = {
     "misspelt": (
         {"search.populaton": 8},
-        "--set: search.populaton is no key; the nearest is search.population",
+        "--set: unknown key 'search.populaton' (did you mean 'search.population'?)",
     ),
     "misspelt section": (
         {"serch.population": 8},
-        "--set: serch.population is no key; the nearest is search.population",
+        "--set: unknown key 'serch.population' (did you mean 'search.population'?)",
     ),
     "too deep": (
         {"search.population.size": 8},
-        "--set: search.population.size is no key; the nearest is search.population",
+        "--set: unknown key 'search.population.size' (did you mean 'search.population'?)",
     ),
     "wrong type": (
         {"search.population": "many"},
@@ -204,7 +235,7 @@ BAD_OVERRIDES = {
     ),
     "unknown inside a section": (
         {"search": {"tolerence": 0.1}},
-        "--set: search.tolerence is no key; the nearest is search.tolerance",
+        "--set: unknown key 'search.tolerence' (did you mean 'search.tolerance'?)",
     ),
 }
 
@@ -230,12 +261,14 @@ def test_what_is_overridden_is_not_changed() -> None:
 
 def test_a_missing_folder_or_binary_file_is_named(tmp_path: Path) -> None:
     assert complaint(tmp_path / "no.yaml") == (
-        "no.yaml: there is no such config file; give the path of an experiment's YAML"
+        "no.yaml: config file not found; give the path of an experiment's YAML file"
     )
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
-    assert complaint(tmp_path / "x.yaml") == ("x.yaml: is no text in UTF-8; give the path of an experiment's YAML")
+    assert complaint(tmp_path / "x.yaml") == ("x.yaml: not text in UTF-8; give the path of an experiment's YAML file")
     (tmp_path / "folder").mkdir()
-    assert complaint(tmp_path / "folder") == ("folder: cannot be read (Is a directory); give an experiment's YAML")
+    assert complaint(tmp_path / "folder") == (
+        "folder: cannot be read (Is a directory); give the path of an experiment's YAML file"
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,6 +277,12 @@ def test_a_missing_folder_or_binary_file_is_named(tmp_path: Path) -> None:
         ("search.population=16", ("search.population", 16)),
         ("train.learning_rate=1e-3", ("train.learning_rate", 0.001)),
         ("train.learning_rate=2E4", ("train.learning_rate", 20000.0)),
+        ("seed=010", ("seed", 10)),
+        ("seed=08", ("seed", 8)),
+        ("search.population=016", ("search.population", 16)),
+        ("name=no", ("name", "no")),
+        ("name=off", ("name", "off")),
+        ("name=12:30", ("name", "12:30")),
         ("model.network=16C5-MP2-10", ("model.network", "16C5-MP2-10")),
         ("data.augment=[crop, flip]", ("data.augment", ["crop", "flip"])),
         ("data.root=null", ("data.root", None)),
@@ -261,7 +300,7 @@ def test_an_override_is_read_as_yaml(text: str, expected: tuple[str, object]) ->
         ("=16", "--set must be KEY=VALUE, as search.population=16, not =16"),
         (
             "data.augment=[crop",
-            "--set: data.augment has a value that is no valid YAML: "
+            "--set: the value of data.augment is not valid YAML: "
             "line 1, column 6: expected ',' or ']', but got '<stream end>'",
         ),
     ],
@@ -314,3 +353,66 @@ def test_any_value_anywhere_is_accepted_or_one_complaint(value: object, key: str
     except ConfigError as error:
         complaint = str(error)
     assert len(complaint.splitlines()) <= 1
+
+
+@given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
+@settings(deadline=None)
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    complaint = ""
+    try:
+        read_yaml(text)
+    except ValueError as error:
+        complaint = str(error)
+    assert len(complaint.splitlines()) <= 1
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(PLAIN)
+@settings(deadline=None)
+def test_what_is_written_reads_back_equal(value: object) -> None:
+    assert read_yaml(write_yaml(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        ({}, {}),
+        ({"data": {"dataset": "mine:images"}}, {"data.dataset": "mine:images"}),
+        ({"model": {"network": "torchvision:resnet18", "weights": "pretrained"}}, {}),
+        ({"model": {"network": "mine:net"}}, {"model.network": "mine:net"}),
+        ({"data": {"root": "/images"}}, {"data.root": "/images"}),
+        ({"model": {"weights": "w.safetensors"}}, {"model.weights": "w.safetensors"}),
+        ({"workers": {"address": "auto"}}, {}),
+        ({"workers": {"address": "head:6379"}}, {"workers.address": "head:6379"}),
+    ],
+)
+def test_keys_that_a_user_repeats(config: dict[str, object], keys: dict[str, str]) -> None:
+    assert trusted_keys(config_from_dict({"name": "a"} | config)) == keys
+
+
+def test_a_refusal_gives_the_options_to_paste() -> None:
+    config = config_from_dict({"name": "a", "data": {"dataset": "mine:images", "root": "/my images"}})
+    with pytest.raises(ConfigError) as caught:
+        refuse_untrusted(config, Path("a/config.yaml"))
+    assert str(caught.value) == (
+        "a/config.yaml: data.dataset is mine:images, which would run code, and the run folder may come from somebody "
+        "else; if you trust it, name it again: --set data.dataset=mine:images --set 'data.root=/my images'"
+    )
+    with pytest.raises(ConfigError, match=r"data\.root is /my images, which would read files of yours"):
+        refuse_untrusted(config, Path("a/config.yaml"), named={"data.dataset"})
+    refuse_untrusted(config, Path("a/config.yaml"), named={"data.dataset", "data.root"})
+    refuse_untrusted(config, Path("a/config.yaml"), named={"data.dataset"}, unused={"data.root"})
+
+
+@given(st.text(min_size=1, max_size=30))
+@settings(deadline=None)
+def test_pasted_options_are_the_values(value: str) -> None:
+    words = shlex.split(repeated({"data.root": value}))
+    assert words[0] == "--set"
+    assert parse_override(words[1]) == ("data.root", value)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import evoprune as ep
-from evoprune.latency.prediction import LatencyTable, LayerTimes, latency_table
+from evoprune.latency.prediction import LatencyTable, LayerTimeGrid, latency_table
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
@@ -26,8 +26,8 @@ def space_of(model: nn.Module, strides: bool = False) -> ep.SearchSpace:
 
 BY_HAND = LatencyTable(
     layers=(
-        LayerTimes("0.weight", (4, 8), (3,), ((1.0,), (2.0,))),
-        LayerTimes("2.weight", (4,), (2, 4, 8), ((0.5, 0.75, 1.25),), masked=((0.5, 0.6), (1.0, 1.0))),
+        LayerTimeGrid("0.weight", (4, 8), (3,), ((1.0,), (2.0,))),
+        LayerTimeGrid("2.weight", (4,), (2, 4, 8), ((0.5, 0.75, 1.25),), masked=((0.5, 0.6), (1.0, 1.0))),
     ),
     rest=((100.0, 0.1), (352.0, 0.4)),
 )

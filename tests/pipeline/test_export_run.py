@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 import evoprune as ep
 from evoprune.cli.main import app
 from evoprune.data.input_format import InputFormat
-from evoprune.errors import DataError, ExportError
+from evoprune.errors import ConfigError, DataError, ExportError
 from evoprune.pipeline import export_run as exporting
 from evoprune.record import files
 from evoprune.surgery import export_formats as export
@@ -146,7 +147,7 @@ class TestWithoutTheDataSet:
     def test_files_are_checked_on_random_images(
         self, tiny_run: ep.Run, moved: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        rows = exporting.export_run(moved, ["onnx"])
+        rows = exporting.export_run(moved, ["onnx"], trusted={"data.root": "nowhere"})
         assert "files are checked on random images, and no MCR is measured: data.root: nowhere" in caplog.text
         assert all(math.isnan(row.mcr_validation) and math.isnan(row.mcr_test) for row in rows)
         assert all(row.max_difference <= 1e-4 for row in rows)
@@ -157,6 +158,30 @@ class TestWithoutTheDataSet:
         with torch.no_grad():
             expected = tiny_run.load_survivor(key)(images)
         assert torch.allclose(export.onnx_outputs(session, pixels), expected, atol=1e-3)
+
+    def test_a_folder_that_is_not_repeated_is_not_read(self, moved: Path, caplog: pytest.LogCaptureFixture) -> None:
+        rows = exporting.export_run(moved, ["torch"])
+        assert re.search("no MCR is measured: .*data.root is nowhere, .* --set data.root=nowhere", caplog.text)
+        assert all(math.isnan(row.mcr_validation) for row in rows)
+
+    def test_a_folder_that_has_moved_is_read(self, tiny_run: ep.Run, moved: Path, tmp_path: Path) -> None:
+        images = tmp_path / "images"
+        for split in ("train", "test"):
+            for name in map(str, range(10)):
+                (images / split / name).mkdir(parents=True)
+        with pytest.raises(DataError, match="images"):  # it has no images, which is noticed
+            exporting.export_run(moved, ["torch"], int8=True, trusted={"data.root": str(images)})
+
+    @pytest.mark.parametrize(
+        ("trusted", "message"),
+        [
+            ({"search.population": 8}, r"--set: export takes data\.dataset and data\.root of the run, not search"),
+            ({"data.dataset": "mnist"}, r"--set: data\.dataset must be imagefolder, as in the run, not mnist"),
+        ],
+    )
+    def test_only_the_images_are_repeated(self, moved: Path, trusted: dict[str, object], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            exporting.export_run(moved, ["torch"], trusted=trusted)
 
     def test_eight_bits_need_it(self, moved: Path) -> None:
         with pytest.raises(DataError, match=r"--quantize needs the calibration images, .*nowhere"):

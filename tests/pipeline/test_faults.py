@@ -31,17 +31,9 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
     return tiny_runs.run(tmp_path_factory.mktemp("runs") / "brief", BRIEF)
 
 
-class Noting(SilentProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def resume(folder: Path, progress: Any = None) -> ep.Run:
+def resume(folder: Path) -> ep.Run:
     """The user names code and what the run was started with again: it is theirs."""
-    return ep.resume(folder, overrides={"data.dataset": BRIEF["data.dataset"]}, progress=progress)
+    return ep.resume(folder, overrides={"data.dataset": BRIEF["data.dataset"]})
 
 
 # --- a second process
@@ -103,7 +95,7 @@ def test_an_interrupted_command_leaves_without_the_interpreters_way_out(status: 
     """What is registered to run at the very end does not: there, native libraries' threads can still crash."""
     program = (
         "import atexit, sys\n"
-        "from evoprune import cli\n"
+        "from evoprune.cli import main as cli\n"
         "atexit.register(print, 'on the way out')\n"
         f"cli.app = lambda: sys.exit({status})\n"
         "cli.main()\n"
@@ -311,21 +303,21 @@ def test_a_damaged_file_is_named_and_done_again(
     path = folder / place if place != "survivors" else next((folder / place).iterdir())
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     files.remove([RunFolder(folder).survivors_table])
-    progress = Noting()
-    tiny_runs.check_equal(ep.resume(folder, progress=progress), tiny_run)
-    assert any(f"{path} is damaged" in text for text in (*progress.notes, *caplog.messages))
+    tiny_runs.check_equal(ep.resume(folder), tiny_run)
+    assert any(f"{path} is damaged" in message for message in caplog.messages)
 
 
-def test_a_damaged_state_of_training_is_named_and_trained_again(tmp_path: Path) -> None:
+def test_a_damaged_state_of_training_is_named_and_trained_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     options = BRIEF | {"train.epochs": 2}
     whole = tiny_runs.run(tmp_path / "whole", options)
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         tiny_runs.run(folder.root, options, AfterAnEpoch())
     folder.training("baseline").write_bytes(b"half of it")
-    progress = Noting()
-    tiny_runs.check_equal(resume(folder.root, progress), whole)
-    assert progress.notes == [
+    tiny_runs.check_equal(resume(folder.root), whole)
+    assert caplog.messages == [
         f"{folder.training('baseline')} is damaged: no safetensors; put it back from a copy, or remove it; "
         "its training begins again"
     ]

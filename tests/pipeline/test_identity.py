@@ -272,12 +272,13 @@ def test_a_run_whose_weights_changed_is_refused(tiny_run: ep.Run, tmp_path: Path
     run = tiny_runs.run(tmp_path / "run", {"model.weights": str(weights), "search.generations": 1})
     tensors["out.bias"][3] += 1e-3
     files.write_tensors(weights, tensors, {})
-    for overrides in ({}, MORE):
+    repeated = {"model.weights": str(weights)}
+    for overrides in (repeated, repeated | MORE):
         with pytest.raises(ConfigError, match=r"the weights differ from those .* give the same weights, or start"):
             ep.resume(run.root, overrides=overrides)
     tensors["out.bias"][3] -= 1e-3
     files.write_tensors(weights, read_weights(RunFolder(tiny_run.root).baseline), {"note": "the same, saved again"})
-    assert ep.resume(run.root, overrides=MORE).candidates["generation"].max() == 2
+    assert ep.resume(run.root, overrides=repeated | MORE).candidates["generation"].max() == 2
 
 
 def test_a_run_of_an_older_version_is_recorded_with_a_warning(

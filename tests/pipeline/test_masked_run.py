@@ -95,11 +95,11 @@ def model_of() -> torch.nn.Module:
 MISTAKES = {
     "a start not below its stride": (
         ["space.strides=true", "space.strides_allowed=[[0, 3], [3, 3]]"],
-        "space must have strides_allowed with a start at least 0 and below its stride, not [3, 3]",
+        "space must have strides_allowed with 0 <= start < stride, not [3, 3]",
     ),
     "a negative start": (
         ["space.strides=true", "space.strides_allowed=[[-1, 3]]"],
-        "space must have strides_allowed with a start at least 0 and below its stride, not [-1, 3]",
+        "space must have strides_allowed with 0 <= start < stride, not [-1, 3]",
     ),
     "no pairs": (
         ["space.strides=true", "space.strides_allowed=[3]"],

@@ -9,7 +9,7 @@ import pytest
 import evoprune as ep
 from evoprune.config.schema import CostName
 from evoprune.errors import ConfigError
-from evoprune.latency.prediction import LatencyTable, LayerTimes
+from evoprune.latency.prediction import LatencyTable, LayerTimeGrid
 from evoprune.pipeline import posing
 from evoprune.pipeline.posing import pose
 from evoprune.record import files
@@ -26,7 +26,7 @@ def posed(tiny_run: ep.Run, cost: str) -> Problem:
 def by_outputs(model: object, space: ep.SearchSpace, image: object) -> LatencyTable:
     """A millisecond for every output of a layer."""
     layers = [
-        LayerTimes(layer.weight, (0, rows), (0, 1), ((0.0, 0.0), (float(rows), float(rows))))
+        LayerTimeGrid(layer.weight, (0, rows), (0, 1), ((0.0, 0.0), (float(rows), float(rows))))
         for layer in space.layers
         for rows in [layer.shape[0]]
     ]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli.main import app
-from evoprune.errors import ConfigError, RunFolderError, UserError
+from evoprune.errors import ConfigError, NetworkError, RunFolderError, UserError
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
@@ -248,6 +248,25 @@ def test_given_weights_are_not_needed_again(tiny_run: ep.Run, tmp_path: Path) ->
     tiny_runs.check_equal(ep.resume(folder, overrides={"search.generations": 3}), tiny_run)
 
 
+def test_a_file_that_only_the_folder_names_is_not_read(tiny_run: ep.Run, tmp_path: Path) -> None:
+    """Weights are read again only if the baseline is not there, images always; both only if they are repeated."""
+    weights, folder = tmp_path / "weights.safetensors", RunFolder(tmp_path / "run")
+    shutil.copy(RunFolder(tiny_run.root).baseline, weights)
+    tiny_runs.run(folder.root, {"model.weights": str(weights), "search.generations": 2})
+    weights.write_text("read by nobody")
+    ep.resume(folder.root, overrides={"search.generations": 3})
+    ep.resume(folder.root)
+    folder.baseline.unlink()
+    folder.survivors_table.unlink()
+    with pytest.raises(ConfigError, match=rf"model\.weights is {weights}, .* --set model\.weights={weights}$"):
+        ep.resume(folder.root)
+    with pytest.raises(NetworkError, match="holds no weights"):
+        ep.resume(folder.root, overrides={"model.weights": str(weights)})
+    folder.config.write_text(folder.config.read_text().replace("root: null", f"root: {tmp_path}"))
+    with pytest.raises(ConfigError, match=rf"data\.root is {tmp_path}, .* --set data\.root={tmp_path} --set model"):
+        ep.resume(folder.root)
+
+
 # --- branches
 
 
@@ -307,7 +326,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[UserError], str]] = {
         "search.generations must be at least 3, which this run has reached, not 2; "
         "branch off from an earlier generation with --generation and --out",
     ),
-    "unknown key": ({"overrides": {"search.generatons": 9}}, ConfigError, "the nearest is search.generations"),
+    "unknown key": ({"overrides": {"search.generatons": 9}}, ConfigError, "did you mean 'search.generations'"),
     "no such generation": (
         {"generation": 7, "out": "{other}", "overrides": {"search.generations": 9}},
         RunFolderError,

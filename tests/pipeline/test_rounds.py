@@ -24,8 +24,9 @@ from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.housekeeping import clear
 from evoprune.scoring.candidate import Candidate
+from evoprune.scoring.measures import allowed_errors
 from evoprune.scoring.problem import errors_as_scored, make_problem
-from evoprune.scoring.scorer import Scorer, allowed_errors
+from evoprune.scoring.scorer import Scorer
 from evoprune.space.search_space import SearchSpace
 from evoprune.training.evaluation import count_errors
 from evoprune.workers.retraining import Retraining
@@ -119,7 +120,7 @@ def test_rounds_survive_the_dump(tmp_path: Path) -> None:
         ),
         (
             [{"space": {"kernelz": True}}],
-            "config: search.rounds, round 1: space.kernelz is no key; the nearest is space.kernels",
+            "config: search.rounds, round 1: unknown key 'space.kernelz' (did you mean 'space.kernels'?)",
         ),
         ([{}, {"search": {"tolerance": 4}}], "config: search.rounds, round 2: search.tolerance must be between 0 and"),
         ([{"search": {"rounds": []}}], "config: search.rounds, round 1: search.rounds must not be in a round"),

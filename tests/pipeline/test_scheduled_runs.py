@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import evoprune as ep
 from evoprune.config.loading import config_from_dict, round_configs
 from evoprune.errors import ConfigError
-from evoprune.latency.prediction import LatencyTable, LayerTimes
+from evoprune.latency.prediction import LatencyTable, LayerTimeGrid
 from evoprune.pipeline import posing
 from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
@@ -49,9 +49,9 @@ def test_steps_are_rounds() -> None:
             "search must have steps 1 with schedule one_shot, and 2 or more with any other, not exponential",
         ),
         ({"schedule": "one_shot"}, "search must have steps 1 with schedule one_shot, .* not one_shot with 3"),
-        ({"target_cost": None}, "search must have one target_cost and no rounds of your own with schedule exponential"),
-        ({"target_cost": [0.5, 0.25]}, "search must have one target_cost and no rounds of your own"),
-        ({"rounds": [{}, {}]}, "search must have one target_cost and no rounds of your own"),
+        ({"target_cost": None}, "search must have exactly one target_cost and no rounds with schedule exponential"),
+        ({"target_cost": [0.5, 0.25]}, "search must have exactly one target_cost and no rounds"),
+        ({"rounds": [{}, {}]}, "search must have exactly one target_cost and no rounds"),
         ({"schedule": "cubics"}, 'search.schedule must be one of one_shot, linear, exponential, cubic, not "cubics"'),
     ],
 )
@@ -115,7 +115,7 @@ def test_it_goes_on_and_is_shown_in_rounds(run: ep.Run, tmp_path: Path) -> None:
 def by_weights(model: nn.Module, space: ep.SearchSpace, image: Tensor) -> LatencyTable:
     """A microsecond for every pair of an output and an input of a layer."""
     layers = tuple(
-        LayerTimes(layer.weight, (0, rows), (0, columns), ((0.0, 0.0), (0.0, rows * columns / 1000)))
+        LayerTimeGrid(layer.weight, (0, rows), (0, columns), ((0.0, 0.0), (0.0, rows * columns / 1000)))
         for layer in space.layers
         for rows, columns in [layer.shape[:2]]
     )

@@ -98,10 +98,10 @@ def test_names_of_folders_stay_in_the_folder() -> None:
     [
         (["seed"], "must be KEY=VALUE,VALUE"),
         (["seed="], "must be KEY=VALUE,VALUE"),
-        (["seed=0,[1"], "no valid YAML"),
+        (["seed=0,[1"], "not valid YAML"),
         (["seed=0", "seed=1"], "seed is there twice"),
         (["seed=0,0"], "two combinations are both seed=0"),
-        (["sed=0,1"], "the nearest is seed"),
+        (["sed=0,1"], "did you mean 'seed'"),
         (["seed=0,-1"], "seed must be a whole number"),
         (["workers.count=1,2"], "workers.count must have one value in a sweep"),
         (["device=cpu,cuda"], "device must have one value"),

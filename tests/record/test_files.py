@@ -176,7 +176,7 @@ class TestParquet:
         assert repr(after.to_dict()) == repr(before.to_dict())
 
     def test_names_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(RunFolderError, match="there is no such file"):
+        with pytest.raises(RunFolderError, match=r"none\.parquet cannot be read: No such file"):
             files.read_parquet([tmp_path / "none.parquet"])
 
 

@@ -20,6 +20,7 @@ from evoprune.record.manifest import (
 
 IN_ORDER = [
     "environment.json",
+    "identity.json",
     "config.yaml",
     "rounds/1/environment.json",
     "rounds/1/config.yaml",

@@ -89,8 +89,11 @@ def test_a_run_goes_on_from_the_store(store: str, here: ep.Run, request: pytest.
     stored = {path[len(root.rstrip("/")) + 1 :] for path in files.find(root)}
     kept = {path.relative_to(here.root).as_posix() for path in here.root.rglob("*") if path.is_file()}
     assert stored == kept - {"lock"} | {"manifest.json"}
-    with pytest.raises(RunFolderError, match="holds a run"):
+    with pytest.raises(RunFolderError, match=f"^{url} holds a run; go on with it by `evoprune resume {url}`"):
         tiny_runs.run(url, OPTIONS)
+    with pytest.raises(RunFolderError, match=f"^{url}-typo holds no run"):
+        resume(f"{url}-typo")
+    assert not files.find(f"{root}-typo")
 
 
 def test_a_file_url_is_a_folder(here: ep.Run, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class TestCandidates:
     def test_come_back_exactly(self, candidates: list[Candidate]) -> None:
         assert plain(candidates_of(candidates_frame(candidates))) == plain(candidates)
 
-    @pytest.mark.parametrize("size", [0, 2])
+    @pytest.mark.parametrize("size", [1, 2])
     def test_files_keep_every_type(self, tmp_path: Path, candidate: Callable[..., Candidate], size: int) -> None:
         frame = candidates_frame([candidate(0, "a", 3, 10), candidate(0, "b", 4, 10, feasible=None)][:size])
         folder = RunFolder(tmp_path)

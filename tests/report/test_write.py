@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(autouse=True, scope="module")
 def without_the_library() -> Iterator[None]:
-    """Plotly's five megabytes would only be parsed here; `test_report_browser` runs them."""
+    """Leaves out the five megabytes of plotly, which `test_browser` runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "get_plotlyjs", str)
         yield
@@ -139,14 +139,14 @@ HOSTILE = "</script><img src=x onerror=alert(1)>&\"'{{ 7 * 7 }}"
 
 
 def test_survivors_above_the_front_are_explained(masked_run: ep.Run, tmp_path: Path) -> None:
-    """Where candidates were not compared by the errors that the picture shows."""
+    """The picture shows errors, by which this search did not compare candidates."""
     run = copied(masked_run, tmp_path / "run")
     settings = run.config.model_dump(mode="json")
     settings["search"]["fitness"] = "divergence"
     files.write_text(RunFolder(run.root).config, dump_config(config_from_dict(settings)))
-    said = "survivors may lie above the front"
-    assert said in Page(report_html([ep.load_run(run.root)], tmp_path)).words
-    assert said not in Page(report_html([masked_run], tmp_path)).words
+    note = "survivors may lie above the front"
+    assert note in Page(report_html([ep.load_run(run.root)], tmp_path)).words
+    assert note not in Page(report_html([masked_run], tmp_path)).words
 
 
 def test_nothing_in_a_run_becomes_markup(masked_run: ep.Run, tmp_path: Path) -> None:
@@ -173,6 +173,25 @@ def test_nothing_in_a_run_becomes_markup(masked_run: ep.Run, tmp_path: Path) -> 
         assert not any("<" in name for name in names if isinstance(name, str))
 
 
+@pytest.mark.parametrize("content", [{}, [], None, {"cores": None, "cpu": ["a"], "x": {"y": 1}}])
+def test_a_strange_environment_is_shown_as_it_is(content: object, masked_run: ep.Run, tmp_path: Path) -> None:
+    run = copied(masked_run, tmp_path / "run")
+    files.write_json(RunFolder(run.root).environment, content)
+    assert "Machine: - cores of" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
+
+
+def test_secrets_in_urls_are_masked(masked_run: ep.Run, tmp_path: Path) -> None:
+    run = copied(masked_run, tmp_path / "run")
+    settings = run.config.model_dump(mode="json")
+    settings["data"]["root"] = "sftp://me:SECRET@host/digits"
+    files.write_text(RunFolder(run.root).config, dump_config(config_from_dict(settings)))
+    environment = files.read_json(RunFolder(run.root).environment)
+    files.write_json(RunFolder(run.root).environment, {**environment, "index": "https://h/simple?token=SECRET"})
+    text = report_html([ep.load_run(run.root)], tmp_path)
+    assert "SECRET" not in text
+    assert "data.root sftp://me:***@host/digits" in Page(text).words
+
+
 def test_an_unfinished_run_says_so(tiny_run: ep.Run, tmp_path: Path) -> None:
     run = copied(tiny_run, tmp_path / "run")
     (run.root / "survivors.parquet").unlink()
@@ -180,10 +199,10 @@ def test_an_unfinished_run_says_so(tiny_run: ep.Run, tmp_path: Path) -> None:
         "There are no survivors: the run is not finished" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
     )
     (run.root / "candidates" / "gen-0003.parquet").unlink()
-    assert "The search is at generation 2 of 3" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
+    assert "The search has reached generation 2 of 3" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
     for path in (run.root / "candidates").iterdir():
         path.unlink()
-    assert "No generation of the search is finished yet" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
+    assert "The search has not finished a generation yet" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
 
 
 class TestSeveral:

@@ -13,9 +13,9 @@ def outcome(wrong: list[bool], images: int = 4) -> Outcome:
 
 def test_what_is_beaten_by_hand() -> None:
     """Known: 30 errors at 10, 20 errors at 15. At 12 the first one counts, at 15 and more the second one."""
-    conditions = Conditions(np.arange(4), known=((10, 30), (15, 20)))
-    assert [conditions.beaten_above(cost) for cost in (9, 10, 12, 15, 99)] == [np.inf, 30, 30, 20, 20]
-    assert Conditions(np.arange(4)).beaten_above(99) == np.inf
+    conditions = Conditions(np.arange(4), dominance_bounds=((10, 30), (15, 20)))
+    assert [conditions.fitness_bound(cost) for cost in (9, 10, 12, 15, 99)] == [np.inf, 30, 30, 20, 20]
+    assert Conditions(np.arange(4)).fitness_bound(99) == np.inf
 
 
 def test_flags_of_an_outcome_come_back() -> None:

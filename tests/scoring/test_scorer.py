@@ -14,7 +14,8 @@ from evoprune.errors import SearchSpaceError
 from evoprune.scoring.candidate import Score
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.execution import Execution
-from evoprune.scoring.scorer import MOST_NATS, Problem, Scorer, allowed_errors, divergences, hardest_first
+from evoprune.scoring.measures import MOST_NATS, allowed_errors, divergences, hardest_first
+from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.surgery.compensation import compensated
 from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.surgery.recalibration import recalibrate
@@ -147,7 +148,7 @@ def test_what_a_known_one_beats_is_stopped_and_left_open() -> None:
     posed = problem("plain")
     half = ep.cost(posed.space, posed.space.full()).macs // 2
     scorer = Scorer(posed, CPU)
-    scorer.under(Conditions(np.arange(60), known=((half, 12),)))
+    scorer.set_conditions(Conditions(np.arange(60), dominance_bounds=((half, 12),)))
     found = set()
     for genome in genomes(posed.space, 24):
         score, errors = scorer.score(genome).score, int(plain_errors(posed, genome).sum())
@@ -196,7 +197,7 @@ def test_what_diverges_more_than_a_known_one_is_stopped_and_left_open() -> None:
     said = scorer.logits(posed.space.full()).double().log_softmax(1)
     nats = {key: divergences(logits, said).numpy() for key, logits in whole.items()}
     bound = float(np.quantile([apart.sum() for apart in nats.values()], 0.2))
-    scorer.under(Conditions(np.arange(60), known=((half, bound),), judged_by="divergence"))
+    scorer.set_conditions(Conditions(np.arange(60), dominance_bounds=((half, bound),), judged_by="divergence"))
     found = set()
     for genome in genomes(posed.space, 24):
         score, key = scorer.score(genome).score, posed.space.key(genome)
@@ -215,9 +216,9 @@ def test_images_are_seen_in_the_order_of_the_conditions() -> None:
     errors = plain_errors(posed, genome).numpy()
     scorer = Scorer(posed, CPU)
     right_first = np.argsort(errors, kind="stable")
-    scorer.under(Conditions(right_first))
+    scorer.set_conditions(Conditions(right_first))
     last = scorer.score(genome)
-    scorer.under(Conditions(right_first[::-1].copy()))
+    scorer.set_conditions(Conditions(right_first[::-1].copy()))
     first = scorer.score(genome)
     assert (first.score.images_seen, last.score.images_seen) == (11, int((~errors).sum()) + 11)
     assert first.score.feasible is last.score.feasible is False

@@ -20,7 +20,7 @@ from evoprune.space.cost import cost
 from evoprune.space.plan import Axis, Genome, Group, Layer, TensorInfo
 from evoprune.space.search_space import SearchSpace
 from evoprune.training.fit import FitState
-from evoprune.workers.failures import OnEpoch, OnScore
+from evoprune.workers.protocol import OnEpoch, OnScore
 from evoprune.workers.retraining import Retraining
 
 MACS_A_GENE = 30

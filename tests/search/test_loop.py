@@ -11,7 +11,7 @@ from evoprune.progress import GenerationSummary, SilentProgress
 from evoprune.scoring.candidate import Candidate
 from evoprune.scoring.conditions import Conditions
 from evoprune.search.loop import SearchLoop, batch_candidates, batch_sizes, genome_batch, unscored
-from evoprune.workers.workers import score
+from evoprune.workers.protocol import score
 from tests.search.made_up import MACS_A_GENE, SIZES, Counting, Kept, algorithm_for, planted, searched, space_of
 
 # --- the loop

@@ -48,8 +48,8 @@ class _Doer:
         self._poisoned = poisoned
         self._scorer = poisoned.problem.scorer(device)
 
-    def under(self, conditions: Conditions) -> None:
-        self._scorer.under(conditions)
+    def set_conditions(self, conditions: Conditions) -> None:
+        self._scorer.set_conditions(conditions)
 
     def score(self, genome: Genome) -> Outcome:
         key = self._poisoned.space.key(genome)

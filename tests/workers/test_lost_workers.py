@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from evoprune.config.schema import RetrainConfig, WorkersConfig
@@ -18,11 +19,14 @@ from evoprune.errors import WorkerError
 from evoprune.scoring.candidate import Outcome
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.scorer import Problem
-from evoprune.workers import actor_pool
+from evoprune.workers import actor_pool, failures
 from evoprune.workers.failures import TRIES
+from evoprune.workers.protocol import score
+from evoprune.workers.ray_workers import RayWorkers
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import RayPool, RayWorkers, SerialPool, open_worker_pool, score
+from evoprune.workers.workers import RayPool, SerialPool
 from tests.scoring.problems import CPU, genomes, problem
+from tests.shared_ray import SharedRay
 from tests.workers.poisoned import Poisoned
 
 IMAGES = 60
@@ -30,9 +34,8 @@ UNCONDITIONAL = Conditions(np.arange(IMAGES))
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[RayPool]:
-    with open_worker_pool(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as pool:
-        assert isinstance(pool, RayPool)
+def pool(shared_ray: SharedRay) -> Iterator[RayPool]:
+    with shared_ray.pool(WorkersConfig(count=min(2, os.cpu_count() or 1))) as pool:
         yield pool
 
 
@@ -60,19 +63,25 @@ def expected(whole: Problem, asked: list[np.ndarray], *failed: int) -> list[Outc
     ],
 )
 def test_a_candidate_that_does_harm_every_time(
-    deed: str, timeout_s: float | None, reason: str, pool: RayPool, whole: Problem, tmp_path: Path
+    deed: str,
+    timeout_s: float | None,
+    reason: str,
+    pool: RayPool,
+    whole: Problem,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked = genomes(whole.space, 8)
     key = whole.space.key(asked[5])
     poisoned = Poisoned(whole, tmp_path / "log", {key: deed})
-    notes: list[str] = []
-    workers = RayWorkers(pool.actors, cast(Problem, poisoned), WorkersConfig(timeout_s=timeout_s), notes.append)
+    workers = RayWorkers(pool.actors, cast(Problem, poisoned), WorkersConfig(timeout_s=timeout_s))
     found = score(workers, asked, UNCONDITIONAL)
     assert untimed(found) == untimed(expected(whole, asked, 5))
     assert found[5].score.failed
     assert (found[5].score.errors, found[5].score.feasible, found[5].score.mcr) == (IMAGES, False, None)
     assert poisoned.tries(key) == TRIES
-    assert notes == [f"candidate {key} is set aside as failed after 3 tries ({reason})"]
+    messages = [message for name, _, message in caplog.record_tuples if name == failures.__name__]
+    assert messages == [f"candidate {key} is set aside as failed after 3 tries ({reason})"]
 
 
 def test_among_several_in_one_call_only_the_culprit_is_set_aside(pool: RayPool, whole: Problem, tmp_path: Path) -> None:
@@ -142,7 +151,7 @@ class Endless:
 
 def test_workers_that_never_come_up_end_the_run(pool: RayPool, whole: Problem) -> None:
     workers = RayWorkers(pool.actors, cast(Problem, Broken()), pool.config)
-    with pytest.raises(WorkerError, match=r"workers end before they have come up \(RuntimeError: no such device\)"):
+    with pytest.raises(WorkerError, match=r"workers end before they have started \(RuntimeError: no such device\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
 
 
@@ -156,27 +165,27 @@ def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
 ) -> None:
     """More deaths in turn than may fail, in less time than a cluster takes to see that a machine has gone."""
     asked = genomes(whole.space, 2)
-    dying = Dying(whole, tmp_path / "deaths", actor_pool.STILLBORN + 2)
+    dying = Dying(whole, tmp_path / "deaths", actor_pool.FAILED_STARTS + 2)
     assert untimed(score(RayWorkers(pool.actors, cast(Problem, dying), pool.config), asked, UNCONDITIONAL)) == untimed(
         expected(whole, asked)
     )
-    assert len(dying.deaths.read_text()) >= actor_pool.STILLBORN + 2
+    assert len(dying.deaths.read_text()) >= actor_pool.FAILED_STARTS + 2
 
 
 def test_workers_that_die_for_ever_before_they_come_up_end_the_run(
     pool: RayPool, whole: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actor_pool, "GONE_SECONDS", 2.0)
+    monkeypatch.setattr(actor_pool, "DEAD_STARTS_SECONDS", 2.0)
     workers = RayWorkers(pool.actors, cast(Problem, Dying(whole, tmp_path / "deaths", 1000)), pool.config)
-    with pytest.raises(WorkerError, match=r"workers end before they have come up \(its process or its machine ended\)"):
+    with pytest.raises(WorkerError, match=r"workers end before they have started \(its process or its machine ended\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
 
 
 def test_workers_whose_machines_lack_something_say_what(pool: RayPool, whole: Problem) -> None:
-    remote = pool.actors.ray.remote(Incomplete)
-    lacking = actor_pool.ActorPool(pool.actors.ray, remote.remote, lambda: 1, lambda note: None)
+    remote = ray.remote(Incomplete)
+    lacking = actor_pool.ActorPool(pool.actors.connection, remote.remote, lambda: 1)
     workers = RayWorkers(lacking, whole, pool.config)
-    with pytest.raises(WorkerError, match=r"have come up \(ModuleNotFoundError: No module named 'not_there'\)"):
+    with pytest.raises(WorkerError, match=r"have started \(ModuleNotFoundError: No module named 'not_there'\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
 
 

@@ -14,10 +14,8 @@ from tests import tiny_runs
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(no_ray: None) -> Iterator[Any]:
     """A head that has no core to work with, and one node of one core."""
-    if ray.is_initialized():
-        ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     try:
@@ -33,7 +31,6 @@ class ComingAndGoing(SilentProgress):
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
         self._done: set[str] = set()
-        self.notes: list[str] = []
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
         if done == 1:
@@ -49,9 +46,6 @@ class ComingAndGoing(SilentProgress):
         if what != "baseline":
             self._once("join 3", self._join)
             self._once("leave 3", self._leave)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
     def _once(self, what: str, deed: Any) -> None:
         if what not in self._done:

@@ -28,15 +28,24 @@ from evoprune.scoring.scorer import Problem
 from evoprune.surgery.apply import mask
 from evoprune.training.fit import EpochReport, FitState, fit
 from evoprune.workers import cluster
+from evoprune.workers.protocol import score
+from evoprune.workers.ray_workers import RayWorkers
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import RayPool, RayWorkers, SerialPool, how_many, open_worker_pool, score
+from evoprune.workers.workers import RayPool, SerialPool, open_worker_pool, worker_count_and_gpu_share
 from tests.scoring.problems import CPU, digits, genomes
+from tests.shared_ray import SharedRay
 
 GPU = torch.device("cuda")
 UNCONDITIONAL = Conditions(np.arange(200))
 
 
-# --- a cluster that is not there (before Ray is started below)
+# --- a cluster that is not there
+
+
+@pytest.fixture
+def unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the shared Ray were not there."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
 def unused_port() -> int:
@@ -46,6 +55,7 @@ def unused_port() -> int:
         return port
 
 
+@pytest.mark.usefixtures("unconnected")
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_nobody_listens_at_the_address(scheme: str) -> None:
     address = f"{scheme}127.0.0.1:{unused_port()}"
@@ -57,6 +67,7 @@ def test_nobody_listens_at_the_address(scheme: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("unconnected")
 def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes connections and says nothing: Ray by itself would wait for minutes."""
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
@@ -69,6 +80,7 @@ def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -
                 pass
 
 
+@pytest.mark.usefixtures("unconnected")
 def test_an_end_that_is_asked_for_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray replaces the handler of SIGTERM on its way, by one that ends the process with an exit status of its own."""
 
@@ -76,18 +88,17 @@ def test_an_end_that_is_asked_for_while_ray_starts(monkeypatch: pytest.MonkeyPat
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(Terminated), stoppable(), open_worker_pool(WorkersConfig(), CPU):
         pass
 
 
+@pytest.mark.usefixtures("unconnected")
 def test_where_ray_does_not_start_here_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**settings: object) -> None:
         raise RuntimeError("Failed to start GCS.\n\nPlease check its log")
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(WorkerError) as error, open_worker_pool(WorkersConfig(), CPU):
         pass
@@ -97,7 +108,7 @@ def test_where_ray_does_not_start_here_it_is_said(monkeypatch: pytest.MonkeyPatc
     )
 
 
-# --- how many workers
+# --- the number of workers
 
 
 @pytest.mark.parametrize(
@@ -116,10 +127,10 @@ def test_where_ray_does_not_start_here_it_is_said(monkeypatch: pytest.MonkeyPatc
         ({"count": 1}, GPU, 8, 4, (1, 1.0)),
     ],
 )
-def test_how_many_by_hand(
+def test_worker_count_by_hand(
     options: dict[str, Any], device: torch.device, cores: int, gpus: int, expected: tuple[int, float]
 ) -> None:
-    assert how_many(WorkersConfig(**options), device, cores, gpus) == expected
+    assert worker_count_and_gpu_share(WorkersConfig(**options), device, cores, gpus) == expected
 
 
 @pytest.mark.parametrize(
@@ -147,7 +158,7 @@ def test_more_than_the_cluster_has(
     options: dict[str, Any], device: torch.device, cores: int, gpus: int, message: str
 ) -> None:
     with pytest.raises(WorkerError, match=message):
-        how_many(WorkersConfig(**options), device, cores, gpus)
+        worker_count_and_gpu_share(WorkersConfig(**options), device, cores, gpus)
 
 
 # --- the same answers
@@ -184,10 +195,8 @@ def serial(posed: Problem) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[RayPool]:
-    """The one start of Ray in this module."""
-    with open_worker_pool(WorkersConfig(count=min(2, os.cpu_count() or 1)), CPU) as pool:
-        assert isinstance(pool, RayPool)
+def pool(shared_ray: SharedRay) -> Iterator[RayPool]:
+    with shared_ray.pool(WorkersConfig(count=min(2, os.cpu_count() or 1))) as pool:
         yield pool
 
 
@@ -303,8 +312,7 @@ def test_a_mistake_of_the_users_comes_through_as_itself(
 
 def process_of(workers: RayWorkers, place: int) -> int:
     """The process of an actor."""
-    actors = workers._actor_pool
-    pid: int = actors.ray.get(actors.actors[place].__ray_call__.remote(lambda _: os.getpid()))
+    pid: int = ray.get(workers._pool.actors[place].__ray_call__.remote(lambda _: os.getpid()))
     return pid
 
 

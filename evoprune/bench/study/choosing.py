@@ -26,8 +26,8 @@ from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.ranking import ranked_genome
 from evoprune.space.plan import Genome
+from evoprune.workers.protocol import Workers
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import Workers
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,8 +32,9 @@ from evoprune.training.devices import resolve_device
 from evoprune.training.evaluation import Evaluation, evaluate
 from evoprune.training.fit import FitState, fit
 from evoprune.training.threads import torch_threads
+from evoprune.workers.protocol import WorkerPool, score
 from evoprune.workers.retraining import Retraining
-from evoprune.workers.workers import WorkerPool, open_worker_pool, score
+from evoprune.workers.workers import open_worker_pool
 
 
 def run_study(study: StudyConfig, out: Path, progress: Progress) -> pd.DataFrame:

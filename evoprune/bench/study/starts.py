@@ -32,8 +32,9 @@ from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.weight_masks import WeightMasks, sparse_cost, with_masked_weights
 from evoprune.training.evaluation import batches_of, count_misclassified, outputs
 from evoprune.training.fit import FitState
+from evoprune.workers.protocol import score
 from evoprune.workers.retraining import Retrainer, Retraining
-from evoprune.workers.workers import SerialPool, score
+from evoprune.workers.workers import SerialPool
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@
     drawn.add(id);
   }
 
-  // a figure inside something that is closed has no size yet
+  // a figure inside a closed <details> has no size yet
   function drawVisible() {
     for (const id of Object.keys(figures)) {
       const place = document.getElementById(id);
@@ -75,7 +75,7 @@
   );
   dark.addEventListener("change", (event) => redraw(event.matches));
 
-  // on paper, everything is open and light
+  // in print, everything is open and light
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];

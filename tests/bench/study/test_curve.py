@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -25,6 +24,7 @@ from evoprune.bench.study.study_tables import Tables
 from evoprune.bench.study.study_timing import time_study
 from evoprune.cli.main import app
 from evoprune.config.loading import validated
+from evoprune.config.strict_yaml import write_yaml
 from evoprune.errors import ConfigError
 from evoprune.networks.zoo import build_network
 from evoprune.pipeline.posing import pose
@@ -187,7 +187,7 @@ def test_times_are_filled_in_afterwards(curve: Curve, tmp_path: Path) -> None:
     tables = Tables(tmp_path / "timed.csv", [], [])
     tables.choose(whole.choices)
     tables.add([*whole.rows[:-1], replace(whole.rows[-1], real_speedup=77.0)])
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json")))
+    (tmp_path / "study.yaml").write_text(write_yaml(study.model_dump(mode="json")))
     arguments = ["study", str(tmp_path / "study.yaml"), "--out", str(tables.out), "--time", "--quiet"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 import torch_pruning as tp
-import yaml
 from typer.testing import CliRunner
 
 import evoprune as ep
@@ -23,6 +22,7 @@ from evoprune.bench.study.study_tables import CELL
 from evoprune.bench.study.torch_pruning_choices import IMPORTANCES, kept_at, torch_pruning_genome
 from evoprune.cli.main import app
 from evoprune.config.loading import validated
+from evoprune.config.strict_yaml import write_yaml
 from evoprune.errors import ConfigError
 from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
@@ -192,19 +192,19 @@ def test_lines_of_the_picture_go_by_the_compensated_means() -> None:
         ({"methods": ["l1"]}, "methods: unknown method 'l1'; take some of"),
         ({"targets": [0.0001]}, "search.target_cost must be at least"),
         ({"networks": {"n": {"model": {"network": "resnet20"}}}}, "networks.n must have model.weights"),
-        ({"networks": {"n": {"modle": {"network": "resnet20"}}}}, "modle is no key; the nearest is model"),
-        ({"variants": {"mine": {"algoritm": "widths"}}}, "algoritm is no key; the nearest is search.algorithm"),
+        ({"networks": {"n": {"modle": {"network": "resnet20"}}}}, "unknown key 'modle' (did you mean 'model'?)"),
+        ({"variants": {"mine": {"algoritm": "widths"}}}, "unknown key 'algoritm' (did you mean 'search.algorithm'?)"),
         (
             {"variants": {"mine": {"cost": "params"}}},
-            "variants.mine must not have cost, for all methods of a study are",
+            "variants.mine must not have cost, since all methods of a study are",
         ),
-        ({"metods": []}, "metods is no key; the nearest is methods"),
+        ({"metods": []}, "unknown key 'metods' (did you mean 'methods'?)"),
         ({"seeds": "x"}, "seeds"),
     ],
 )
 def test_mistakes(baseline: Path, tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
     content = study_of(baseline).model_dump(mode="json") | changes
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "study.yaml").write_text(write_yaml(content))
     result = CliRunner().invoke(
         app, ["study", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "s.csv"), "--quiet"]
     )

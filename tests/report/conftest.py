@@ -1,0 +1,5 @@
+"""Made-up survivors."""
+
+from tests.record.conftest import survivor
+
+__all__ = ["survivor"]
