@@ -59,13 +59,14 @@ def classes_without_images(labels: Tensor, classes: int) -> tuple[int, ...]:
     return tuple(sorted(set(range(classes)) - set(labels.unique().tolist())))
 
 
-def check_split(split: Split, name: str, classes: int | None = None) -> list[str]:
-    """Checks the images of a split and, if `classes` is given, its labels.
+def check_split(split: Split, name: str, classes: int | None = None, *, pixels: bool = True) -> list[str]:
+    """Checks the pixels of a split and, if `classes` is given, its labels.
 
     Args:
         split: an empty one passes without a warning.
         name: of the split, for the messages: `validation`.
         classes: the number of classes; None if the labels are not used.
+        pixels: whether images are read.
 
     Returns:
         Warnings of one line each: constant images, classes without images, a single class.
@@ -75,19 +76,23 @@ def check_split(split: Split, name: str, classes: int | None = None) -> list[str
     """
     if not len(split):
         return []
-    bad = find_bad_pixels(split.images)
+    warnings = _pixel_warnings(split.images, name) if pixels else []
+    return warnings + (_class_warnings(split.labels, name, classes) if classes is not None else [])
+
+
+def _pixel_warnings(images: Images, name: str) -> list[str]:
+    bad = find_bad_pixels(images)
     if bad.not_finite.count:
         raise DataError(
-            f"{name} images must be finite numbers, but {bad.not_finite.count} of {len(split)} have pixels that are "
+            f"{name} images must be finite numbers, but {bad.not_finite.count} of {len(images)} have pixels that are "
             f"NaN or infinite (the first is image {bad.not_finite.first}, counted from 0); repair or remove them"
         )
-    warnings = []
     if bad.constant.count:
-        warnings.append(
-            f"{bad.constant.count} of {len(split)} {name} images are constant (the first is image "
+        return [
+            f"{bad.constant.count} of {len(images)} {name} images are constant (the first is image "
             f"{bad.constant.first}, counted from 0), so nothing can be recognised in them; check how they were read"
-        )
-    return warnings + (_class_warnings(split.labels, name, classes) if classes is not None else [])
+        ]
+    return []
 
 
 def _found(positions: Tensor, flags: Tensor) -> FoundImages:

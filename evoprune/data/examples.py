@@ -92,7 +92,9 @@ def _is_labelled(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
+    return (isinstance(value, Tensor) and not value.is_meta) or (
+        isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    )
 
 
 def _tensor(value: Any) -> Tensor:

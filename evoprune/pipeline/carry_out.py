@@ -76,8 +76,8 @@ def carry_out(
         if fresh and held.holds_run():
             clear(held)
         go_on_in(held, config, experiment.rounds, experiment.identity)
-        with with_scalars(progress, config, held) as shown:
-            _carry_out_rounds(experiment, held, shown, workers)
+        with with_scalars(progress, config, held) as with_tensorboard:
+            _carry_out_rounds(experiment, held, with_tensorboard, workers)
 
 
 def write_report(run: Run, progress: Progress) -> None:

@@ -5,6 +5,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,6 +38,16 @@ from evoprune.training.fit import FitState
 
 GIVEN = "given"
 """The network's and the data set's name in the config of a run that was given them as objects."""
+
+_SECTIONS: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {
+        "space": SpaceConfig,
+        "search": SearchConfig,
+        "retrain": RetrainConfig,
+        "workers": WorkersConfig,
+        "record": RecordConfig,
+    }
+)
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +102,13 @@ def evolve(
         >>> run = ep.evolve(model, images[:1], (images, labels), calibration=train_images, tolerance=0.01)
         >>> small = run.load_survivor(run.survivors["key"].iloc[0])
     """
+    if not isinstance(out, str | Path | None):
+        raise RunFolderError(f"out: must be a folder, not a {type(out).__name__}")
     if is_remote(out):
         raise RunFolderError(f"out: must be a folder on this machine's disk, not {out}")
+    if not isinstance(example_input, Tensor) or example_input.ndim != 4 or not len(example_input):
+        found = tuple(example_input.shape) if isinstance(example_input, Tensor) else type(example_input).__name__
+        raise DataError(f"example_input must be a tensor (1, c, h, w), as the network reads it, not {found}")
     given = GivenData.read(validation, calibration, train)
     sections = {"space": space, "search": search, "retrain": retrain, "workers": workers, "record": record}
     config = _config(sections, tolerance, given, {"seed": seed, "device": device})
@@ -111,10 +127,10 @@ def evolve(
     weights = FitState.before(network).weights
     identity = identity_of(data, weights, calibration_labels=given.calibration_labels is not None)
     experiment = Experiment(config, rounds, data, network, weights, plan, resolve_device(config.device), identity)
-    folder, shown = _folder(out), progress or SilentProgress()
-    carry_out(experiment, folder, shown)
+    folder, progress = _folder(out), progress or SilentProgress()
+    carry_out(experiment, folder, progress)
     run = Run(folder.root, network=_copied(model))
-    write_report(run, shown)
+    write_report(run, progress)
     return run
 
 
@@ -122,13 +138,13 @@ def _config(
     sections: Mapping[str, Any], tolerance: float | None, given: GivenData, others: Mapping[str, object]
 ) -> Config:
     """The run's config. Raises ConfigError, one line, for the first value that is not valid."""
-    settings = {name: _set_values(section) for name, section in sections.items() if section is not None}
+    settings = {name: _set_values(section, name) for name, section in sections.items() if section is not None}
     search, retrain = settings.setdefault("search", {}), settings.setdefault("retrain", {})
     if tolerance is not None:
-        if search.get("tolerance", tolerance) != tolerance:
+        if "tolerance" in search and search["tolerance"] != tolerance:
             raise ConfigError(
-                f"tolerance is given twice, as tolerance={tolerance:g} and as search.tolerance "
-                f"{search['tolerance']:g}; give it once"
+                f"tolerance is given twice, as tolerance={tolerance} and as search.tolerance {search['tolerance']}; "
+                "give it once"
             )
         search["tolerance"] = tolerance
     if given.train is None:
@@ -144,9 +160,13 @@ def _config(
     return config_from_dict({**fixed, **others, **settings}, source="evolve")
 
 
-def _set_values(section: Any) -> Any:
-    """The values of a section that were set, by name; a mapping stands for a section."""
-    return section.model_dump(mode="json", exclude_unset=True) if isinstance(section, BaseModel) else dict(section)
+def _set_values(section: Any, name: str) -> dict[str, Any]:
+    """The values of a section that were set, by key; a mapping stands for a section."""
+    if isinstance(section, _SECTIONS[name]):
+        return section.model_dump(mode="json", exclude_unset=True)
+    if isinstance(section, Mapping):
+        return dict(section)
+    raise ConfigError(f"{name} must be an ep.{_SECTIONS[name].__name__}, not a {type(section).__name__}")
 
 
 def _folder(out: str | Path | None) -> RunFolder:
@@ -167,6 +187,8 @@ def _copied(model: nn.Module) -> nn.Module:
         inner = inner._orig_mod if hasattr(inner, "_orig_mod") else inner.module
     if not isinstance(inner, nn.Module):
         raise NetworkError(f"model must be a torch.nn.Module, not a {type(inner).__name__}; give a trained network")
+    if isinstance(inner, torch.jit.ScriptModule):
+        raise NetworkError("model must be a plain torch.nn.Module, not a compiled ScriptModule; give the original one")
     try:
         return copy.deepcopy(inner).cpu().eval()
     except Exception as error:

@@ -107,10 +107,11 @@ def _labelled(source: Examples, name: str) -> tuple[Tensor, Tensor]:
 
 def _checked_labels(images: Tensor, labels: Tensor, name: str) -> Tensor:
     """The labels as int64 (n,), one for each of the images (n, c, h, w)."""
-    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or labels.is_floating_point():
+    whole = not (labels.is_floating_point() or labels.is_complex())
+    if images.ndim != 4 or images.is_complex() or labels.ndim != 1 or len(images) != len(labels) or not whole:
         raise DataError(
             f"{name} must be images (n, channels, h, w) and whole labels (n,), not shapes {tuple(images.shape)} "
-            f"and {tuple(labels.shape)} of {labels.dtype}"
+            f"of {images.dtype} and {tuple(labels.shape)} of {labels.dtype}"
         )
     return labels.long()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.data.checks import check_split
+from evoprune.data.images import ImageFiles
 from evoprune.data.load import Data
 from evoprune.errors import DataError, NetworkError
 from evoprune.scoring.scorer import Problem
@@ -37,7 +38,9 @@ def check_data(data: Data, *, calibration_labels: bool = True) -> None:
         few = name == "calibration" and len(split) < data.classes
         if labelled:
             check_labels(split.labels, data.classes, name)
-        for warning in check_split(split, name, data.classes if labelled and not few else None):
+        # files have no NaN, and are read here only if the search reads all of them anyway
+        pixels = name in ("calibration", "validation") or not isinstance(split.images, ImageFiles)
+        for warning in check_split(split, name, data.classes if labelled and not few else None, pixels=pixels):
             logger.warning("%s", warning)
 
 
@@ -61,7 +64,8 @@ def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
         NetworkError: names the first tensor with values that are NaN or infinite, or says that all are frozen.
     """
     for tensor_name, tensor in network.state_dict().items():
-        bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
+        floats = isinstance(tensor, Tensor) and tensor.is_floating_point()  # quantised modules hold other things, too
+        bad = int((~tensor.isfinite()).sum()) if floats else 0
         if bad:
             raise NetworkError(
                 f"{name}: tensor {tensor_name!r} must hold finite numbers, but {bad} of {tensor.numel()} are NaN or "

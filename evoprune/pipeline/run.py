@@ -59,17 +59,16 @@ def run(
         >>> run = ep.run("experiments/quickstart.yaml", overrides={"search.population": 16}, out="results/q")
         >>> run.survivors[["key", "mcr_test", "macs_ratio"]]
     """
-    resolved = _resolved(config, overrides)
+    resolved, progress = _resolved(config, overrides), progress or SilentProgress()
     if out is not None and is_remote(out):
-        with stored(str(out), progress or SilentProgress()) as (copy, shown):
+        with stored(str(out), progress) as (copy, pushing):
             _refuse_run(RunFolder(copy), out, overwrite)
-            return run(resolved, out=copy, overwrite=overwrite, progress=shown)
+            return run(resolved, out=copy, overwrite=overwrite, progress=pushing)
     folder = RunFolder(local_path(out) if out is not None else Path("results") / resolved.name)
     _refuse_run(folder, folder.root, overwrite)
     _refuse_locked(folder)
-    shown = progress or SilentProgress()
-    experiment = _prepared(resolved, round_configs(resolved), folder, shown, fresh=True)
-    return _carried_out(experiment, folder, shown, fresh=True)
+    experiment = _prepared(resolved, round_configs(resolved), folder, progress, fresh=True)
+    return _carried_out(experiment, folder, progress, fresh=True)
 
 
 def resume(
@@ -101,10 +100,11 @@ def resume(
     Example:
         >>> run = ep.resume("results/q", overrides={"search.generations": 16})
     """
+    progress = progress or SilentProgress()
     if is_remote(path):
-        with stored(str(path), progress or SilentProgress()) as (copy, shown):
+        with stored(str(path), progress) as (copy, pushing):
             refuse_no_run(RunFolder(copy), path)
-            return resume(copy, overrides, generation=generation, out=out, progress=shown)
+            return resume(copy, overrides, generation=generation, out=out, progress=pushing)
     if is_remote(out):
         raise ConfigError(f"out: a branch's folder must be on this machine's disk, not {out}")
     folder = RunFolder(load_run(path).root)
@@ -119,24 +119,15 @@ def resume(
     check_changes(folder, config, rounds, generation)
     if (generation is None) != (out is None):
         raise ConfigError("generation and out go together: name the generation and the folder of the branch")
-    shown = progress or SilentProgress()
     if generation is None and is_finished(folder, config):
         return _finished(config, folder, reads_weights=reads_weights)
     if generation is None:
         _refuse_locked(folder)
-    experiment = _prepared(config, rounds, folder, shown, fresh=False, reads_weights=reads_weights)
+    experiment = _prepared(config, rounds, folder, progress, fresh=False, reads_weights=reads_weights)
     if generation is not None and out is not None:
         source, folder = folder, RunFolder(local_path(out))
         branch(source, folder, generation)
-    return _carried_out(experiment, folder, shown, fresh=False)
-
-
-def _refuse_run(folder: RunFolder, place: str | Path, overwrite: bool) -> None:
-    """Raises RunFolderError if the folder holds a run that is to stay. place: the folder as the user named it."""
-    if folder.holds_run() and not overwrite:
-        raise RunFolderError(
-            f"{place} holds a run; go on with it by `evoprune resume {place}`, or replace it by --overwrite"
-        )
+    return _carried_out(experiment, folder, progress, fresh=False)
 
 
 def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: WorkerPool | None = None) -> Run:
@@ -219,6 +210,14 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
     if isinstance(config, Config):
         return config_from_dict(config.model_dump(mode="json"), overrides) if overrides else config
     return load_config(config, overrides)
+
+
+def _refuse_run(folder: RunFolder, place: str | Path, overwrite: bool) -> None:
+    """Raises RunFolderError if the folder holds a run that is to stay. place: the folder as the user named it."""
+    if folder.holds_run() and not overwrite:
+        raise RunFolderError(
+            f"{place} holds a run; go on with it by `evoprune resume {place}`, or replace it by --overwrite"
+        )
 
 
 def _refuse_locked(folder: RunFolder) -> None:

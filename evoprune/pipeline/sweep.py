@@ -1,4 +1,4 @@
-"""Every combination of some keys' values, each a run of its own, all on the same workers."""
+"""Sweeps: every combination of some keys' values is a run of its own, all on the same workers."""
 
 import itertools
 import logging
@@ -32,7 +32,11 @@ Row = dict[str, Any]
 
 
 def parse_choices(texts: Sequence[str]) -> dict[str, list[object]]:
-    """`["seed=0,1,2"]` -> {"seed": [0, 1, 2]}; values are YAML, as in a list. Raises ConfigError."""
+    """Parses `["seed=0,1,2"]` to {"seed": [0, 1, 2]}; the values are YAML, as in a list.
+
+    Raises:
+        ConfigError: if a text is no KEY=VALUE,VALUE,..., or a key comes twice.
+    """
     choices: dict[str, list[object]] = {}
     for text in texts:
         key, equals, values = text.partition("=")
@@ -46,9 +50,13 @@ def parse_choices(texts: Sequence[str]) -> dict[str, list[object]]:
 
 
 def configs_of(config: Path, choices: Mapping[str, Sequence[object]]) -> dict[str, tuple[Row, Config]]:
-    """Every combination by the name of its folder: the values of the keys that vary, and the validated config.
+    """All combinations of the choices.
 
-    Raises ConfigError where one of them is no valid config, or they cannot have their workers in common.
+    Returns:
+        By the name of its run folder: the values of the keys that vary, and the validated config.
+
+    Raises:
+        ConfigError: if a combination is no valid config, there are too many, or they cannot share their workers.
     """
     for key, values in choices.items():
         if len(values) > 1 and key in keys_with(Mark.SAME_IN_SWEEP):
@@ -68,7 +76,7 @@ def configs_of(config: Path, choices: Mapping[str, Sequence[object]]) -> dict[st
 
 
 def folder_name(varied: Mapping[str, object]) -> str:
-    """`seed=0,search.tolerance=0.01`; what a folder's name cannot have becomes a dash."""
+    """A name such as `seed=0,search.tolerance=0.01`; characters that a folder's name cannot have become dashes."""
     words = ",".join(f"{key}={value}" for key, value in varied.items()) or "run"
     return re.sub(r"[^\w.,=+-]+", "-", words)[:200]
 
@@ -76,11 +84,21 @@ def folder_name(varied: Mapping[str, object]) -> str:
 def sweep(
     config: Path, choices: Mapping[str, Sequence[object]], out: str | Path | None, progress: Progress
 ) -> tuple[list[Row], Path]:
-    """Runs every combination, or goes on with it where it was begun. Returns a row each, and the sweep's folder.
+    """Runs every combination, or resumes its run, all on the same workers.
 
-    out: that folder, which holds a run folder a combination, and the rows as a table; results/<name>-sweep by default.
-    A combination that cannot be trained or searched leaves the others be: its row has the `error`.
-    Raises UserError for mistakes of the user's, before anything is written.
+    A combination that cannot be trained or searched does not stop the others: its row has the `error`.
+
+    Args:
+        config: a YAML file.
+        choices: the values of each key that is set (`parse_choices`).
+        out: the folder for the run folders and the table of rows; None: results/<name>-sweep.
+        progress: receives the progress of the runs.
+
+    Returns:
+        A row for each combination, and the sweep's folder.
+
+    Raises:
+        UserError: one line for a mistake in the config, before anything is written, or in a run folder.
     """
     if is_remote(out):
         raise ConfigError(f"--out: a sweep's folder must be on this machine's disk, not {out}")
@@ -102,7 +120,7 @@ def sweep(
 
 
 def _row(name: str, varied: Mapping[str, object], run: Run | None) -> Row:
-    """A run by its cheapest survivor; nothing where it has none."""
+    """A run by its cheapest survivor; without values if there is none."""
     row: Row = {"run": name, **varied, "survivors": 0 if run is None else len(run.survivors)}
     best = None if run is None or run.survivors.empty else run.survivors.iloc[0]
     return row | {column: None if best is None else best[column] for column in _MEASURED} | {"error": None}

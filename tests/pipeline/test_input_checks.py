@@ -205,6 +205,13 @@ class Failing(Dataset[Any]):
     [
         ({"model": None}, r"model must be a torch\.nn\.Module, not a NoneType"),
         ({"model": with_nan_weight()}, r"model: tensor '0\.weight' must hold finite numbers, but 1 of 36"),
+        ({"model": torch.jit.script(small())}, r"model must be a plain torch\.nn\.Module, not a compiled ScriptModule"),
+        ({"example_input": None}, r"example_input must be a tensor \(1, c, h, w\), .* not NoneType"),
+        ({"example_input": IMAGES[:0]}, r"example_input must be a tensor \(1, c, h, w\), .* not \(0, 1, 14, 14\)"),
+        ({"out": 5}, r"out: must be a folder, not a int"),
+        ({"retrain": BRIEF}, r"retrain must be an ep\.RetrainConfig, not a SearchConfig"),
+        ({"tolerance": math.nan}, r"search\.tolerance must be between 0 and 1 .*, not NaN"),
+        ({"validation": (IMAGES.to(torch.complex64), LABELS)}, r"validation must be images .* of torch\.complex64"),
         ({"validation": None}, r"validation must be a pair of tensors .*, not a NoneType"),
         ({"validation": "images"}, r"validation must be a pair of tensors .*, not a str"),
         ({"validation": IMAGES}, r"validation must be a pair of tensors .*, not images alone"),
@@ -236,7 +243,7 @@ class Failing(Dataset[Any]):
 )
 def test_evolve_names_it_before_anything_is_written(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as error:
-        ep.evolve(**arguments(**changed), out=tmp_path / "run")
+        ep.evolve(**{"out": tmp_path / "run", **arguments(**changed)})
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
