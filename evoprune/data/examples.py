@@ -33,13 +33,15 @@ def read_examples(source: Any, name: str) -> tuple[Tensor, Tensor | None]:
         return _tensor(source[0]), _tensor(source[1])
     kind = type(source).__name__
     if isinstance(source, str | Mapping | nn.Module):
-        raise DataError(f"{name} must be a pair of tensors (images, labels), or a Dataset or DataLoader, not a {kind}")
+        raise DataError(
+            f"{name} must be a pair of tensors (images, labels), or a Dataset or DataLoader, not of type {kind}"
+        )
     with user_code(f"{name} cannot be read from the {kind}", "give (images, labels) as tensors", DataError):
         batches = list(_batches(source))
     if not batches or not all(_is_array(batch) or _is_labelled(batch) for batch in batches):
         raise DataError(
             f"{name} must be a pair of tensors (images, labels), or a Dataset or DataLoader of such pairs, "
-            f"not {'an empty ' if not batches and isinstance(source, Iterable) else 'a '}{kind}"
+            f"not {'an empty ' if not batches and isinstance(source, Iterable) else 'of type '}{kind}"
         )
     images = [_tensor(batch if _is_array(batch) else batch[0]) for batch in batches]
     shapes = sorted({tuple(part.shape[1:]) for part in images})
