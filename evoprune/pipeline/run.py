@@ -220,6 +220,14 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
     return load_config(config, overrides)
 
 
+def _refuse_run(folder: RunFolder, place: str | Path, overwrite: bool) -> None:
+    """Raises RunFolderError if the folder holds a run that is to stay. place: the folder as the user named it."""
+    if folder.holds_run() and not overwrite:
+        raise RunFolderError(
+            f"{place} holds a run; go on with it by `evoprune resume {place}`, or replace it by --overwrite"
+        )
+
+
 def _refuse_locked(folder: RunFolder) -> None:
     """Raises RunFolderError now, not after the workers have started, if another process works on the run."""
     if folder.holds_run():
