@@ -130,14 +130,6 @@ def resume(
     return _carried_out(experiment, folder, progress, fresh=False)
 
 
-def _refuse_run(folder: RunFolder, place: str | Path, overwrite: bool) -> None:
-    """Raises RunFolderError if the folder holds a run that is to stay. place: the folder as the user named it."""
-    if folder.holds_run() and not overwrite:
-        raise RunFolderError(
-            f"{place} holds a run; go on with it by `evoprune resume {place}`, or replace it by --overwrite"
-        )
-
-
 def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: WorkerPool | None = None) -> Run:
     """The config's run in this folder: started, resumed, or read if it is finished.
 
@@ -218,6 +210,14 @@ def _resolved(config: str | Path | Config, overrides: Mapping[str, object] | Non
     if isinstance(config, Config):
         return config_from_dict(config.model_dump(mode="json"), overrides) if overrides else config
     return load_config(config, overrides)
+
+
+def _refuse_run(folder: RunFolder, place: str | Path, overwrite: bool) -> None:
+    """Raises RunFolderError if the folder holds a run that is to stay. place: the folder as the user named it."""
+    if folder.holds_run() and not overwrite:
+        raise RunFolderError(
+            f"{place} holds a run; go on with it by `evoprune resume {place}`, or replace it by --overwrite"
+        )
 
 
 def _refuse_locked(folder: RunFolder) -> None:
