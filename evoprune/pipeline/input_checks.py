@@ -13,6 +13,7 @@ from evoprune.data.images import ImageFiles
 from evoprune.data.load import Data
 from evoprune.errors import DataError, NetworkError
 from evoprune.scoring.scorer import Problem
+from evoprune.space.tensors import check_changeable
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
 
     Raises:
         NetworkError: names the first tensor with values that are NaN or infinite, or says that all are frozen.
+        SearchSpaceError: the network is TorchScript, or has lazy layers without shapes.
     """
+    check_changeable(network)
     for tensor_name, tensor in network.state_dict().items():
         floats = isinstance(tensor, Tensor) and tensor.is_floating_point()  # quantised modules hold other things, too
         bad = int((~tensor.isfinite()).sum()) if floats else 0
