@@ -171,15 +171,19 @@ def lazy() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: torch.jit.trace(Small(), IMAGES[:1]), "the network is a TorchScript module, .* give the module that"),
-        (lambda: torch.jit.script(Small()), "the network is a TorchScript module, .* give the module that"),
+        (lambda: torch.jit.trace(Small(), IMAGES[:1]), "not a compiled ScriptModule; give the original one"),
+        (lambda: torch.jit.script(Small()), "not a compiled ScriptModule; give the original one"),
+        (
+            lambda: nn.Sequential(nn.Identity(), torch.jit.script(Small())),
+            "1 is a TorchScript module, .*; give the module that it was scripted or traced from",
+        ),
         (lazy, "0.weight is not initialised yet, because its layer is lazy; run the network once on an example first"),
         (
             lambda: torch.ao.quantization.quantize_dynamic(Small().eval(), {nn.Linear}),
             "model: the state dict must hold tensors only, but 'head._packed_params.dtype' is a dtype, as in quantised",
         ),
     ],
-    ids=["traced", "scripted", "lazy", "quantised"],
+    ids=["traced", "scripted", "scripted inside", "lazy", "quantised"],
 )
 def test_a_kind_of_network_that_cannot_be_searched_is_named(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ep.UserError, match=message) as caught:
