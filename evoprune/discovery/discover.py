@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from evoprune.config.choices import StrideSharing
 from evoprune.config.loading import validated
-from evoprune.config.schema import SpaceConfig, StrideSharing
+from evoprune.config.schema import SpaceConfig
 from evoprune.discovery.forward_passes import (
     batch_size,
     check_devices,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import evoprune as ep
-from evoprune.config.schema import CriterionName
+from evoprune.config.choices import CriterionName
 from evoprune.criteria.registry import map_importance
 from evoprune.networks.weights import load_weights
 from evoprune.networks.zoo import build_network

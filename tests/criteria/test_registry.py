@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from evoprune.config.schema import CriterionName
+from evoprune.config.choices import CriterionName
 from evoprune.criteria import synflow
 from evoprune.criteria.criterion import CriterionContext, WeightCriterion
 from evoprune.criteria.importance import normalised

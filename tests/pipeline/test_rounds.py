@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli.main import app
+from evoprune.config.choices import RoundSection
 from evoprune.config.loading import config_from_dict, dump_config, load_config, round_configs
-from evoprune.config.schema import Config, RoundSection, SearchConfig, WorkersConfig
+from evoprune.config.schema import Config, SearchConfig, WorkersConfig
 from evoprune.data.load import load_data
 from evoprune.errors import ConfigError, RunFolderError
 from evoprune.networks.weights import load_weights
