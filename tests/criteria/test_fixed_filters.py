@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from evoprune.config.schema import CriterionName
+from evoprune.config.choices import CriterionName
 from evoprune.criteria.criterion import WeightCriterion
 from evoprune.criteria.registry import CRITERIA, kernel_importance, map_importance, stride_importance, weight_importance
 from tests.criteria.contexts import criterion_context
