@@ -133,7 +133,10 @@ def test_rounds_survive_the_dump(tmp_path: Path) -> None:
             [{}, {"space": {"strides": True}}, {}],
             "config: search.rounds, round 2: space.strides must be false in all rounds but the last, not true",
         ),
-        ([{}, {"space": {"feature_maps": False}}], "config: search.rounds, round 2: space must have feature_maps"),
+        (
+            [{}, {"space": {"feature_maps": False}}],
+            "config: search.rounds, round 2: space must have at least one of feature_maps, kernels and strides true",
+        ),
     ],
 )
 def test_a_complaint_about_rounds_is_one_line(rounds: object, complaint: str) -> None:
