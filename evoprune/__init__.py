@@ -71,7 +71,7 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # Type checkers shall complain about names that there are not.
+if not TYPE_CHECKING:  # so that type checkers report names that do not exist
 
     def __getattr__(name: str) -> object:
         """Imports a public name from its home on first use (PEP 562)."""

@@ -1,4 +1,4 @@
-"""The protocol by which a run reports its progress."""
+"""The protocol by which a run reports its progress. Warnings are logged instead, on the logger `evoprune`."""
 
 from dataclasses import dataclass
 from types import TracebackType
@@ -7,12 +7,21 @@ from typing import Protocol, Self
 
 @dataclass(frozen=True)
 class GenerationSummary:
-    """A generation, once all of it is scored.
+    """A completely scored generation.
 
-    generation: 0 is the first population; generations: the last one's number.
-    evaluated, cached: candidates scored now, and known from before. feasible: of `candidates`.
-    best_cost: least cost of a feasible candidate, None without one; full_cost: the baseline's.
-    best_mcr: that candidate's MCR, a fraction. seconds_left: None while it cannot be told.
+    Attributes:
+        generation: Its number; 0 is the first population.
+        generations: The number of the last generation.
+        evaluated: Number of candidates that were scored in it.
+        cached: Number of candidates that were known before.
+        feasible: Number of feasible candidates.
+        candidates: Number of candidates.
+        best_cost: Lowest cost of a feasible candidate so far; None without one.
+        full_cost: Cost of the baseline.
+        cost_name: Name of the cost, such as macs.
+        best_mcr: MCR of the candidate with the lowest cost, a fraction.
+        evaluations_per_second: Number of candidates scored per second.
+        seconds_left: Estimate of the remaining time of the search; None without one.
     """
 
     generation: int
@@ -30,26 +39,23 @@ class GenerationSummary:
 
 
 class Progress(Protocol):
-    """Whom the pipeline tells how far it is."""
+    """Receives the progress of a run."""
 
     def stage(self, name: str, detail: str = "") -> None:
-        """A stage begins: data, space, baseline, search, retrain, test, report, done."""
+        """A stage begins: data, space, round, baseline, search, retrain, test, report, done."""
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
-        """`what` has been trained for `epoch` of `epochs` epochs."""
+        """A network (`what`) has been trained for `epoch` of `epochs` epochs."""
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
-        """`done` of a generation's `total` candidates are scored."""
+        """`done` of the `total` candidates of a generation are scored."""
 
     def generation(self, summary: GenerationSummary) -> None:
         """A generation is complete."""
 
-    def note(self, text: str) -> None:
-        """Something worth a line of its own."""
-
 
 class SilentProgress:
-    """Shows nothing."""
+    """Ignores progress."""
 
     def __enter__(self) -> Self:
         return self
@@ -71,12 +77,9 @@ class SilentProgress:
     def generation(self, summary: GenerationSummary) -> None:
         pass
 
-    def note(self, text: str) -> None:
-        pass
-
 
 def describe(summary: GenerationSummary) -> str:
-    """Feasible share, best feasible cost as a share of the baseline's, speed and time left, in one line."""
+    """One line with the feasible share, the best cost as a share of the baseline's, the speed and the time left."""
     feasible = f"{summary.feasible / max(summary.candidates, 1):.0%} feasible"
     best = "none feasible yet"
     if summary.best_cost is not None:
@@ -90,7 +93,7 @@ def describe(summary: GenerationSummary) -> str:
 
 
 def duration(seconds: float) -> str:
-    """8 s; 1 min 05 s; 2 h 10 min."""
+    """A duration for people: 8 s; 1 min 05 s; 2 h 10 min."""
     minutes, whole_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -8,7 +8,8 @@ from typing import get_args
 import numpy as np
 from scipy.stats import spearmanr
 
-from evoprune.config.schema import Config, CriterionName
+from evoprune.config.choices import CriterionName
+from evoprune.config.schema import Config
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.importance import merge_layers, normalised
 from evoprune.criteria.registry import CRITERIA

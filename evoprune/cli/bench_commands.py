@@ -64,7 +64,7 @@ def fitness(
     from evoprune.bench.scoring_speed import bench_fitness, write_rows
 
     with make_progress(False, sys.stderr) as progress:
-        rows = bench_fitness(settings, population, generation, rounds, progress, progress.note)
+        rows = bench_fitness(settings, population, generation, rounds, progress, typer.echo)
     write_rows(out, rows)
     console = console_of_output()
     console.print(fitness_table(console, rows))

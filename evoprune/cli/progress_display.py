@@ -41,9 +41,6 @@ class PlainProgress:
         title = f"generation {summary.generation}/{summary.generations}"
         self._line(f"  {title}: {counts}, {describe(summary)}")
 
-    def note(self, text: str) -> None:
-        self._line(f"  {text}")
-
     def _line(self, text: str) -> None:
         self._stream.write(shown(text) + "\n")
         self._stream.flush()
@@ -95,9 +92,6 @@ class LiveProgress:
     def generation(self, summary: GenerationSummary) -> None:
         self._last_summary = describe(summary)
         self._search(summary.generation, summary.generations, 1.0)
-
-    def note(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
 
     def _search(self, generation: int, generations: int, share_done: float) -> None:
         if self._stage is not None:

@@ -18,7 +18,7 @@ from evoprune.criteria.importance import (
 )
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
-from evoprune.space.tensors import copied
+from evoprune.space.tensors import copied, weight_tensors
 from evoprune.surgery.layer_statistics import Statistics
 
 Losses = Callable[[Sequence[Genome]], list[float]]
@@ -62,8 +62,11 @@ class CriterionContext:
         return self.images.to(self.device)
 
     def network(self) -> nn.Module:
-        """A copy of the model on the device, all of whose parameters take gradients."""
-        return copied(self.model).to(self.device).eval().requires_grad_(True)
+        """A copy of the model on the device; all its parameters and layers' weights take gradients."""
+        network = copied(self.model).to(self.device).eval().requires_grad_(True)
+        for weight in weight_tensors(network, self.space).values():  # a fixed filter is a buffer
+            weight.requires_grad_(True)
+        return network
 
     def draw_seed(self) -> int:
         """A seed for PyTorch's generators, drawn from `rng`."""

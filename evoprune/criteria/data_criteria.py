@@ -8,6 +8,7 @@ from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCrite
 from evoprune.criteria.importance import LayerValues, WeightScores, layer_weights
 from evoprune.criteria.observation import BATCH_SIZE, BackwardTarget, observe
 from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import weight_tensors
 
 
 class MeanActivation(Criterion):
@@ -74,7 +75,7 @@ class Taylor(WeightCriterion):
 
 def weight_gradients(network: nn.Module, space: SearchSpace, target: Tensor) -> dict[str, Tensor]:
     """The gradient of a scalar by every layer's weight: float64 on the CPU."""
-    weights = {layer.weight: network.get_parameter(layer.weight) for layer in space.layers}
+    weights = weight_tensors(network, space)
     found = torch.autograd.grad(target, list(weights.values()), allow_unused=True, materialize_grads=True)
     return {name: gradient.to("cpu", torch.float64) for name, gradient in zip(weights, found, strict=True)}
 

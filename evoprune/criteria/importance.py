@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from evoprune.space.plan import Axis
 from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import weight_tensors
 
 Normalisation = Literal["none", "largest", "l2"]
 """How the values of a layer are made comparable with another layer's: divided by 1, the largest, or the L2 norm."""
@@ -125,7 +126,8 @@ def weight_by_kernel(space: SearchSpace, scores: WeightScores, weight: str) -> T
 
 def layer_weights(model: nn.Module, space: SearchSpace) -> dict[str, Tensor]:
     """The weights of all layers by name, detached, float64 on the CPU."""
-    return {layer.weight: model.get_parameter(layer.weight).detach().to("cpu", torch.float64) for layer in space.layers}
+    weights = weight_tensors(model, space)
+    return {name: weight.detach().to("cpu", torch.float64) for name, weight in weights.items()}
 
 
 def magnitude(model: nn.Module, space: SearchSpace) -> WeightScores:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from evoprune.config.schema import CriterionChoice, CriterionName
+from evoprune.config.choices import CriterionChoice, CriterionName
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.importance import kernel_values, magnitude, mask_shares, merge_layers
 from evoprune.criteria.registry import kernel_importance, map_importance, stride_importance

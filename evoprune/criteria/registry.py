@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from evoprune.config.schema import CriterionName
+from evoprune.config.choices import CriterionName
 from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
 from evoprune.criteria.curvature import OptimalBrainDamage
 from evoprune.criteria.data_criteria import MeanActivation, NonzeroShare, Taylor

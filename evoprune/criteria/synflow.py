@@ -11,7 +11,7 @@ from evoprune.config.schedules import exponential
 from evoprune.criteria.criterion import CriterionContext, WeightCriterion
 from evoprune.criteria.importance import LayerValues, WeightScores, filter_values, kernel_values, merge_layers
 from evoprune.space.search_space import SearchSpace
-from evoprune.space.tensors import copied
+from evoprune.space.tensors import copied, weight_tensors
 from evoprune.surgery.apply import mask
 
 STEPS = 100
@@ -83,7 +83,7 @@ def synaptic_flow(network: nn.Module, space: SearchSpace, image_shape: tuple[int
     References:
         Tanaka et al. 2020, section 5, theorem 1.
     """
-    weights = {layer.weight: network.get_parameter(layer.weight) for layer in space.layers}
+    weights = {name: weight.requires_grad_() for name, weight in weight_tensors(network, space).items()}
     flow = network(torch.ones(1, *image_shape, dtype=torch.float64)).sum()
     gradients = torch.autograd.grad(flow, list(weights.values()), allow_unused=True, materialize_grads=True)
     return {
@@ -119,13 +119,14 @@ def synflow_weights(model: nn.Module, space: SearchSpace, image_shape: tuple[int
         Tanaka et al. 2020, algorithm 1.
     """
     network = linearised(model)
-    unpruned = {layer.weight: network.get_parameter(layer.weight).detach().clone() for layer in space.layers}
+    weights = weight_tensors(network, space)
+    unpruned = {name: weight.detach().clone() for name, weight in weights.items()}
     sizes = [weight.numel() for weight in unpruned.values()]
 
     def flow(alive: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             for (name, weight), stays in zip(unpruned.items(), torch.from_numpy(alive).split(sizes), strict=True):
-                network.get_parameter(name).copy_(weight * stays.reshape(weight.shape))
+                weights[name].copy_(weight * stays.reshape(weight.shape))
         scores = synaptic_flow(network, space, image_shape)
         return torch.cat([scores[name].reshape(-1) for name in unpruned]).numpy()
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evoprune.config.schema import Scope
+from evoprune.config.choices import Scope
 from evoprune.criteria.importance import WeightScores
 from evoprune.errors import ConfigError
 from evoprune.space.search_space import SearchSpace

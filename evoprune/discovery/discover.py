@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from evoprune.config.choices import StrideSharing
 from evoprune.config.loading import validated
-from evoprune.config.schema import SpaceConfig, StrideSharing
+from evoprune.config.schema import SpaceConfig
 from evoprune.discovery.forward_passes import (
     batch_size,
-    branch_outputs_of,
     check_devices,
     check_outputs,
     follow_branches,
@@ -23,7 +23,7 @@ from evoprune.discovery.forward_passes import (
 from evoprune.discovery.grouping import freeze_kept_layers, group
 from evoprune.discovery.labels import MapLabels
 from evoprune.discovery.operations import follow
-from evoprune.discovery.proof import TOLERANCE, TOLERANCE_SINGLE, Proof, prove
+from evoprune.discovery.proof import TOLERANCE, TOLERANCE_SINGLE, Forward, Proof, prove
 from evoprune.discovery.tracing import Tracer
 from evoprune.errors import SearchSpaceError
 from evoprune.space.kernel_genes import KernelLayer, kernel_genes, stride_genes
@@ -154,23 +154,25 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
     labels = MapLabels()
     tracer = Tracer(network, labels, batch_size(inputs), follow)
     check_outputs(expected, follow_network(tracer, network, inputs))
-    forwards = [partial(outputs_of, inputs=inputs)]
-    branches = Tracer(network, labels, batch_size(inputs), follow)
-    if follow_branches(tracer, branches, network, inputs):
-        forwards.append(partial(branch_outputs_of, inputs=inputs))
-    layers = _layers(tracer, branches)
+    branches = follow_branches(tracer, network, inputs)
+    labels = labels.with_new_axes(branches.tracer.labels)
+    layers = _layers(tracer, branches.tracer)
     freeze_kept_layers(labels, layers, options)
     grouping = group(labels, layers, options)
+    whole_modules = branches.tracer.whole_modules | tracer.whole_modules
     space = SearchSpace(
         groups=grouping.groups,
         axes=grouping.axes,
         layers=layers,
-        norms=tuple((branches.norms | tracer.norms).values()),
+        norms=tuple((branches.tracer.norms | tracer.norms).values()),
         tensors=_tensor_infos(model),
-        frozen=grouping.frozen + tuple(Frozen(*row) for row in (branches.whole_modules | tracer.whole_modules).items()),
+        frozen=grouping.frozen + tuple(Frozen(name, reason) for name, reason in whole_modules.items()),
         fixed_macs=tracer.fixed_macs,
     )
-    tolerance = TOLERANCE if tracer.exact and branches.exact else TOLERANCE_SINGLE
+    forwards: list[Forward] = [partial(outputs_of, inputs=inputs)]
+    if branches.forward is not None:
+        forwards.append(branches.forward)
+    tolerance = TOLERANCE if tracer.exact and branches.tracer.exact else TOLERANCE_SINGLE
     return prove(network, space, forwards, tolerance)
 
 
@@ -181,11 +183,13 @@ def _layers(tracer: Tracer, branches: Tracer) -> tuple[Layer, ...]:
 
 
 def _tensor_infos(model: nn.Module) -> tuple[TensorInfo, ...]:
+    """All parameters and buffers; buffers that are not persistent take no stored bytes."""
+
     def info(name: str, tensor: Tensor, parameter: bool) -> TensorInfo:
-        return TensorInfo(name, tuple(tensor.shape), tensor.element_size(), parameter)
+        return TensorInfo(name, tuple(tensor.shape), tensor.element_size() if name in stored else 0, parameter)
 
     stored = model.state_dict(keep_vars=True).keys()
     return (
         *(info(name, tensor, True) for name, tensor in model.named_parameters()),
-        *(info(name, tensor, False) for name, tensor in model.named_buffers() if name in stored),
+        *(info(name, tensor, False) for name, tensor in model.named_buffers()),
     )

@@ -1,17 +1,24 @@
 """Forward passes of a copy of the network on the example input: in eval mode, and through its training branches."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
 
-from evoprune.discovery.proof import TOLERANCE_SINGLE, relative_difference
+from evoprune.discovery.proof import TOLERANCE_SINGLE, Forward, relative_difference
 from evoprune.discovery.tracing import Tracer, tensors_of
 from evoprune.errors import SearchSpaceError, first_line
+from evoprune.networks.seeding import global_seed
 from evoprune.space.tensors import copied, named_tensors
 
 
@@ -81,12 +88,6 @@ def outputs_of(network: nn.Module, inputs: tuple[Any, ...]) -> Any:
         return network(*inputs)
 
 
-def branch_outputs_of(network: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    """The network's outputs through its training branches."""
-    with torch.no_grad(), training_branches(network):
-        return network(*inputs)
-
-
 def batch_size(inputs: tuple[Any, ...]) -> int:
     """Number of images in the example input: the first size of its first tensor."""
     return next((tensor.shape[0] for tensor in tensors_of(inputs) if tensor.ndim), 1)
@@ -109,10 +110,10 @@ def check_outputs(first: Any, second: Any) -> None:
 
 @contextmanager
 def training_branches(model: nn.Module) -> Iterator[None]:
-    """Modules with children are in training mode, so that auxiliary heads run; layers in eval mode, without noise."""
+    """Modules with children are in training mode, so that auxiliary heads run; layers, norms and dropout are not."""
     modes = {module: module.training for module in model.modules()}
     for module in modes:
-        module.training = any(True for _ in module.children())
+        module.training = any(True for _ in module.children()) and not isinstance(module, _NormBase | _DropoutNd)
     try:
         yield
     finally:
@@ -128,29 +129,71 @@ def follow_network(tracer: Tracer, network: nn.Module, inputs: tuple[Any, ...]) 
     return outputs
 
 
-def follow_branches(tracer: Tracer, branches: Tracer, network: nn.Module, inputs: tuple[Any, ...]) -> bool:
-    """Follows the training branches of a network (auxiliary heads).
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """Training branches of a network (auxiliary heads).
+
+    Attributes:
+        tracer: Has followed them, with labels that continue those of the pass in eval mode; has followed nothing if
+            there are no branches.
+        forward: Runs a network through its branches; None if there are none. If the outputs are random, it returns
+            zeros of their shapes.
+    """
+
+    tracer: Tracer
+    forward: Forward | None
+
+
+def follow_branches(tracer: Tracer, network: nn.Module, inputs: tuple[Any, ...]) -> Branches:
+    """Follows the training branches of a network, with fixed seeds.
 
     Args:
         tracer: Has followed the network in eval mode.
-        branches: Follows the network with its training branches.
-        network: In eval mode.
+        network: In eval mode; not changed.
         inputs: Its inputs.
 
     Returns:
-        Whether there are branches that run, and give the same outputs twice.
+        The branches, without a forward if there are none, or if they do not run on the inputs.
     """
+    own = copied(network)  # training can change buffers
+    branches, nothing = (Tracer(own, tracer.labels.copy(), batch_size(inputs), tracer.follow) for _ in range(2))
     if not any(True for _ in network.children()):
-        return False
+        return Branches(nothing, None)
     try:
-        with training_branches(network):
-            outputs = follow_network(branches, network, inputs)
+        with training_branches(own), _seeded(0):
+            outputs = follow_network(branches, own, inputs)
         if branches.operations == tracer.operations:
-            return False
-        again = branch_outputs_of(network, inputs)
+            return Branches(nothing, None)
+        others = [branch_outputs_of(copied(network), inputs, seed) for seed in (0, 1)]
     except Exception:  # a network whose training branches do not run is proved without them
-        return False
-    return relative_difference(outputs, again) <= TOLERANCE_SINGLE
+        return Branches(nothing, None)
+    repeatable = all(relative_difference(outputs, other) <= TOLERANCE_SINGLE for other in others)
+    return Branches(branches, partial(branch_outputs_of if repeatable else _branch_shapes_of, inputs=inputs))
+
+
+def branch_outputs_of(network: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> Any:
+    """The network's outputs through its training branches."""
+    with torch.no_grad(), training_branches(network), _seeded(seed):
+        return network(*inputs)
+
+
+def _branch_shapes_of(network: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    """Zeros in the shapes of the outputs through training branches: with dropout, values cannot be compared."""
+    return [torch.zeros_like(output) for output in tensors_of(branch_outputs_of(network, inputs))]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators of PyTorch, NumPy and Python, which have their states back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        with global_seed(seed):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @contextmanager

@@ -20,6 +20,25 @@ class MapLabels:
         self._reasons: dict[int, str] = {}  # root -> reason that its class stays whole
         self.axes: dict[tuple[str, int], Tensor] = {}  # (tensor, dim) -> label of each position
 
+    def copy(self) -> "MapLabels":
+        """A copy that can continue independently."""
+        other = MapLabels()
+        other._parent, other._reasons, other.axes = self._parent.copy(), dict(self._reasons), dict(self.axes)
+        return other
+
+    def with_new_axes(self, other: "MapLabels") -> "MapLabels":
+        """These labels with the axes that only `other`, a continued copy, has.
+
+        The classes of these labels and their reasons stay as they are; only new labels are merged as in `other`.
+        """
+        known, result = len(self._parent), self.copy()
+        roots = other.resolve(torch.arange(known, len(other._parent)))
+        old_roots = self.resolve(roots.clamp(max=known - 1))
+        result._parent = np.concatenate((self._parent, torch.where(roots < known, old_roots, roots).numpy()))
+        result._reasons |= {root: reason for root, reason in other._reasons.items() if root >= known}
+        result.axes |= {place: axis for place, axis in other.axes.items() if place not in self.axes}
+        return result
+
     def new(self, count: int) -> Tensor:
         """New labels, each in a class of its own: int64 (count,)."""
         first = len(self._parent)

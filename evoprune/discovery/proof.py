@@ -133,7 +133,7 @@ class _Probes:
         return difference, None
 
     def _outputs(self, change: Change, space: SearchSpace, genome: Genome) -> list[Any]:
-        network = copied(self.model, share_tensors=True)
+        network = copied(self.model, share_parameters=True)
         change(network, space, genome)
         return [forward(network) for forward in self.forwards]
 

@@ -75,7 +75,7 @@ class Tracer(TorchDispatchMode):
     def __init__(self, model: nn.Module, labels: MapLabels, batch: int, follow: "Follow"):
         super().__init__()
         self.labels = labels
-        self._follow = follow
+        self.follow = follow
         self._uses = 0
         self.layers: dict[str, Layer] = {}
         self.norms: dict[str, Norm] = {}
@@ -134,7 +134,7 @@ class Tracer(TorchDispatchMode):
             self.operations += 1
             self.exact &= all(leaf.dtype in _EXACT for leaf in outputs)
             uses = self._uses
-            self._follow(self, call, args, kwargs)
+            self.follow(self, call, args, kwargs)
             if self._uses == uses and (formula := flop_registry.get(func.overloadpacket)):
                 self.fixed_macs += formula(*args, **kwargs, out_val=outputs[0]) // 2 // self._batch
         return result

@@ -13,14 +13,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from evoprune.config.loading import config_from_dict, round_configs
-from evoprune.config.schema import (
-    Config,
-    RecordConfig,
-    RetrainConfig,
-    SearchConfig,
-    SpaceConfig,
-    WorkersConfig,
-)
+from evoprune.config.schema import Config, RecordConfig, RetrainConfig, SearchConfig, SpaceConfig, WorkersConfig
 from evoprune.discovery.discover import discover
 from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError, type_and_first_line
 from evoprune.networks.modes import eval_mode

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from evoprune.config.schema import CriterionChoice
+from evoprune.config.choices import CriterionChoice
 from evoprune.criteria.registry import CRITERIA
 from evoprune.data.examples import read_examples
 from evoprune.data.images import ImageArray

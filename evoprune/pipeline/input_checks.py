@@ -13,6 +13,7 @@ from evoprune.data.images import ImageFiles
 from evoprune.data.load import Data
 from evoprune.errors import DataError, NetworkError
 from evoprune.scoring.scorer import Problem
+from evoprune.space.tensors import check_changeable
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,18 @@ def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
         trains: whether the network or its survivors are trained.
 
     Raises:
-        NetworkError: names the first tensor with values that are NaN or infinite, or says that all are frozen.
+        NetworkError: names the first tensor with values that are NaN or infinite, or the first entry that is no tensor,
+            or says that all are frozen.
+        SearchSpaceError: the network is TorchScript, or has lazy layers without shapes.
     """
+    check_changeable(network)
     for tensor_name, tensor in network.state_dict().items():
-        floats = isinstance(tensor, Tensor) and tensor.is_floating_point()  # quantised modules hold other things, too
-        bad = int((~tensor.isfinite()).sum()) if floats else 0
+        if not isinstance(tensor, Tensor):
+            raise NetworkError(
+                f"{name}: the state dict must hold tensors only, but {tensor_name!r} is a {type(tensor).__name__}, "
+                "as in quantised layers; give the network before it was quantised"
+            )
+        bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
         if bad:
             raise NetworkError(
                 f"{name}: tensor {tensor_name!r} must hold finite numbers, but {bad} of {tensor.numel()} are NaN or "

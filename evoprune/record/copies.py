@@ -6,7 +6,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from evoprune.errors import RunFolderError, masked
 from evoprune.record import files
@@ -109,10 +109,10 @@ class LocalCopy:
 
     def arrive(self, name: str, data: bytes) -> FileEntry:
         """Puts a file into the folder that is to take the copy's place. Raises RunFolderError if it leads out of it."""
-        path = self._arriving / name
-        if not name or name != path.relative_to(self._arriving).as_posix() or ".." in path.parts or "\\" in name:
+        parts = PurePosixPath(name).parts
+        if not parts or "/".join(parts) != name or {"..", "/"} & set(parts) or {"\\", "\0"} & set(name):
             raise RunFolderError(f"the store has a file {name!r}, whose name leads out of the run folder; remove it")
-        files.write_bytes(path, data)
+        files.write_bytes(self._arriving / name, data)
         return entry_of(data)
 
     def replace(self, manifest: Manifest, keep: bool) -> Path | None:

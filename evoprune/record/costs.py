@@ -1,6 +1,6 @@
 """The cost that a search minimises: its column in the tables, and its value for the unpruned network."""
 
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.errors import RunFolderError
 from evoprune.record.folder import RunFolder
 from evoprune.record.json_files import read_latency_table

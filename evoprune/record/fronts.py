@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.record.costs import cost_column
 from evoprune.search.pareto import non_dominated
 

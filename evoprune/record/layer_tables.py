@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.record import files
 from evoprune.record.columns import checked, typed
 from evoprune.record.folder import RunFolder

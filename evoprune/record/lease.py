@@ -107,7 +107,7 @@ class Lease:
     def _beat_on(self) -> None:
         while not self._ending.wait(HEARTBEAT_S):
             with self._guard, contextlib.suppress(StoreError):  # the next beat may get through
-                if self._lost is None:
+                if self._lost is None and not self._ending.is_set():
                     self._beat()
 
     def _beat(self) -> None:

@@ -1,21 +1,21 @@
-"""Where a run folder is: a path, or a URL."""
+"""Places of run folders: paths and URLs."""
 
 from pathlib import Path
 
 _LOCAL = "file://"
-_MARK = "://"
+_SCHEME_END = "://"
 
 
 def is_remote(place: str | Path | None) -> bool:
-    """Whether this is the URL of a place that is not on this machine's disk."""
-    return place is not None and _MARK in str(place) and not str(place).startswith(_LOCAL)
+    """Whether a place is a URL of another scheme than file://."""
+    return place is not None and _SCHEME_END in str(place) and not str(place).startswith(_LOCAL)
 
 
 def local_path(place: str | Path) -> Path:
-    """A path, or what a file:// URL says, as a path."""
+    """The path of a place on this machine's disk, which may be a file:// URL."""
     return Path(str(place).removeprefix(_LOCAL))
 
 
 def place_of(text: str) -> str | Path:
-    """What somebody typed: a URL as it is, anything else as a path."""
+    """The place that a user typed: a URL as it is, any other text as a path."""
     return text if is_remote(text) else local_path(text)

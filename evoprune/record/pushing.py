@@ -141,6 +141,3 @@ class PushingProgress:
     def generation(self, summary: GenerationSummary) -> None:
         self._pusher.mark()
         self._progress.generation(summary)
-
-    def note(self, text: str) -> None:
-        self._progress.note(text)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Json, JsonValue, RootModel, StringConstraints, model_validator
 
-from evoprune.config.schema import FitnessName, StrideSharing
+from evoprune.config.choices import FitnessName, StrideSharing
 from evoprune.search.loop import STEADY_STATE_BATCHES
 
 MOST_ELEMENTS = 2**28

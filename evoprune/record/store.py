@@ -138,11 +138,11 @@ class Store:
         """Makes the copy what the store has. Raises RunFolderError; the copy is then untouched."""
         self._copy.recover()
         sizes = sizes_of_run(self._remote.sizes())
-        there, base = self._manifest(sizes), self._copy.manifest()
-        unmoved = there is not None and base is not None and there.token == base.token != ""
-        same = {name: entry.size for name, entry in base.files.items()} == sizes if base else False
-        if not (unmoved and same and self._copy.entries() == base.files):  # type: ignore[union-attr]
-            self._fetch(there or Manifest(), sizes, keep=False)
+        there = self._manifest(sizes) or Manifest()
+        base = self._copy.manifest() or Manifest()
+        unmoved = there.token == base.token != "" and {name: entry.size for name, entry in base.files.items()} == sizes
+        if not (unmoved and self._copy.entries() == base.files):
+            self._fetch(there, sizes, keep=False)
 
     def push(self, listing: Mapping[str, Sighting]) -> None:
         """Brings to the store what is in the copy, as it was listed.

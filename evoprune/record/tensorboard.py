@@ -76,9 +76,6 @@ class ScalarProgress:
         )
         self._progress.generation(summary)
 
-    def note(self, text: str) -> None:
-        self._progress.note(text)
-
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()

@@ -1,5 +1,6 @@
 """Following a run that another process does, by what appears in its folder."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from evoprune.record.fronts import front
 from evoprune.record.json_files import read_space
 from evoprune.record.runs import Run, load_run
 from evoprune.record.tables import read_generation
+
+_log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 600
 """How long nothing may happen before that is said."""
@@ -101,7 +104,7 @@ def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
                     progress.generation(here.summary(generation, candidates, best, generation == generations[-1]))
                     told, happened = generation, True
         for survivor in sorted(set(folder.survivor_keys()) - retrained):
-            progress.note(f"{survivor} is retrained")
+            progress.stage("retrained", survivor)
             retrained.add(survivor)
             happened = True
         if finished:
@@ -109,7 +112,7 @@ def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
         quiet, complained = (0.0, False) if happened else (quiet, complained)
         if quiet >= QUIET_SECONDS and not complained:
             root = here.run.root
-            progress.note(f"nothing new for {duration(quiet)}: is it still going? if not: evoprune resume {root}")
+            _log.warning("nothing new for %s: if the run has stopped, evoprune resume %s", duration(quiet), root)
             complained = True
         quiet += wait()
         if not here.run.holds_run():

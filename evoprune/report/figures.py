@@ -104,19 +104,9 @@ def hypervolume_of_settings(volumes: pd.DataFrame) -> Picture:
         by_generation = rows.groupby("generation")["hypervolume"].agg(["mean", "std"]).astype("float64").fillna(0.0)
         low, high = (by_generation["mean"] + sign * by_generation["std"] for sign in (-1, 1))
         there_and_back = [*by_generation.index.tolist(), *by_generation.index.tolist()[::-1]]
-        traces.append(
-            {
-                "type": "scatter",
-                "x": there_and_back,
-                "y": [*low.tolist(), *high.tolist()[::-1]],
-                "fill": "toself",
-                "fillcolor": colour,
-                "opacity": 0.2,
-                "mode": "none",
-                "hoverinfo": "skip",
-                "showlegend": False,
-            }
-        )
+        band = {"x": there_and_back, "y": [*low.tolist(), *high.tolist()[::-1]], "fill": "toself", "fillcolor": colour}
+        hidden = {"mode": "none", "hoverinfo": "skip", "showlegend": False}
+        traces.append({"type": "scatter", **band, "opacity": 0.2, **hidden})
         traces.append(_scatter(str(setting), by_generation.index, by_generation["mean"], colour, "lines+markers"))
     layout = _layout(_axis("generation"), _axis("hypervolume, share of the box"))
     caption = "Mean over seeds; the band is one standard deviation on either side."

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.record.costs import cost_column
 from evoprune.record.fronts import front
 

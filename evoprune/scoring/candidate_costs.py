@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.latency.prediction import LatencyTable
 from evoprune.scoring.candidate import Score
 from evoprune.space.cost import phenotype_cost

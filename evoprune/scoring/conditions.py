@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evoprune.config.schema import FitnessName
+from evoprune.config.choices import FitnessName
 from evoprune.scoring.candidate import Outcome
 
 MEMORY = 0.5

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.measures import allowed_errors, hardest_first
 from evoprune.scoring.scorer import Problem, Scorer

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.latency.prediction import LatencyTable
 from evoprune.scoring.candidate import Outcome, Score
 from evoprune.scoring.candidate_costs import Costs, cost_by_name, costs_of

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evoprune.config.schema import CostName, FitnessName, SearchConfig
+from evoprune.config.choices import CostName, FitnessName
+from evoprune.config.schema import SearchConfig
 from evoprune.scoring.candidate import Candidate
 from evoprune.scoring.candidate_costs import cost_by_name
 

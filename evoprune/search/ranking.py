@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evoprune.config.schema import Scope
+from evoprune.config.choices import Scope
 from evoprune.errors import ConfigError
 from evoprune.search.fit_to_cost import CostOf
 from evoprune.space.plan import Genome

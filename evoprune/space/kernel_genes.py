@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from evoprune.config.schema import StrideSharing
+from evoprune.config.choices import StrideSharing
 from evoprune.errors import SearchSpaceError
 from evoprune.space.masks import StrideMask, stride_table
 

@@ -106,7 +106,14 @@ class Norm:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A stored tensor: its name, shape and bytes per element, and whether it is a parameter (or else a buffer)."""
+    """A parameter or buffer.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        itemsize: Stored bytes per element; 0 for a buffer that is not persistent.
+        parameter: Whether it is a parameter.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -131,7 +138,7 @@ class Plan:
         axes: Tensor positions that are removed with them.
         layers: Convolutions and linear layers, in the order of the forward pass.
         norms: Normalisations over maps.
-        tensors: All tensors that the network stores.
+        tensors: All parameters and buffers.
         frozen: Parts that stay whole, with reasons.
         fixed_macs: Multiply-accumulates per image outside of layers (the products of attention).
         kernels: Genes of kernels, one entry per layer.

@@ -35,6 +35,7 @@ class SpaceReport:
 def space_report(network: str, space: SearchSpace) -> SpaceReport:
     """The report of a search space. network: its name. Layers are in the order of the forward pass."""
     elements = cut_elements(space, space.phenotype(space.full()))
+    parameters = {tensor.name for tensor in space.tensors if tensor.parameter}
     genes = {name: group.size for group in space.groups for name in group.layers}
     layers = tuple(
         LayerReport(
@@ -44,10 +45,10 @@ def space_report(network: str, space: SearchSpace) -> SpaceReport:
             * (layer.groups if layer.out_dim == 1 and "transposed" in layer.kind else 1),
             genes=genes.get(layer.name, 0),
             macs=elements[layer.weight] * layer.positions,
-            params=elements[layer.weight] + elements.get(f"{layer.name}.bias", 0),
+            params=sum(elements[name] for name in (layer.weight, f"{layer.name}.bias") if name in parameters),
         )
         for layer in space.layers
     )
-    params = sum(elements[tensor.name] for tensor in space.tensors if tensor.parameter)
+    params = sum(elements[name] for name in parameters)
     macs = sum(layer.macs for layer in layers) + space.fixed_macs
     return SpaceReport(network, layers, space.genes, len(space.groups), macs, params, space.frozen)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from evoprune.errors import SearchSpaceError, first_line
 from evoprune.space.phenotype import Phenotype
@@ -16,28 +17,44 @@ from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 
 
-def copied(model: nn.Module, share_tensors: bool = False) -> nn.Module:
+def copied(model: nn.Module, share_parameters: bool = False) -> nn.Module:
     """A deep copy of a network, also of one that holds computed tensors (old weight_norm).
 
     Args:
         model: Not changed.
-        share_tensors: The copy has the same tensor objects as parameters and buffers.
+        share_parameters: The copy has the same parameters; buffers, which a forward pass can change, are copied.
 
     Raises:
-        SearchSpaceError: If the network cannot be copied.
+        SearchSpaceError: If the network is of a kind that cannot be changed, or cannot be copied.
     """
+    check_changeable(model)
     computed = (value for module in model.modules() for value in vars(module).values())
     memo: dict[int, Any] = {
         id(value): value.detach().clone() for value in computed if isinstance(value, Tensor) and not value.is_leaf
     }
-    if share_tensors:
-        memo |= {id(tensor): tensor for _, tensor in named_tensors(model)}
+    if share_parameters:
+        memo |= {id(parameter): parameter for parameter in model.parameters()}
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the user's modules raise
         raise SearchSpaceError(
             f"the network cannot be copied (copy.deepcopy): {type(error).__name__}: {first_line(error)}"
         ) from error
+
+
+def check_changeable(model: nn.Module) -> None:
+    """Raises SearchSpaceError for TorchScript, whose forward is fixed, and for lazy layers without shapes."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SearchSpaceError(
+                f"{name or 'the network'} is a TorchScript module, which cannot be followed or changed; "
+                "give the module that it was scripted or traced from"
+            )
+    for name, tensor in named_tensors(model):
+        if is_lazy(tensor):
+            raise SearchSpaceError(
+                f"{name} is not initialised yet, because its layer is lazy; run the network once on an example first"
+            )
 
 
 def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
@@ -205,6 +222,12 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """All parameters and buffers by name; tied ones once."""
     yield from model.named_parameters()
     yield from model.named_buffers()
+
+
+def weight_tensors(model: nn.Module, space: SearchSpace) -> dict[str, Tensor]:
+    """The weight of each layer by name: a parameter, or a buffer (a fixed filter)."""
+    tensors = dict(named_tensors(model))
+    return {layer.weight: tensors[layer.weight] for layer in space.layers}
 
 
 def _owner(model: nn.Module, name: str) -> tuple[Any, str]:

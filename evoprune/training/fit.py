@@ -16,6 +16,7 @@ from evoprune.data.splits import Split
 from evoprune.errors import TrainingError
 from evoprune.networks.seeding import global_seed, mixed_seed
 from evoprune.networks.weights import load_weights
+from evoprune.space.tensors import named_tensors
 from evoprune.training.distillation import Distillation
 from evoprune.training.layout import lay_out_to_train
 
@@ -147,8 +148,9 @@ def hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> list[Removabl
         Handles whose `remove()` lets gradients reach the weights again.
     """
     handles = []
+    tensors = dict(named_tensors(model))
     for name, mask in masks.items():
-        parameter = model.get_parameter(name)
+        parameter = tensors[name]
         goes = ~mask.to(parameter.device)
         with torch.no_grad():
             parameter.masked_fill_(goes, 0)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import evoprune as ep
 from evoprune.bench.criteria_agreement import correlations
 from evoprune.cli.main import app
-from evoprune.config.schema import CriterionName
+from evoprune.config.choices import CriterionName
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
 from tests.search.made_up import space_of

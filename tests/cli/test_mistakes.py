@@ -165,6 +165,27 @@ VALUES: dict[str, str] = {
     "retrain.distillation=1.5": r"retrain\.distillation must be between 0 and 1",
     "retrain.temperature=0": r"retrain\.temperature must be a number above 0",
     "record.report=2": r"record\.report must be true or false",
+    "search.population=1000000000000": r"search\.population must be a whole number from 4 to 100,000, not 10{12}$",
+    "search.generations=1000000000": r"search\.generations must be a whole number from 1 to 100,000, not 10{9}$",
+    "search.steps=1000000000": r"search\.steps must be a whole number from 1 to 100, not 10{9}$",
+    "search.litter=1000000": r"search\.litter must be a whole number from 1 to 1,000, not 1000000$",
+    f"search.rounds=[{', '.join(['{{}}'] * 10_000)}]": r"search\.rounds must be a list of at most 100 rounds",
+    "search.rounds=[{{search: {{population: 1000000000000}}}}]": r"round 1: search\.population must be .* 100,000",
+    "workers.threads=1099511627776": r"workers\.threads must be a whole number from 1 to 1,024",
+    "workers.count=1000000000": r"workers\.count must be a whole number from 1 to 10,000, or auto",
+    "workers.timeout_s=1e300": r"workers\.timeout_s must be a number above 0 and at most 10,000,000",
+    "workers.memory=1e300": r"workers\.memory must be a number above 0 and at most 1,000,000",
+    "train.weight_decay=1e300": r"train\.weight_decay must be a number from 0 to 100, not 1e\+300$",
+    "train.learning_rate=1e300": r"train\.learning_rate must be a number above 0 and at most 1,000, not 1e\+300$",
+    "train.epochs=1000000000": r"train\.epochs must be a whole number from 1 to 10,000",
+    "train.batch_size=1000000000": r"train\.batch_size must be a whole number from 1 to 65,536",
+    "retrain.survivors=1000000000": r"retrain\.survivors must be a whole number from 1 to 10,000",
+    "data.validation=1000000000000": r"data\.validation must be a whole number from 1 to 10,000,000",
+    f"model.network={'4C3-' * 3000}10": r"model\.network must be a layer string .*, of at most 1,000 characters, not",
+    f"model.weights={'w' * 900}": r"model\.weights: there is no file w{900}; give",
+    "model.weights=~nosuchuser/w.pt": r"model\.weights: there is no file ~nosuchuser/w\.pt; give",
+    f"seed={'9' * 5000}": r"the value of seed is not valid YAML: Exceeds the limit",
+    "seed=08.0": r"seed must be a whole number from 0 to 4294967295, not 8\.0",
     "seed": r"--set must be KEY=VALUE",
     "=1": r"--set must be KEY=VALUE",
     "seed=[1": r"the value of seed is not valid YAML",
@@ -254,3 +275,10 @@ def test_a_mistake_that_only_training_finds(tmp_path: Path) -> None:
 
 def test_inspect_finds_them_too(tmp_path: Path) -> None:
     check_line(call("inspect", tiny_runs.config_file(tmp_path, {"model.network": "MP2-10"})), "no part that may go")
+
+
+@pytest.mark.parametrize("command", ["run", "resume", "export", "report", "watch", "inspect"])
+def test_a_path_that_is_too_long(command: str, tmp_path: Path) -> None:
+    check_line(
+        call(command, tmp_path / ("x" * 900)), r"x{900}\S* is too long for a path$|config file not found|cannot be read"
+    )

@@ -32,7 +32,6 @@ def report_everything(progress: Progress) -> None:
     progress.stage("search")
     progress.scored(3, 8, 12, 24)
     progress.generation(SUMMARY)
-    progress.note("a [strange] note")
     progress.stage("retrain")
     progress.epoch("abc", 2, 2, 0.25)
     progress.stage("done")
@@ -48,7 +47,6 @@ def test_plain_progress_is_one_line_an_event() -> None:
         "search",
         "  generation 3/8: 20 scored, 4 known, 75% feasible, best macs 41.2% of the baseline at MCR 3.10%, "
         "8.3 evaluations/s, 1 min 20 s left",
-        "  a [strange] note",
         "retrain",
         "  abc: epoch 2/2, loss 0.2500",
         "done",
@@ -61,13 +59,13 @@ def test_silent_progress_shows_nothing(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr() == ("", "")
 
 
-def test_live_progress_shows_stage_generation_and_notes() -> None:
+def test_live_progress_shows_stage_and_generation() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=200)
     with LiveProgress(console) as progress:
         report_everything(progress)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
-    for text in ("baseline", "epoch 1/2", "search", "generation 3/8, 75% feasible", "a [strange] note"):
+    for text in ("baseline", "epoch 1/2", "search", "generation 3/8, 75% feasible"):
         assert text in shown
 
 

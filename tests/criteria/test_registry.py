@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from evoprune.config.schema import CriterionName
+from evoprune.config.choices import CriterionName
 from evoprune.criteria import synflow
 from evoprune.criteria.criterion import CriterionContext, WeightCriterion
 from evoprune.criteria.importance import normalised
@@ -23,6 +23,12 @@ from tests.scoring.problems import problem
 
 NAMES: tuple[CriterionName, ...] = get_args(CriterionName)
 tp = pytest.importorskip("torch_pruning")
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many iterations SynFlow has does not matter here."""
+    monkeypatch.setattr(synflow, "STEPS", 5)
 
 
 class Small(nn.Module):
@@ -225,9 +231,8 @@ def test_taylor_of_weights_as_torch_pruning_has_it() -> None:
 
 
 @pytest.mark.parametrize("network", ["residual", "depthwise", "concatenating", "without norm"])
-def test_networks_of_every_kind(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_every_kind(network: str) -> None:
     """Every map is given a finite importance by every criterion that the network has something for."""
-    monkeypatch.setattr(synflow, "STEPS", 5)
     posed = problem(network)
     context = criterion_context(posed.model, posed.calibration[:4], torch.arange(4))
     for name in set(NAMES) - {"oracle"} - ({"batch_norm_scale"} if network == "without norm" else set()):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from evoprune.config.schema import CriterionName, TrainConfig
+from evoprune.config.choices import CriterionName
+from evoprune.config.schema import TrainConfig
 from evoprune.criteria.registry import weight_importance
 from evoprune.criteria.weight_ranking import kept_fraction_for, weight_masks
 from evoprune.errors import ConfigError

@@ -129,6 +129,23 @@ class AuxiliaryHead(nn.Module):
         return (out, self.side(x)) if self.training else out
 
 
+class Blur(nn.Module):
+    """A fixed depthwise filter in a buffer, whose weights are none of the network's parameters."""
+
+    taps: Tensor
+
+    def __init__(self, maps: int, persistent: bool) -> None:
+        super().__init__()
+        self.register_buffer("taps", torch.ones(maps, 1, 3, 3) / 9, persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.taps, stride=2, padding=1, groups=len(self.taps))
+
+
+def blurred(persistent: bool) -> nn.Module:
+    return nn.Sequential(conv_bn(3, 8), Blur(8, persistent), conv_bn(8, 12), head(12))
+
+
 class Padded(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """What cannot be searched is refused in one sentence that says why."""
 
 import inspect
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from evoprune.errors import ConfigError, SearchSpaceError, UserError
 from evoprune.space.cost import cost
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.apply import compact, mask
+from evoprune.surgery.lowering.lower import lower
 from tests.space.blocks import conv_bn, head
 from tests.space.networks import CASES, example, network
 
@@ -117,6 +119,36 @@ def test_a_pattern_that_names_no_layer() -> None:
     message = refuse(plain(), torch.randn(2, 3, 8, 8), keep=("layer1.*",))
     assert "layer1.*" in message
     assert "0.0" in message
+
+
+def wrapped(inner: nn.Module) -> nn.Module:
+    return nn.Sequential(conv_bn(3, 8), inner, head(8)).eval()
+
+
+@pytest.mark.parametrize("make", [lambda model, x: torch.jit.trace(model, x), lambda model, x: torch.jit.script(model)])
+def test_torchscript_is_refused(make: Callable[[nn.Module, Tensor], nn.Module]) -> None:
+    model, images = plain(), torch.randn(2, 3, 8, 8)
+    told = (
+        "is a TorchScript module, which cannot be followed or changed; give the module that it was scripted or traced"
+    )
+    assert refuse(make(model, images), images).startswith(f"the network {told}")
+    inner = make(conv_bn(8, 8).eval(), torch.randn(2, 8, 8, 8))
+    assert refuse(wrapped(inner), images).startswith(f"1 {told}")
+    space = search_space(model, images)
+    for use in (mask, compact):
+        with pytest.raises(SearchSpaceError, match="is a TorchScript module"):
+            use(make(model, images), space, space.full())
+    with pytest.raises(SearchSpaceError, match="is a TorchScript module"):
+        lower(make(model, images), space, space.full(), images)
+
+
+def test_layers_without_shapes_are_refused() -> None:
+    told = "0.weight is not initialised yet, because its layer is lazy; run the network once on an example first"
+    model, images = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.LazyConv2d(4, 3)).eval(), torch.randn(1, 3, 8, 8)
+    assert refuse(model, images) == told
+    assert refuse(nn.Sequential(nn.LazyBatchNorm2d(), nn.Conv2d(3, 4, 3)).eval(), images) == told
+    model(images)  # what the message says
+    assert [group.layers for group in search_space(model, images).groups] == [("0",)]
 
 
 @pytest.fixture(scope="module")

@@ -161,3 +161,32 @@ def test_what_does_not_fit_is_named(changed: dict[str, Any], message: str, tmp_p
     with pytest.raises(ep.UserError, match=message):
         evolve(Small(), **(arguments | changed), workers=SERIAL, search=SEARCH, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.jit.trace(Small(), IMAGES[:1]), "not a compiled ScriptModule; give the original one"),
+        (lambda: torch.jit.script(Small()), "not a compiled ScriptModule; give the original one"),
+        (
+            lambda: nn.Sequential(nn.Identity(), torch.jit.script(Small())),
+            "1 is a TorchScript module, .*; give the module that it was scripted or traced from",
+        ),
+        (lazy, "0.weight is not initialised yet, because its layer is lazy; run the network once on an example first"),
+        (
+            lambda: torch.ao.quantization.quantize_dynamic(Small().eval(), {nn.Linear}),
+            "model: the state dict must hold tensors only, but 'head._packed_params.dtype' is a dtype, as in quantised",
+        ),
+    ],
+    ids=["traced", "scripted", "scripted inside", "lazy", "quantised"],
+)
+def test_a_kind_of_network_that_cannot_be_searched_is_named(make: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ep.UserError, match=message) as caught:
+        evolve(make(), IMAGES[:1], (IMAGES, LABELS), IMAGES, workers=SERIAL, search=SEARCH, out=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()

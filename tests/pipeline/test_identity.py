@@ -85,7 +85,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: Data) -> None:
     with pytest.raises(files.DamagedFileError, match=r"identity\.json is damaged"):
         check_identity(folder, identity_of(data, None))
     files.write_json(folder.identity, [1])
-    with pytest.raises(files.DamagedFileError, match=r"identity\.json is damaged: it holds no hashes"):
+    with pytest.raises(files.DamagedFileError, match=r"identity\.json is damaged: its content"):
         check_identity(folder, identity_of(data, None))
 
 

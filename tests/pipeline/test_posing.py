@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 import evoprune as ep
-from evoprune.config.schema import CostName
+from evoprune.config.choices import CostName
 from evoprune.errors import ConfigError
 from evoprune.latency.prediction import LatencyTable, LayerTimeGrid
 from evoprune.pipeline import posing

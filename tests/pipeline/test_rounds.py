@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli.main import app
+from evoprune.config.choices import RoundSection
 from evoprune.config.loading import config_from_dict, dump_config, load_config, round_configs
-from evoprune.config.schema import Config, RoundSection, SearchConfig, WorkersConfig
+from evoprune.config.schema import Config, SearchConfig, WorkersConfig
 from evoprune.data.load import load_data
 from evoprune.errors import ConfigError, RunFolderError
 from evoprune.networks.weights import load_weights
@@ -132,7 +133,10 @@ def test_rounds_survive_the_dump(tmp_path: Path) -> None:
             [{}, {"space": {"strides": True}}, {}],
             "config: search.rounds, round 2: space.strides must be false in all rounds but the last, not true",
         ),
-        ([{}, {"space": {"feature_maps": False}}], "config: search.rounds, round 2: space must have feature_maps"),
+        (
+            [{}, {"space": {"feature_maps": False}}],
+            "config: search.rounds, round 2: space must have at least one of feature_maps, kernels and strides true",
+        ),
     ],
 )
 def test_a_complaint_about_rounds_is_one_line(rounds: object, complaint: str) -> None:

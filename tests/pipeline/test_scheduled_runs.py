@@ -115,9 +115,9 @@ def test_it_goes_on_and_is_shown_in_rounds(run: ep.Run, tmp_path: Path) -> None:
 def by_weights(model: nn.Module, space: ep.SearchSpace, image: Tensor) -> LatencyTable:
     """A microsecond for every pair of an output and an input of a layer."""
     layers = tuple(
-        LayerTimeGrid(layer.weight, (0, rows), (0, columns), ((0.0, 0.0), (0.0, rows * columns / 1000)))
+        LayerTimeGrid(layer.weight, rows, columns, tuple(tuple(r * c / 1000 for c in columns) for r in rows))
         for layer in space.layers
-        for rows, columns in [layer.shape[:2]]
+        for rows, columns in [[tuple(sorted({1, size})) for size in layer.shape[:2]]]
     )
     return LatencyTable(layers, ((0.0, 0.0),))
 

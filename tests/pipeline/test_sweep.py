@@ -75,7 +75,9 @@ def test_one_run_that_cannot_be_trained_leaves_the_others_be(tmp_path: Path) -> 
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert "failed" in done.stdout
-    assert done.stderr.startswith("error: 1 of 2 runs failed; the first: training: the loss is ")
+    *warnings, error = done.stderr.splitlines()
+    assert any(line.startswith("warning: train.weight_decay=100: training: the loss is ") for line in warnings)
+    assert error.startswith("error: 1 of 2 runs failed; the first: training: the loss is ")
     assert pd.read_csv(tmp_path / "out" / "sweep.csv")["error"].isna().tolist() == [False, True]
 
 

@@ -267,14 +267,16 @@ def test_urls_that_lead_nowhere(url: str, message: str) -> None:
         ep.load_run(url)
 
 
-def test_names_in_a_store_do_not_lead_out_of_the_copy(tmp_path: Path) -> None:
-    memory = fsspec.filesystem("memory")
-    memory.pipe_file("/evil/../../../escaped", b"x")
-    memory.pipe_file("/evil/config.yaml", b"x")
-    with pytest.raises(RunFolderError):
-        ep.load_run("memory://evil")
-    assert not list(tmp_path.rglob("escaped"))
-    memory.rm("/evil", recursive=True)
+@pytest.mark.parametrize("name", ["../../../escaped", "a/../../escaped", "/escaped", "a//escaped", "a\\escaped", "a\0"])
+def test_names_in_a_store_do_not_lead_out_of_the_copy(name: str, memory: str, tmp_path: Path) -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/runs/brief/config.yaml", b"x")
+    files.store[f"/runs/brief/{name}"] = files.store["/runs/brief/config.yaml"]
+    for read in (ep.load_run, resume):
+        with pytest.raises(RunFolderError, match="leads out of the run folder; remove it"):
+            read(memory)
+    assert not list(tmp_path.rglob("*escaped"))
+    files.store.clear()
 
 
 def test_what_is_a_url() -> None:

@@ -173,11 +173,21 @@ def test_nothing_in_a_run_becomes_markup(masked_run: ep.Run, tmp_path: Path) -> 
         assert not any("<" in name for name in names if isinstance(name, str))
 
 
-@pytest.mark.parametrize("content", [{}, [], None, {"cores": None, "cpu": ["a"], "x": {"y": 1}}])
-def test_a_strange_environment_is_shown_as_it_is(content: object, masked_run: ep.Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [{}, {"cores": None, "x": 1}])
+def test_an_environment_without_what_the_text_names_is_shown(
+    content: object, masked_run: ep.Run, tmp_path: Path
+) -> None:
     run = copied(masked_run, tmp_path / "run")
     files.write_json(RunFolder(run.root).environment, content)
     assert "Machine: - cores of" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
+
+
+@pytest.mark.parametrize("content", [[], None, {"cpu": ["a"]}, {"x": {"y": 1}}])
+def test_an_environment_of_another_form_is_named(content: object, masked_run: ep.Run, tmp_path: Path) -> None:
+    run = copied(masked_run, tmp_path / "run")
+    files.write_json(RunFolder(run.root).environment, content)
+    with pytest.raises(RunFolderError, match=r"environment\.json is damaged"):
+        report_html([ep.load_run(run.root)], tmp_path)
 
 
 def test_secrets_in_urls_are_masked(masked_run: ep.Run, tmp_path: Path) -> None:
@@ -266,7 +276,7 @@ class TestCommand:
             copied(tiny_run, tmp_path / "runs" / name)
         code, text = self.call(tmp_path / "runs")
         assert code == 2
-        assert text == "error: these are 2 runs; name the file of their joint report with --out FILE\n"
+        assert text == "error: 2 runs need a file for their joint report: --out FILE\n"
         before = tiny_runs.state_of(tmp_path / "runs")
         assert self.call(tmp_path / "runs", "--out", tmp_path / "joint.html") == (0, f"{tmp_path / 'joint.html'}\n")
         assert (tmp_path / "joint.html").is_file()

@@ -7,7 +7,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from evoprune.config.schema import Algorithm, Scope, SearchConfig
+from evoprune.config.choices import Algorithm, Scope
+from evoprune.config.schema import SearchConfig
 from evoprune.errors import ConfigError
 from evoprune.record.loop_state import loop_from_json
 from evoprune.scoring.candidate import Candidate

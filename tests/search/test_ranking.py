@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoprune.config.schema import Scope
+from evoprune.config.choices import Scope
 from evoprune.errors import ConfigError
 from evoprune.search.ranking import rank_maps, ranked_genome, ranks_within_groups, top_ranked
 from evoprune.space.cost import cost

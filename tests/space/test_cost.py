@@ -9,9 +9,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from evoprune.discovery.discover import search_space
 from evoprune.space.cost import cost
 from evoprune.space.search_space import SearchSpace
+from evoprune.space.summary import space_report
 from evoprune.surgery.apply import compact
+from tests.discovery.awkward import Blur
 from tests.space.networks import CASES, Case, example, genomes, network, space_of
 
 
@@ -100,3 +103,20 @@ def test_what_goes_makes_it_cheaper(seed: int) -> None:
     costs = cost(space, less), cost(space, space.full())
     assert costs[0].macs < costs[1].macs
     assert costs[0].params < costs[1].params
+
+
+@pytest.mark.parametrize(("persistent", "stored"), [(False, 4400), (True, 4688)])
+def test_a_fixed_filter_costs_macs_and_no_parameters(persistent: bool, stored: int) -> None:
+    """Images of 24, maps of 22, 11, 9 and 7 pixels a side."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), Blur(8, persistent), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)
+    ).eval()
+    space = search_space(model, torch.randn(1, 3, 24, 24))
+    whole = cost(space, space.full())
+    assert whole.macs == 8 * 3 * 9 * 22**2 + 8 * 9 * 11**2 + 8 * 8 * 9 * 9**2 + 4 * 8 * 9 * 7**2
+    assert whole.params == (216 + 8) + (576 + 8) + (288 + 4)
+    assert whole.bytes == stored  # 4 bytes each, and the filter's 8 x 9 values if it is in the state dict
+    report = space_report("blurred", space)
+    params = {layer.name: layer.params for layer in report.layers}
+    assert params == {"0": 224, "1.taps": 0, "2": 584, "4": 292}
+    assert (report.macs, report.params) == (whole.macs, whole.params)

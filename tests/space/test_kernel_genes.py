@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import evoprune as ep
-from evoprune.config.schema import StrideSharing
+from evoprune.config.choices import StrideSharing
 from evoprune.discovery.discover import search_space
 from evoprune.errors import SearchSpaceError
 from evoprune.space.kernel_genes import KernelGenes, StrideGenes

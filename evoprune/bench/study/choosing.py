@@ -10,7 +10,8 @@ import torch
 
 from evoprune.bench.study.methods import Method
 from evoprune.bench.study.torch_pruning_choices import torch_pruning_genome
-from evoprune.config.schema import Config, CriterionName, RetrainConfig, SearchConfig
+from evoprune.config.choices import CriterionName
+from evoprune.config.schema import Config, RetrainConfig, SearchConfig
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.registry import map_importance
 from evoprune.data.load import Data

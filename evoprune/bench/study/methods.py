@@ -6,8 +6,9 @@ from typing import Literal, cast, get_args
 
 from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.torch_pruning_choices import IMPORTANCES
+from evoprune.config.choices import Algorithm, CriterionName, RetrainStart, Scope
 from evoprune.config.schedules import Schedule
-from evoprune.config.schema import Algorithm, Config, CriterionName, RetrainStart, Scope, SearchConfig
+from evoprune.config.schema import Config, SearchConfig
 from evoprune.criteria.registry import CRITERIA
 from evoprune.errors import ConfigError
 

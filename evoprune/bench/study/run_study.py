@@ -16,7 +16,8 @@ from evoprune.bench.study.methods import SMALL_DENSE, Method, methods_of, search
 from evoprune.bench.study.starts import last_retraining, starts_of
 from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.study_tables import Cell, Choice, Tables, opened_tables, row_of
-from evoprune.config.schema import Config, RetrainStart
+from evoprune.config.choices import RetrainStart
+from evoprune.config.schema import Config
 from evoprune.data.load import load_data
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights

@@ -199,10 +199,7 @@ def test_lines_of_the_picture_go_by_the_compensated_means() -> None:
         ({"targets": [0.0001]}, "search.target_cost must be at least"),
         ({"networks": {"n": {"model": {"network": "resnet20"}}}}, "networks.n must have model.weights"),
         ({"networks": {"n": {"modle": {"network": "resnet20"}}}}, "unknown key 'modle' (did you mean 'model'?)"),
-        (
-            {"variants": {"mine": {"algoritm": "widths"}}},
-            "unknown key 'search.algoritm' (did you mean 'search.algorithm'?)",
-        ),
+        ({"variants": {"mine": {"algoritm": "widths"}}}, "'search.algoritm' (did you mean 'search.algorithm'?)"),
         (
             {"variants": {"mine": {"cost": "params"}}},
             "variants.mine must not have cost, since all methods of a study are",

@@ -1,0 +1,31 @@
+"""The names between which a config chooses."""
+
+from typing import Literal
+
+Algorithm = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
+Augmentation = Literal["crop", "flip"]
+Backend = Literal["ray", "serial"]
+Compensation = Literal["gram", "none"]
+SurvivorCompensation = Literal["sequential", "search"]
+RetrainStart = Literal["keep", "rewind_weights", "rewind_learning_rate", "anew"]
+CostName = Literal["macs", "params", "bytes", "latency_ms"]
+CriterionName = Literal[
+    "elimination",
+    "l1",
+    "l2",
+    "mean_activation",
+    "zeros",
+    "batch_norm_scale",
+    "taylor",
+    "oracle",
+    "obd",
+    "synflow",
+    "random",
+]
+CriterionChoice = Literal["auto", CriterionName]
+FitnessName = Literal["errors", "divergence"]
+FitnessChoice = Literal["auto", FitnessName]
+Scope = Literal["local", "global"]
+RoundSection = Literal["space", "search", "retrain"]
+StrideSharing = Literal["input_map", "layer", "kernel"]
+Precision = Literal["float32", "bfloat16"]
