@@ -1,7 +1,6 @@
 """A recorded generation of a real search, so that ways to score are compared on candidates that searches breed."""
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,18 @@ class Population:
     Attributes:
         generation: its number.
         genomes: those that were scored.
-        known: (cost, errors) of the front's candidates.
+        dominance_bounds: (cost, errors) of the front's candidates.
         wrong_share: how often each validation image was misclassified, in the problem's order.
     """
 
     generation: int
     genomes: tuple[Genome, ...]
-    known: tuple[tuple[float, float], ...]
+    dominance_bounds: tuple[tuple[float, float], ...]
     wrong_share: np.ndarray
 
     def conditions(self) -> Conditions:
         """The conditions under which the generation was scored."""
-        return Conditions(ImageRecord(self.wrong_share).order(), self.known)
+        return Conditions(ImageRecord(self.wrong_share).order(), self.dominance_bounds)
 
 
 def record_population(path: Path, config: Config, generation: int, progress: Progress) -> None:
@@ -84,20 +83,29 @@ def read_population(path: Path, config: Config, space: SearchSpace) -> Populatio
     """The recorded generation.
 
     Raises:
-        ConfigError: it is of another search than the config's.
+        ConfigError: it is of another search than the config's, or the file is damaged.
     """
-    content: Mapping[str, Any] = files.read_json(path)
+    content: Any = files.read_json(path)
     here = search_fingerprint(config, space)
-    defaults = flat_config(config_from_dict({"name": config.name}))  # it may be older than some keys
-    recorded = defaults | content["search"]
+    defaults = flat_config(config_from_dict({"name": config.name}))  # the file may be older than some keys
+    damaged = f"{path} is damaged: it holds no generation of this search; remove it, so that it is recorded anew"
+    try:
+        recorded = defaults | content["search"]
+        population = Population(
+            generation=int(content["generation"]),
+            genomes=tuple(np.frombuffer(bytes.fromhex(genome), dtype=np.uint8) for genome in content["genomes"]),
+            dominance_bounds=tuple((float(cost), float(errors)) for cost, errors in content["known"]),
+            wrong_share=np.array(content["wrong_share"], dtype=float),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(damaged) from error
     if differing := [key for key in here if recorded.get(key) != here[key]]:
         raise ConfigError(
             f"{path} was recorded under another {differing[0]} ({recorded.get(differing[0])}, not "
             f"{here[differing[0]]}); remove it, so that it is recorded anew"
         )
-    return Population(
-        generation=content["generation"],
-        genomes=tuple(np.frombuffer(bytes.fromhex(genome), dtype=np.uint8) for genome in content["genomes"]),
-        known=tuple((cost, errors) for cost, errors in content["known"]),
-        wrong_share=np.array(content["wrong_share"]),
-    )
+    if population.wrong_share.shape != (config.data.validation,) or not population.genomes:
+        raise ConfigError(damaged)
+    for genome in population.genomes:
+        space.check(genome)
+    return population

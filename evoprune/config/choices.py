@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Algorithm = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
+AlgorithmName = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from evoprune.config.choices import (
-    Algorithm,
+    AlgorithmName,
     Compensation,
     CostName,
     CriterionChoice,
@@ -75,12 +75,12 @@ class SpaceConfig(Section):
 class SearchConfig(Section):
     """The search over candidates."""
 
-    algorithm: Algorithm = choice(
+    algorithm: AlgorithmName = choice(
         "widths",
         "widths: evolves the number of maps per group and refines single maps; nsga2: evolves the front of MCR and "
         "cost over single maps; genetic: the same with one objective; particle_filter, random: as by Anwar and Sung; "
         "ranking: no search, the criterion decides at each target, or as far as the tolerance allows",
-        Algorithm,
+        AlgorithmName,
     )
     population: int = whole(24, "number of candidates per generation", "candidates", least=4, most=100_000)
     generations: int = whole(

@@ -16,7 +16,9 @@ from evoprune.config.schema import Config
 from evoprune.discovery.discover import search_space
 from evoprune.errors import ConfigError
 from evoprune.pipeline.posing import pose
+from evoprune.pipeline.resuming import search_fingerprint
 from evoprune.progress import SilentProgress
+from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
 from tests.shared_ray import SharedRay
@@ -55,12 +57,43 @@ def test_every_way_to_score_agrees_and_is_timed(
     )
     population = read_population(recorded, config, pose(config).space)
     assert population.generation == 1
-    assert len(population.known) >= 1
+    assert len(population.dominance_bounds) >= 1
     assert sorted(population.conditions().order) == list(range(200))
     other = config_from_dict(config.model_dump(mode="json"), {"search.tolerance": 0.5})
     with pytest.raises(ConfigError, match=r"was recorded under another search.tolerance \(.*; remove it"):
         read_population(recorded, other, pose(config).space)
     assert "sha256" in json.loads(recorded.read_text())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"genomes": ["0g"]},
+        {"genomes": "none"},
+        {"genomes": []},
+        {"known": [[1.0]]},
+        {"generation": "first"},
+        {"wrong_share": [0.5]},
+        {"wrong_share": "none"},
+        {"search": None},
+    ],
+)
+def test_a_damaged_recording_is_refused(config: Config, tmp_path: Path, damage: dict[str, object]) -> None:
+    space = search_space(
+        torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Conv2d(2, 1, 1)), torch.ones(1, 1, 5, 5)
+    )
+    content = {
+        "search": search_fingerprint(config, space),
+        "generation": 1,
+        "genomes": ["0101"],
+        "known": [[100.0, 7]],
+        "wrong_share": [0.0] * config.data.validation,
+    }
+    files.write_json(tmp_path / "population.json", content)
+    assert read_population(tmp_path / "population.json", config, space).genomes[0].tolist() == [1, 1]
+    files.write_json(tmp_path / "population.json", content | damage)
+    with pytest.raises(ConfigError, match=r"population.json is damaged: .*; remove it"):
+        read_population(tmp_path / "population.json", config, space)
 
 
 def test_a_config_without_weights_is_refused(config: Config, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from evoprune.config.choices import Algorithm, Scope
+from evoprune.config.choices import AlgorithmName, Scope
 from evoprune.config.schema import SearchConfig
 from evoprune.errors import ConfigError
 from evoprune.record.loop_state import loop_from_json
@@ -28,7 +28,7 @@ from tests.search.made_up import (
     space_of,
 )
 
-ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 
 
 def half_right(workers: Counting) -> np.ndarray:
@@ -46,7 +46,7 @@ def useful_share(workers: Counting) -> float:
 
 @pytest.mark.parametrize("algorithm", ["nsga2", "widths", "genetic"])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_planted_useless_genes_are_found(algorithm: Algorithm, seed: int) -> None:
+def test_the_planted_useless_genes_are_found(algorithm: AlgorithmName, seed: int) -> None:
     """Without tolerance there is one best genome: the useful genes and no other. Widths take ranks along."""
     workers = planted(seed, allowed=0)
     config = SearchConfig(algorithm=algorithm, population=24, generations=200, mutation_rate=0.05)
@@ -57,7 +57,7 @@ def test_the_planted_useless_genes_are_found(algorithm: Algorithm, seed: int) ->
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_at_the_useful_genes_cost_those_alone_are_kept(algorithm: Algorithm) -> None:
+def test_at_the_useful_genes_cost_those_alone_are_kept(algorithm: AlgorithmName) -> None:
     """With just as much as the useful genes cost to spend, there is one genome without errors; 36 keep half."""
     workers = Counting(space_of(4, 4), np.array([1, 0, 1, 0, 0, 1, 1, 0], bool), allowed=100)
     config = SearchConfig(algorithm=algorithm, population=24, generations=40, mutation_rate=0.1, target_cost=0.5)
@@ -67,7 +67,7 @@ def test_at_the_useful_genes_cost_those_alone_are_kept(algorithm: Algorithm) -> 
 
 
 @pytest.mark.parametrize("algorithm", ["widths", "genetic", "nsga2"])
-def test_of_many_genes_too(algorithm: Algorithm) -> None:
+def test_of_many_genes_too(algorithm: AlgorithmName) -> None:
     workers = planted(1, allowed=100)
     config = SearchConfig(
         algorithm=algorithm,
@@ -125,7 +125,7 @@ def test_widths_of_a_good_ranking_are_found_fast() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_several_targets_each_have_their_best(algorithm: Algorithm) -> None:
+def test_several_targets_each_have_their_best(algorithm: AlgorithmName) -> None:
     """No candidate ever told that is within a target makes fewer errors than the front's best one there."""
     workers = planted(3, allowed=100)
     config = SearchConfig(algorithm=algorithm, population=16, generations=10, target_cost=(0.8, 0.4))
@@ -141,7 +141,7 @@ def test_several_targets_each_have_their_best(algorithm: Algorithm) -> None:
 
 @pytest.mark.parametrize("algorithm", ["nsga2", "widths"])
 @pytest.mark.parametrize("cost", ["macs", "params", "bytes"])
-def test_the_front_trades_errors_for_cost_within_the_tolerance(cost: Any, algorithm: Algorithm) -> None:
+def test_the_front_trades_errors_for_cost_within_the_tolerance(cost: Any, algorithm: AlgorithmName) -> None:
     """With 3 errors allowed, three useful genes may go too: 3, 2, 1 and 0 errors each have their cheapest genome."""
     workers = planted(1, allowed=3)
     config = SearchConfig(algorithm=algorithm, population=24, generations=100, mutation_rate=0.05, cost=cost)
@@ -152,7 +152,7 @@ def test_the_front_trades_errors_for_cost_within_the_tolerance(cost: Any, algori
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_front_is_kept_over_all_generations(algorithm: Algorithm) -> None:
+def test_the_front_is_kept_over_all_generations(algorithm: AlgorithmName) -> None:
     """No candidate ever told is feasible and better than what is on the front at the end."""
     workers = planted(2, allowed=3)
     kept = searched(workers, SearchConfig(algorithm=algorithm, population=8, generations=20))
@@ -168,7 +168,7 @@ def test_the_front_is_kept_over_all_generations(algorithm: Algorithm) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("target", [None, 0.5, (0.6, 0.3)])
-def test_the_first_generation_begins_with_the_whole_network(algorithm: Algorithm, target: Any) -> None:
+def test_the_first_generation_begins_with_the_whole_network(algorithm: AlgorithmName, target: Any) -> None:
     config = SearchConfig(algorithm=algorithm, population=10, target_cost=target)
     genomes = algorithm_for(space_of(*SIZES), config).ask(10)
     assert genomes[0].tolist() == [1] * 30
@@ -187,7 +187,7 @@ def test_children_come_from_survivors_alone() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["random", "genetic", "widths"])
-def test_what_is_bred_for_a_target_costs_that(algorithm: Algorithm) -> None:
+def test_what_is_bred_for_a_target_costs_that(algorithm: AlgorithmName) -> None:
     """30 genes of 30 MACs: 0.5 of them are 15 genes. Least widths are 1 a group, so that always fits."""
     workers = planted(0, allowed=100)
     config = SearchConfig(algorithm=algorithm, population=12, generations=5, target_cost=0.5)
@@ -196,7 +196,7 @@ def test_what_is_bred_for_a_target_costs_that(algorithm: Algorithm) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_target_below_what_must_stay_is_refused(algorithm: Algorithm) -> None:
+def test_a_target_below_what_must_stay_is_refused(algorithm: AlgorithmName) -> None:
     """Three groups keep 5 of 10 maps each."""
     config = SearchConfig(algorithm=algorithm, target_cost=0.4)
     with pytest.raises(ConfigError, match=r"search.target_cost must be at least 0.5 here .*, not 0.4"):
@@ -235,7 +235,7 @@ def test_the_front_says_what_is_beaten() -> None:
 
 
 @pytest.mark.parametrize("algorithm", sorted({*ALGORITHMS} - {"ranking"}))  # which draws nothing
-def test_the_same_generator_gives_the_same_search(algorithm: Algorithm) -> None:
+def test_the_same_generator_gives_the_same_search(algorithm: AlgorithmName) -> None:
     config = SearchConfig(algorithm=algorithm, population=8, generations=6)
     one, two, other = (searched(planted(0, allowed=2), config, seed) for seed in (5, 5, 6))
     assert [plain(generation) for generation in one.candidates] == [plain(g) for g in two.candidates]
@@ -247,7 +247,7 @@ def test_the_same_generator_gives_the_same_search(algorithm: Algorithm) -> None:
 @pytest.mark.parametrize("steady", [False, True], ids=["by generation", "steady state"])
 @pytest.mark.parametrize("target", [None, (0.6, 0.3)])
 @pytest.mark.parametrize("after", [0, 3])
-def test_a_restored_state_goes_on_exactly(algorithm: Algorithm, after: int, steady: bool, target: Any) -> None:
+def test_a_restored_state_goes_on_exactly(algorithm: AlgorithmName, after: int, steady: bool, target: Any) -> None:
     """Through JSON, as a snapshot; nothing is scored again that was scored before."""
     if steady and algorithm == "particle_filter":
         pytest.skip("refused: it weighs whole generations")
@@ -271,7 +271,7 @@ def test_a_restored_state_goes_on_exactly(algorithm: Algorithm, after: int, stea
 @pytest.mark.parametrize("steady", [False, True], ids=["by generation", "steady state"])
 @pytest.mark.parametrize("generations", [0, 1, 3])
 def test_a_shorter_search_is_the_beginning_of_a_longer_one(
-    algorithm: Algorithm, generations: int, steady: bool
+    algorithm: AlgorithmName, generations: int, steady: bool
 ) -> None:
     """To the last bit of where it stands at its end, so that it can be carried on; and nothing is scored for later."""
     if steady and algorithm == "particle_filter":

@@ -6,7 +6,7 @@ from typing import Literal, cast, get_args
 
 from evoprune.bench.study.study_config import StudyConfig, network_config
 from evoprune.bench.study.torch_pruning_choices import IMPORTANCES
-from evoprune.config.choices import Algorithm, CriterionName, RetrainStart, Scope
+from evoprune.config.choices import AlgorithmName, CriterionName, RetrainStart, Scope
 from evoprune.config.schedules import Schedule
 from evoprune.config.schema import Config, SearchConfig
 from evoprune.criteria.registry import CRITERIA
@@ -103,7 +103,7 @@ def _check(method: Method, config: Config, steps: int, place: str) -> None:
 
 def known_methods() -> tuple[Method, ...]:
     """All methods, but for a study's own variants and other starts of retraining."""
-    searches = (Method(name, "search", by=name) for name in get_args(Algorithm))
+    searches = (Method(name, "search", by=name) for name in get_args(AlgorithmName))
     pruners = (
         Method(f"{TORCH_PRUNING}:{by}:{scope}", "torch_pruning", by, scope) for by in IMPORTANCES for scope in SCOPES
     )
@@ -127,7 +127,7 @@ def _patterns() -> tuple[str, ...]:
     """The names of all methods in short, for messages."""
     scope = f"({'|'.join(SCOPES)})"
     return (
-        *get_args(Algorithm),
+        *get_args(AlgorithmName),
         f"{TORCH_PRUNING}:({'|'.join(IMPORTANCES)}):{scope}",
         f"{RANKING}:({'|'.join(CRITERIA)}):{scope}[:({'|'.join(SCHEDULES)})]",
         f"{UNSTRUCTURED}:({'|'.join(SINGLE_WEIGHTS)}):{scope}",
@@ -139,5 +139,5 @@ def _patterns() -> tuple[str, ...]:
 def searches_of(study: StudyConfig, network: str) -> dict[str, SearchConfig]:
     """The settings of each method that is a search: every algorithm as the network's config has it, and variants."""
     plain = network_config(study, network).search
-    algorithms = {name: plain.model_copy(update={"algorithm": name}) for name in get_args(Algorithm)}
+    algorithms = {name: plain.model_copy(update={"algorithm": name}) for name in get_args(AlgorithmName)}
     return algorithms | {name: network_config(study, network, variant=name).search for name in study.variants}
