@@ -1,5 +1,10 @@
 """What all tests share."""
 
+import os
+
+# Read when NumPy and SciPy are loaded: more threads than cores make small matrix products many times slower.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 
 import pytest

@@ -37,6 +37,7 @@ CANDIDATES_PER_WORKER = 4
 
 GENERATIONS = 3
 WORKERS_PER_PROCESS = 64
+MEASURED_IMAGES = IMAGES // 4
 CALIBRATION = 64
 
 
@@ -157,7 +158,7 @@ def _measured_problem() -> Problem:
     """The untrained network on noise: the computation is that of a trained one, and no scoring stops early."""
     network, space = untrained_network()
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(IMAGES // 4, *IMAGE_SHAPE, generator=generator)
+    images = torch.randn(MEASURED_IMAGES, *IMAGE_SHAPE, generator=generator)
     labels = torch.randint(10, (len(images),), generator=generator)
     device = torch.device("cpu")
     return make_problem(
@@ -171,7 +172,7 @@ def _row(workers: Workers, simulated_seconds: float | None) -> tuple[ScaleRow, f
     network, space = untrained_network()
     population = max(CANDIDATES_PER_WORKER * workers.count, 8)
     config = SearchConfig(population=population, generations=GENERATIONS, steady_state=True, stop_dominated=False)
-    images = IMAGES if simulated else IMAGES // 4
+    images = IMAGES if simulated else MEASURED_IMAGES
     score(workers, [space.full()] * 2 * workers.count, Conditions(np.arange(images)))  # Every worker has started.
     started, cpu = time.perf_counter(), time.process_time()
     candidates = recorded_search(network, space, workers, config, images)

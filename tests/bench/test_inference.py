@@ -1,5 +1,6 @@
 """The benchmark of whole networks: its tables and picture, and the paper's measure, on a tiny run."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 import evoprune as ep
 from evoprune.bench import inference, timing
-from evoprune.bench.inference import bench_inference
+from evoprune.bench.inference import SpeedRow, bench_inference
 from evoprune.bench.layer_speeds import _product, layer_speeds
 from evoprune.record.csv_tables import read_csv, write_csv
 
@@ -21,23 +22,24 @@ def in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_of_a_run_are_replaced_and_others_stay(tiny_run: ep.Run, tmp_path: Path) -> None:
     out = tmp_path / "speed.csv"
+    of_another = dict.fromkeys((field.name for field in fields(SpeedRow)), "1") | {"run": "another", "runtime": "torch"}
+    write_csv(out, [of_another, of_another | {"run": tiny_run.config.name}])
     told: list[str] = []
-    rows = bench_inference([tiny_run.root], out, 1e-4, told.append, threads=[1])
+    first, *rows = bench_inference([tiny_run.root], out, 1e-4, told.append, threads=[1])
+    assert first == of_another
     survivors = len(tiny_run.survivors)
     assert len(rows) == len(told) == survivors * 2  # runtimes
     assert {(row["runtime"], row["batch"]) for row in rows} == {("torch", 2), ("onnxruntime", 2)}
     for row in rows:
         assert row["speedup"] == pytest.approx(row["baseline_ms"] / row["survivor_ms"], rel=0.01)
-    table = read_csv(out, ["run"])
+    another, *table = read_csv(out, ["run"])
+    assert another == of_another
+    assert len(table) == len(rows)
     assert all(bool(row["paper_layer_speedup"]) == (row["runtime"] == "torch") for row in table)
     layers = read_csv(tmp_path / "speed_layers.csv", ["layer"])
     assert [row["layer"] for row in layers[:4]] == ["conv1", "conv2", "fc1", "out"]
     assert len(layers) == survivors * 4
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    write_csv(out, [{**table[0], "run": "another"}, table[1]])
-    again = bench_inference([tiny_run.root], out, 1e-4, told.append, threads=[1])
-    assert [row["run"] for row in again].count("another") == 1
-    assert len(read_csv(out, ["run"])) == len(rows) + 1
 
 
 def test_the_paper_s_product_leaves_out_what_no_output_reads() -> None:

@@ -7,13 +7,17 @@ import pytest
 
 from evoprune.bench import scale
 from evoprune.bench.scale import bench_scale, write_rows
+from tests.shared_ray import SharedRay
 
 
-def test_measured_and_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_and_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_ray: SharedRay) -> None:
+    shared_ray.start()
     monkeypatch.setattr(scale, "GENERATIONS", 1)
+    monkeypatch.setattr(scale, "MEASURED_IMAGES", 20)
+    monkeypatch.setattr(scale, "CALIBRATION", 4)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     lines: list[str] = []
-    rows = bench_scale([40], 0.2, lines.append)
+    rows = bench_scale([20], 0.05, lines.append)
     write_rows(tmp_path / "scale.csv", rows)
     table = pd.read_csv(tmp_path / "scale.csv")
     assert list(table) == [
@@ -25,8 +29,8 @@ def test_measured_and_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "driver_memory_mib",
         "bytes_per_candidate",
     ]
-    assert table["workers"].tolist() == [1, 40]
+    assert table["workers"].tolist() == [1, 20]
     assert table["simulated"].tolist() == [False, True]
     assert (table["busy_share"] > 0).all()
     assert (table["busy_share"] <= 1).all()  # a simulated worker does one thing at a time
-    assert lines[1].startswith("40 workers (simulated): busy ")
+    assert lines[1].startswith("20 workers (simulated): busy ")

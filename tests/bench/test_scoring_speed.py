@@ -19,6 +19,7 @@ from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
+from tests.shared_ray import SharedRay
 
 pytest.importorskip("torch_pruning")
 
@@ -31,8 +32,9 @@ def config(tiny_run: object, tmp_path_factory: pytest.TempPathFactory) -> Config
 
 
 def test_every_way_to_score_agrees_and_is_timed(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_ray: SharedRay
 ) -> None:
+    shared_ray.start()
     monkeypatch.setattr(fitness, "convolution_gflops", lambda: 100.0)
     monkeypatch.setattr(fitness, "product_gflops", lambda: 100.0)
     lines: list[str] = []

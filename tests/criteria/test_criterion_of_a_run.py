@@ -18,17 +18,15 @@ from evoprune.workers.workers import SerialPool
 from tests import tiny_runs
 
 CPU = torch.device("cpu")
+NETWORK = "6C3-MP2-8C3-MP7-16FC-10"
 
 
 @pytest.mark.parametrize("criterion", ["oracle", "taylor"])
-def test_first_candidates_keep_what_it_finds_important(
-    criterion: CriterionName, tiny_run: ep.Run, tmp_path: Path
-) -> None:
-    settings: dict[str, object] = {"search.criterion": criterion, "search.generations": 1, "retrain.epochs": 0}
-    weights = {"model.weights": str(RunFolder(tiny_run.root).baseline)}
-    run = tiny_runs.run(tmp_path / "run", settings | weights)
+def test_first_candidates_keep_what_it_finds_important(criterion: CriterionName, tmp_path: Path) -> None:
+    settings = {"search.criterion": criterion, "model.network": NETWORK, "retrain.epochs": 0}
+    run = tiny_runs.run(tmp_path / "run", tiny_runs.BRIEF | settings)
     space = ep.SearchSpace.from_dict(files.read_json(RunFolder(run.root).space))
-    model = build_network(tiny_runs.NETWORK, (1, 28, 28), 10, torch.Generator())
+    model = build_network(NETWORK, (1, 14, 14), 10, torch.Generator())
     load_weights(model, files.read_tensors(RunFolder(run.root).baseline)[0], "baseline")
     data = tiny_runs.data(run)
     problem = problem_of(run.config, data, model.eval(), space, CPU)

@@ -25,6 +25,12 @@ NAMES: tuple[CriterionName, ...] = get_args(CriterionName)
 tp = pytest.importorskip("torch_pruning")
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many iterations SynFlow has does not matter here."""
+    monkeypatch.setattr(synflow, "STEPS", 5)
+
+
 class Small(nn.Module):
     """A residual addition, a depthwise convolution, a hidden layer without batch norm."""
 
@@ -225,9 +231,8 @@ def test_taylor_of_weights_as_torch_pruning_has_it() -> None:
 
 
 @pytest.mark.parametrize("network", ["residual", "depthwise", "concatenating", "without norm"])
-def test_networks_of_every_kind(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_every_kind(network: str) -> None:
     """Every map is given a finite importance by every criterion that the network has something for."""
-    monkeypatch.setattr(synflow, "STEPS", 5)
     posed = problem(network)
     context = criterion_context(posed.model, posed.calibration[:4], torch.arange(4))
     for name in set(NAMES) - {"oracle"} - ({"batch_norm_scale"} if network == "without norm" else set()):

@@ -72,7 +72,7 @@ def test_of_many_genes_too(algorithm: Algorithm) -> None:
     config = SearchConfig(
         algorithm=algorithm,
         population=24,
-        generations=60 if algorithm == "widths" else 120,
+        generations=25 if algorithm == "widths" else 120,
         mutation_rate=0.05,
         target_cost=useful_share(workers),
     )

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import evoprune as ep
@@ -26,15 +25,13 @@ from evoprune.cli.main import app
 from evoprune.config.loading import validated
 from evoprune.config.strict_yaml import write_yaml
 from evoprune.errors import ConfigError
-from evoprune.networks.zoo import build_network
 from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
 from evoprune.record import files
 from evoprune.surgery.weight_masks import pack_sparse, with_masked_weights
 from evoprune.training.evaluation import Evaluation
 from evoprune.workers.retraining import Retraining
-
-NETWORK = "8C3-MP7-16FC-10"
+from tests.bench.study.small_study import NETWORK
 
 METHODS = (
     "ranking:taylor:global",
@@ -73,14 +70,6 @@ class Curve:
     study: StudyConfig
     out: Path
     trained: list[Retraining]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a network that was never trained: how good it is does not matter here."""
-    path = tmp_path_factory.mktemp("weights") / "baseline.safetensors"
-    save_file(build_network(NETWORK, (1, 14, 14), 10, torch.Generator().manual_seed(0)).state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")

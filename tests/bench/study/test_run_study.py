@@ -16,13 +16,14 @@ from evoprune.bench.study import run_study as study_module
 from evoprune.bench.study.choosing import even_widths
 from evoprune.bench.study.methods import known_methods
 from evoprune.bench.study.run_study import run_study
-from evoprune.bench.study.study_config import StudyConfig, load_study, network_config
+from evoprune.bench.study.study_config import StudyConfig, load_study
 from evoprune.bench.study.study_plot import plot_study, study_summary, worst_first
 from evoprune.bench.study.study_tables import CELL
 from evoprune.bench.study.torch_pruning_choices import IMPORTANCES, kept_at, torch_pruning_genome
 from evoprune.cli.main import app
 from evoprune.config.loading import validated
 from evoprune.config.strict_yaml import write_yaml
+from evoprune.data.splits import Split
 from evoprune.errors import ConfigError
 from evoprune.pipeline.posing import pose
 from evoprune.progress import SilentProgress
@@ -32,18 +33,23 @@ from evoprune.surgery.apply import compact
 from evoprune.training.evaluation import Evaluation
 from evoprune.workers.retraining import Retraining
 from tests import tiny_runs
+from tests.bench.study.small_study import NETWORK
 
 METHODS = ("by_l1", "torch_pruning:l1:local", "small_dense")
 
 
-def study_of(baseline: Path, **changes: Any) -> StudyConfig:
-    sections = {name: dict(tiny_runs.SETTINGS[name]) for name in ("data", "train", "search", "retrain", "workers")}
-    sections["search"] = {"population": 6, "generations": 2}
-    sections["data"] = {"validation": 200, "calibration": 64}
+def study_of(weights: Path, **changes: Any) -> StudyConfig:
+    sections: dict[str, dict[str, Any]] = {
+        "data": {"dataset": "tests.few_images:few", "validation": 50, "calibration": 16},
+        "train": {"epochs": 1},
+        "search": {"population": 6, "generations": 2},
+        "retrain": {"epochs": 1},
+        "workers": {"backend": "serial"},
+    }
     content = {
         "name": "tiny",
         "base": sections,
-        "networks": {"tiny": {"model": {"network": tiny_runs.NETWORK, "weights": str(baseline)}}},
+        "networks": {"tiny": {"model": {"network": NETWORK, "weights": str(weights)}}},
         "targets": [0.5, 0.25],
         "seeds": [0, 1],
         "variants": {"by_l1": {"algorithm": "widths", "criterion": "l1"}},
@@ -52,25 +58,26 @@ def study_of(baseline: Path, **changes: Any) -> StudyConfig:
     return validated(StudyConfig, content | changes)
 
 
-@pytest.fixture
-def baseline(tiny_run: ep.Run) -> Path:
-    return RunFolder(tiny_run.root).baseline
+@pytest.fixture(scope="module")
+def problem(tiny_run: ep.Run) -> Problem:
+    """Of a trained network."""
+    return pose(tiny_runs.config({"model.weights": str(RunFolder(tiny_run.root).baseline)}))
 
 
-@pytest.fixture
-def problem(baseline: Path) -> Problem:
-    return pose(network_config(study_of(baseline), "tiny"))
+@pytest.fixture(scope="module")
+def train(tiny_run: ep.Run) -> Split:
+    return tiny_runs.data(tiny_run).train
 
 
-def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_cell_has_a_row(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows within their targets; stopped in the middle, it goes on to the same table without doing anything twice."""
-    study = study_of(baseline, seeds=[0], uncompensated_seeds=[3])
+    study = study_of(weights, seeds=[0], uncompensated_seeds=[3])
     whole = run_study(study, tmp_path / "whole.csv", SilentProgress())
     assert len(whole) == 2 * (len(METHODS) + len(METHODS[:-1]))
     assert set(whole[whole.compensation == "none"].method) == set(METHODS[:-1])  # a new network has nothing to make up
     assert not whole.duplicated(CELL).any()
     assert (whole.macs_ratio <= whole.target).all()
-    assert (whole.macs_ratio > 0.55 * whole.target).all()
+    assert (whole.macs_ratio > 0.5 * whole.target).all()
     assert whole.mcr_test.between(0, 1).all()
     assert whole.cross_entropy_test.between(0, 3).all()
     assert whole.baseline_mcr_test.nunique() == 1
@@ -99,11 +106,11 @@ def test_every_cell_has_a_row(baseline: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_only_what_is_trained_from_scratch_has_no_teacher(
-    baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By default: `small_dense:distilled` has, and both are trained for the baseline's epochs besides."""
     methods = ["torch_pruning:l1:local", "small_dense", "small_dense:distilled"]
-    study = study_of(baseline, seeds=[0], targets=[0.5], methods=methods)
+    study = study_of(weights, seeds=[0], targets=[0.5], methods=methods)
     study.base["retrain"] |= {"distillation": 0.5, "epochs": 2}
     study.base["train"] |= {"epochs": 3}
     taught: list[tuple[str, float, int]] = []
@@ -117,19 +124,18 @@ def test_only_what_is_trained_from_scratch_has_no_teacher(
     assert taught == [("keep", 0.5, 2), ("anew", 0.0, 5), ("anew", 0.5, 5)]
 
 
-def test_another_table_is_refused(baseline: Path, tmp_path: Path) -> None:
+def test_another_table_is_refused(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ConfigError, match=r"other.csv is no table of a study \(it lacks network, target"):
-        run_study(study_of(baseline), tmp_path / "other.csv", SilentProgress())
+        run_study(study_of(weights), tmp_path / "other.csv", SilentProgress())
 
 
 @pytest.mark.parametrize("importance", IMPORTANCES)
 @pytest.mark.parametrize("across_layers", [False, True])
-def test_torch_prunings_choices(problem: Problem, tiny_run: ep.Run, importance: str, across_layers: bool) -> None:
+def test_torch_prunings_choices(problem: Problem, train: Split, importance: str, across_layers: bool) -> None:
     """At most the target, and every group lost something; local scope takes the same share of every group."""
     space = problem.space
     target = 0.4 * problem.cost_of(space.full())
-    train = tiny_runs.data(tiny_run).train
     genome = torch_pruning_genome(problem, train, importance, across_layers, target)
     assert 0.5 * target < problem.cost_of(genome) <= target
     shares = space.widths(genome) / [group.size for group in space.groups]
@@ -202,8 +208,8 @@ def test_lines_of_the_picture_go_by_the_compensated_means() -> None:
         ({"seeds": "x"}, "seeds"),
     ],
 )
-def test_mistakes(baseline: Path, tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
-    content = study_of(baseline).model_dump(mode="json") | changes
+def test_mistakes(weights: Path, tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    content = study_of(weights).model_dump(mode="json") | changes
     (tmp_path / "study.yaml").write_text(write_yaml(content))
     result = CliRunner().invoke(
         app, ["study", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "s.csv"), "--quiet"]
