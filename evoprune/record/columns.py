@@ -67,7 +67,7 @@ _ALLOWED: Mapping[str, _Numbers | _Texts] = {
     "eval_seconds": _Numbers(0.0, 1e15),
     "generation": _COUNT,
     "images": _SIZE,
-    "images_seen": _COUNT,
+    "images_seen": _SIZE,
     "kernels": _COUNT,
     "kernels_kept": _COUNT,
     "key": _Texts(r"[0-9a-f]{1,64}"),
