@@ -94,7 +94,7 @@ class Host:
             return [self._scorer.score(np.frombuffer(data, dtype=np.uint8)) for data in genomes]
 
 
-class _Method:
+class _ActorMethod:
     """One method of one simulated worker, called as an actor's."""
 
     def __init__(self, method: Any, worker: int):
@@ -108,7 +108,7 @@ class _SimulatedActor:
     """One of a host's workers, with the interface that an actor pool expects of an actor."""
 
     def __init__(self, host: Any, worker: int):
-        self.prepare, self.score = _Method(host.prepare, worker), _Method(host.score, worker)
+        self.prepare, self.score = _ActorMethod(host.prepare, worker), _ActorMethod(host.score, worker)
 
 
 def bench_scale(simulated: Sequence[int], seconds: float | None, report: Callable[[str], None]) -> list[ScaleRow]:

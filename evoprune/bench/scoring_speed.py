@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 
+from evoprune.bench.machine_speed import convolution_gflops, product_gflops
 from evoprune.bench.population import Population, read_population, record_population
 from evoprune.bench.references import BATCH_SIZE, Reference, masked_dense, torch_pruning
 from evoprune.config.schema import Config
@@ -96,7 +95,7 @@ ScoreAll = Callable[[Sequence[Genome]], list[Tally]]
 
 
 @dataclass(frozen=True, eq=False)
-class _Method:
+class _ScoringWay:
     """One way to score.
 
     Attributes:
@@ -187,7 +186,7 @@ def timed(
     ]
 
 
-def _methods(problem: Problem, conditions: Conditions, pool: RayPool) -> list[_Method]:
+def _methods(problem: Problem, conditions: Conditions, pool: RayPool) -> list[_ScoringWay]:
     """The usual ways, ours, ours without each saving, and at the end ours with compensation."""
     statistics = gram_statistics(problem.model, problem.space, problem.calibration)
     space, whole = problem.space, cost(problem.space, problem.space.full()).macs
@@ -200,17 +199,17 @@ def _methods(problem: Problem, conditions: Conditions, pool: RayPool) -> list[_M
 
     def ours(
         name: str, changed: dict[str, Any] | None = None, under: Conditions = conditions, compensated: bool = False
-    ) -> _Method:
+    ) -> _ScoringWay:
         execution = replace(problem.execution, **changed or {})
         posed = replace(problem, execution=execution, statistics=statistics if compensated else None)
         workers = RayWorkers(pool.actors, posed, pool.config, at_most=1 if name == ONE_WORKER else None)
-        return _Method(
+        return _ScoringWay(
             name, workers.count, posed, under, _by_workers(workers, under), cut if execution.compacted else dense
         )
 
     plain = replace(problem, statistics=None)
     references = [
-        _Method(name, os.cpu_count() or 1, plain, conditions, _reference(reference, plain), macs)
+        _ScoringWay(name, os.cpu_count() or 1, plain, conditions, _reference(reference, plain), macs)
         for name, reference, macs in (("masked_dense", masked_dense, dense), ("torch_pruning", torch_pruning, cut))
     ]
     by_margin = replace(conditions, order=np.arange(len(conditions.order)))
@@ -266,7 +265,7 @@ def agree(found: Tally, truth: Tally, beaten_above: float, tolerated: int) -> bo
 
 
 def _row(
-    method: _Method,
+    method: _ScoringWay,
     genomes: Sequence[Genome],
     seconds: Sequence[float],
     found: Sequence[Tally],
@@ -297,29 +296,6 @@ def _row(
         gflops_per_core=round(gflops, 1),
         peak_share=round(gflops / peak, 3),
     )
-
-
-def convolution_gflops() -> float:
-    """Speed of a convolution of 64 to 64 maps of 28 x 28 on one thread, 16 images at a time, in GFLOP/s."""
-    maps = torch.randn(16, 64, 28, 28).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
-    return _best_gflops(lambda: F.conv2d(maps, weight, padding=1), 2 * 16 * 64 * 64 * 9 * 28 * 28)
-
-
-def product_gflops() -> float:
-    """Speed of a product of two matrices of 1024 x 1024 on one thread, in GFLOP/s."""
-    one, other = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    return _best_gflops(lambda: one @ other, 2 * 1024**3)
-
-
-def _best_gflops(compute: Callable[[], object], operations: int, repeats: int = 30) -> float:
-    best = float("inf")
-    with torch_threads(1), torch.inference_mode():
-        for _ in range(repeats):
-            started = time.perf_counter()
-            compute()
-            best = min(best, time.perf_counter() - started)
-    return operations / best / 1e9
 
 
 def shared_prefix_share(space: SearchSpace, genomes: Sequence[Genome]) -> float:
