@@ -16,15 +16,16 @@ from evoprune.workers.retraining import Retrainer
 
 
 class Actor:
-    """Scores and retrains. Problems and the like come as references, whose values are fetched when they change."""
+    """Scores and retrains. Problems and the like come as references, whose values are fetched when they change.
 
-    def __init__(self, fetch: Callable[[Any], Any], import_paths: list[str], threads: int, device: str):
-        """Args:
+    Args:
         fetch: Returns the value of a reference. References come in lists of one, or Ray would fetch them itself.
         import_paths: Folders in which modules are found besides this process's own.
         threads: Number of threads of torch.
         device: Name of the device that it computes on.
-        """
+    """
+
+    def __init__(self, fetch: Callable[[Any], Any], import_paths: list[str], threads: int, device: str):
         sys.path[:] = [*(path for path in import_paths if path not in sys.path), *sys.path]
         torch.set_num_threads(threads)
         self._fetch_value = fetch

@@ -37,12 +37,13 @@ _log = logging.getLogger(__name__)
 class Job:
     """One call of an actor's method.
 
-    call: Calls the method of an actor, and returns the reference to its result.
-    payload: The submitter's own value, by which it recognises the job.
-    timeout_s: Seconds that the call may take; None: no limit.
-    tries: Number of times that the job is started before it is given up.
-    may_queue: Whether an actor may get the job while it is busy with another one.
-    cancelled: Whether nobody waits for the result any more.
+    Attributes:
+        call: Calls the method of an actor, and returns the reference to its result.
+        payload: The submitter's own value, by which it recognises the job.
+        timeout_s: Seconds that the call may take; None: no limit.
+        tries: Number of times that the job is started before it is given up.
+        may_queue: Whether an actor may get the job while it is busy with another one.
+        cancelled: Whether nobody waits for the result any more.
     """
 
     call: Callable[[Any], Any]
@@ -81,14 +82,14 @@ class ActorPool:
     """Actors that execute jobs in parallel.
 
     Before the first job, `prepare_with` gives the call that every actor starts with.
-    """
 
-    def __init__(self, connection: RayConnection, start_actor: Callable[[], Any], target_size: Callable[[], int]):
-        """Args:
+    Args:
         connection: Ray, connected to a cluster.
         start_actor: Starts an actor without waiting, and returns its handle.
         target_size: Returns the number of actors that there should be now.
-        """
+    """
+
+    def __init__(self, connection: RayConnection, start_actor: Callable[[], Any], target_size: Callable[[], int]):
         self.connection = connection
         self._start_actor = start_actor
         self._target_size = target_size

@@ -45,12 +45,13 @@ GIB = 2**30
 
 
 class LocalRay:
-    """The processes of a Ray session that this process has started."""
+    """The processes of a Ray session that this process has started.
+
+    Args:
+        session: The session's folder, below /tmp/ray.
+    """
 
     def __init__(self, session: Path):
-        """Args:
-        session: The session's folder, below /tmp/ray.
-        """
         self._session = session
         names = {child: child.name().split(".")[0] for child in _children()}
         self._core = {process: name for process, name in names.items() if name in CORE_PROCESSES}

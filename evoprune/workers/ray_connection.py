@@ -20,6 +20,7 @@ SHUTDOWN_SECONDS = 10.0
 """Longest duration of Ray's shutdown, which takes about 5 seconds if Ray's processes are gone."""
 
 _Request = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
+"""Where the result goes, the function, and its arguments."""
 
 
 class RayConnection:
@@ -27,16 +28,16 @@ class RayConnection:
 
     A call can block forever in Ray's native code if Ray's processes are stopped, and Python handles no signal in the
     meantime. With the call in another thread, the calling thread notices Ctrl-C and failures of Ray at once.
+
+    Args:
+        ray: The module `ray`, connected to a cluster.
+        check_health: Raises WorkerError if Ray cannot work any more. Called before and during each call.
     """
 
     def __init__(self, ray: Any, check_health: Callable[[], None] = lambda: None):
-        """Args:
-        ray: The module `ray`, connected to a cluster.
-        check_health: Raises WorkerError if Ray cannot work any more. Called before and during each call.
-        """
         self.ray = ray
         self._check_health = check_health
-        self._requests: SimpleQueue[_Request] = SimpleQueue()
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._last: Future[Any] | None = None
         threading.Thread(target=self._serve, name="ray calls", daemon=True).start()
 
@@ -70,7 +71,13 @@ class RayConnection:
 
     def shutdown(self) -> bool:
         """Disconnects from Ray, and stops it if it was started here. Returns whether that ended in time."""
-        return bool(wait([self._submit(self.ray.shutdown)], SHUTDOWN_SECONDS).done)
+        ended = self._submit(self.ray.shutdown)
+        self.close()
+        return bool(wait([ended], SHUTDOWN_SECONDS).done)
+
+    def close(self) -> None:
+        """Ends the thread after the present calls."""
+        self._requests.put(None)
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         self._last = Future()
@@ -78,15 +85,13 @@ class RayConnection:
         return self._last
 
     def _serve(self) -> None:
-        while True:
-            future, function, arguments = self._requests.get()
+        while (request := self._requests.get()) is not None:
+            future, function, arguments = request
             try:
                 future.set_result(function(*arguments))
             except BaseException as error:
                 future.set_exception(error)
-            if function == self.ray.shutdown:
-                return
-            del future, function, arguments  # or they would live until the next request
+            del request, future, function, arguments  # or they would live until the next request
 
 
 @contextmanager

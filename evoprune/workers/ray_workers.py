@@ -46,15 +46,16 @@ class _Submission:
 
 
 class RayWorkers:
-    """The actors of a pool. Network and data are sent once to a node; candidates travel as bytes."""
+    """The actors of a pool. Network and data are sent once to a node; candidates travel as bytes.
 
-    def __init__(self, pool: ActorPool, problem: Problem, config: WorkersConfig, at_most: int | None = None):
-        """Args:
+    Args:
         pool: The actors, which other problems may use, too.
         problem: The problem whose candidates are scored.
         config: Section `workers` of a config.
         at_most: The number of actors that work; None: all.
-        """
+    """
+
+    def __init__(self, pool: ActorPool, problem: Problem, config: WorkersConfig, at_most: int | None = None):
         self._pool = pool
         self._at_most = at_most
         self._config = config

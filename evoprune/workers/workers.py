@@ -132,13 +132,17 @@ def _ray_connection(config: WorkersConfig) -> Iterator[RayConnection]:
             "workers.backend is ray, but Ray is not installed; pip install ray, or set workers.backend to serial"
         ) from None
     if ray.is_initialized():
-        yield RayConnection(ray)
+        connection = RayConnection(ray)
+        try:
+            yield connection
+        finally:
+            connection.close()
     elif config.address is None:
-        with local_ray(ray) as connection:
-            yield connection
+        with local_ray(ray) as local:
+            yield local
     else:
-        with _joined_cluster(ray, config.address) as connection:
-            yield connection
+        with _joined_cluster(ray, config.address) as joined:
+            yield joined
 
 
 @contextmanager

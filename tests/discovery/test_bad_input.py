@@ -104,7 +104,9 @@ def test_nothing_that_may_go() -> None:
     message = refuse(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), torch.randn(2, 3, 2, 2))
     assert message == "the network has no part that may go (1: it is an output of the network)"
     assert "no convolution" in refuse(nn.ReLU(), torch.randn(2, 3))
-    with pytest.raises(ConfigError, match=r"^search_space: must have feature_maps, kernels or strides true"):
+    with pytest.raises(
+        ConfigError, match=r"^search_space: must have at least one of feature_maps, kernels and strides true"
+    ):
         search_space(plain(), torch.randn(2, 3, 8, 8), feature_maps=False)
 
 

@@ -25,7 +25,14 @@ def opset(model: bytes) -> int:
     return int(onnx.load_from_string(model).opset_import[0].version)
 
 
-@pytest.mark.parametrize("name", ["residual", "depthwise", "concatenating"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "depthwise",
+        pytest.param("residual", marks=pytest.mark.slow),
+        pytest.param("concatenating", marks=pytest.mark.slow),
+    ],
+)
 def test_lowered_networks_go_through_onnx(name: str) -> None:
     space, model = masked_space(name), network_of(name)
     genome = space.random(np.random.default_rng(0), 0.6)

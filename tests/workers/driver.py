@@ -1,30 +1,36 @@
-"""A process that scores candidates on a Ray of its own until something ends it: python -m tests.workers.driver."""
+"""A process that keeps an actor busy on a Ray of its own until something ends it: python -m tests.workers.driver."""
 
 import os
 import sys
 
 import psutil
+import ray
 
-from evoprune.cli.main import EXIT_INTERRUPTED
-from evoprune.config.schema import WorkersConfig
 from evoprune.errors import UserError
 from evoprune.record.interrupts import stoppable
-from evoprune.scoring.conditions import Conditions
-from evoprune.workers.protocol import score
-from evoprune.workers.workers import open_worker_pool
-from tests.scoring.problems import CPU, genomes, problem
+from evoprune.workers.actor_pool import ActorPool, Job
+from evoprune.workers.local_ray import local_ray
+
+LARGE = bytes(2**20)  # goes through the object store
+
+
+class Echo:
+    """An actor that needs no library, and so starts fast."""
+
+    def echo(self, value: bytes) -> bytes:
+        return value
 
 
 def main() -> None:
-    """Prints a line with the processes of its Ray once it scores."""
-    whole = problem("without norm", images=20)
-    asked = genomes(whole.space, 4)
-    with stoppable(), open_worker_pool(WorkersConfig(count=1), CPU) as pool:
-        workers = pool.workers(whole)
+    """Prints a line with the processes of its Ray once the actor works."""
+    with stoppable(), local_ray(ray) as connection:
+        remote = ray.remote(Echo)
+        pool = ActorPool(connection, lambda: connection.call(remote.remote), lambda: 1)
+        pool.prepare_with(lambda actor: actor.echo.remote(LARGE))
         first = True
         while True:
-            conditions = Conditions(whole.first_conditions().order)  # a new value, which is put into the object store
-            score(workers, asked, conditions)
+            pool.submit(Job(lambda actor: actor.echo.remote(LARGE), None, timeout_s=None, tries=3))
+            pool.next_result()
             if first:
                 children = psutil.Process().children(recursive=True)
                 print(*(f"{child.pid}:{child.name()}" for child in children), flush=True)
@@ -38,4 +44,4 @@ if __name__ == "__main__":
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        os._exit(EXIT_INTERRUPTED)
+        os._exit(130)

@@ -21,7 +21,7 @@ TIMEOUT = 90  # seconds until a test that waits for ever has failed
 
 @dataclass
 class Driver:
-    """A process that scores on a Ray of its own, and the processes of that Ray, its guard included."""
+    """A process with a Ray of its own, and the processes of that Ray, its guard included."""
 
     process: subprocess.Popen[str]
     names: dict[psutil.Process, str]
@@ -53,7 +53,7 @@ def start(preexec: Callable[[], None] | None = None) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def driver() -> Iterator[Driver]:
-    """A driver that scores."""
+    """A driver whose actor works."""
     process = start()
     assert process.stdout is not None
     pairs = [pair.split(":", 1) for pair in process.stdout.readline().split()]

@@ -149,7 +149,14 @@ class Endless:
         return read
 
 
-def test_workers_that_never_come_up_end_the_run(pool: RayPool, whole: Problem) -> None:
+@pytest.fixture
+def few_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start takes seconds."""
+    monkeypatch.setattr(actor_pool, "FAILED_STARTS", 2)
+
+
+@pytest.mark.usefixtures("few_starts")
+def test_workers_that_never_start_end_the_run(pool: RayPool, whole: Problem) -> None:
     workers = RayWorkers(pool.actors, cast(Problem, Broken()), pool.config)
     with pytest.raises(WorkerError, match=r"workers end before they have started \(RuntimeError: no such device\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
@@ -160,27 +167,30 @@ class Broken:
         raise RuntimeError("no such device")
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
     pool: RayPool, whole: Problem, tmp_path: Path
 ) -> None:
     """More deaths in turn than may fail, in less time than a cluster takes to see that a machine has gone."""
     asked = genomes(whole.space, 2)
-    dying = Dying(whole, tmp_path / "deaths", actor_pool.FAILED_STARTS + 2)
+    dying = Dying(whole, tmp_path / "deaths", actor_pool.FAILED_STARTS + 1)
     assert untimed(score(RayWorkers(pool.actors, cast(Problem, dying), pool.config), asked, UNCONDITIONAL)) == untimed(
         expected(whole, asked)
     )
-    assert len(dying.deaths.read_text()) >= actor_pool.FAILED_STARTS + 2
+    assert len(dying.deaths.read_text()) >= actor_pool.FAILED_STARTS + 1
 
 
-def test_workers_that_die_for_ever_before_they_come_up_end_the_run(
+@pytest.mark.usefixtures("few_starts")
+def test_workers_that_die_for_ever_before_they_have_started_end_the_run(
     pool: RayPool, whole: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actor_pool, "DEAD_STARTS_SECONDS", 2.0)
+    monkeypatch.setattr(actor_pool, "DEAD_STARTS_SECONDS", 0.2)
     workers = RayWorkers(pool.actors, cast(Problem, Dying(whole, tmp_path / "deaths", 1000)), pool.config)
     with pytest.raises(WorkerError, match=r"workers end before they have started \(its process or its machine ended\)"):
         score(workers, genomes(whole.space, 2), UNCONDITIONAL)
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_workers_whose_machines_lack_something_say_what(pool: RayPool, whole: Problem) -> None:
     remote = ray.remote(Incomplete)
     lacking = actor_pool.ActorPool(pool.actors.connection, remote.remote, lambda: 1)
