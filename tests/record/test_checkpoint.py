@@ -203,7 +203,7 @@ FORGED: dict[str, tuple[Change, str]] = {
     "too large a state": (put("algorithm", "rng", "state", "state", value=2**128), "state.state: Input should be less"),
     "unknown candidate": (
         put("algorithm", "front", value=["ffff"]),
-        "it names the candidate ffff, which no table up to it has the score of",
+        "it names the candidate ffff, which no table up",
     ),
     "a key that is no key": (put("algorithm", "front", value=["\x1b[2J"]), "front.0: String should match pattern"),
     "an empty population": (put("algorithm", "population", value=[]), "population: List should have at least 1 item"),
