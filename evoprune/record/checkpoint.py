@@ -201,11 +201,11 @@ def _candidates(folder: RunFolder, generation: int, space: SearchSpace) -> list[
 
 def _misfit(stored: StoredSnapshot, candidates: Sequence[Candidate], space: SearchSpace, images: int) -> str | None:
     """The first thing that a snapshot names and that is not there (a candidate, an image, a gene), in words."""
-    known = {candidate.key for candidate in candidates}
+    known = {candidate.key for candidate in candidates if not candidate.cached}  # the others have the scores of these
     if space.key(space.full()) not in known:
         return "the tables up to it lack the unpruned network"
     if unknown := sorted(stored.algorithm.keys - known):
-        return f"it names the candidate {unknown[0]}, which is in no table up to it"
+        return f"it names the candidate {unknown[0]}, which no table up to it has the score of"
     if len(stored.loop.wrong_share) != images:
         return f"it is of {len(stored.loop.wrong_share)} validation images, not {images}"
     try:

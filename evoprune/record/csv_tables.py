@@ -1,4 +1,4 @@
-"""Small tables as CSV, which other programs and people read."""
+"""Small tables as CSV, for people and other programs."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Puts rows of the same keys at `path`, whole or not at all. None is an empty field. Raises as `write_text`."""
+    """Writes rows of the same keys, whole or not at all; None becomes an empty field. Raises as `files.write_text`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

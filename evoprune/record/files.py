@@ -38,15 +38,16 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, all of it or nothing; makes the folder where it is missing.
+    """Writes a file, whole or not at all. Makes its folder if it is missing. A link in its place is replaced.
 
-    Raises RunFolderError with the remedy where the disk is full or the place cannot be written; the old
-    file is then intact and nothing is left beside it.
+    Raises:
+        RunFolderError: the disk is full or the place cannot be written; names the remedy. The old file is then intact,
+            and nothing is left beside it.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with temporary.open("xb") as file:  # exclusive: an existing file or link of this name is an error
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -60,24 +61,25 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put `text` at `path` as UTF-8. Raises as `write_bytes`."""
+    """Writes a text as UTF-8. Raises as `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
-    """Put plain JSON data at `path` with a checksum: `{"sha256": ..., "content": value}`.
+    """Writes plain JSON data with a checksum: `{"sha256": ..., "content": value}`.
 
-    Raises as `write_bytes`, and ValueError or TypeError for what is not JSON: NaN, infinity, numpy numbers.
+    Raises:
+        RunFolderError: as `write_bytes`, and if it is larger than `read_json` would read.
+        ValueError, TypeError: the value is not JSON: NaN, infinity, numpy numbers.
     """
     content = _json_text(value)
+    if len(content) > MOST_JSON_BYTES - 200:
+        raise RunFolderError(f"{path} cannot be written: it would have more than {MOST_JSON_BYTES:,} bytes")
     write_text(path, f'{{"{_CHECKSUM}":"{_sha256(content.encode())}","content":{content}}}\n')
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Put a frame (without its index) at `path`, a checksum on each page and one over all values.
-
-    Raises as `write_bytes`.
-    """
+    """Writes a frame without its index, with checksums of each page and of all values. Raises as `write_bytes`."""
     buffer = io.BytesIO()
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**table.schema.metadata, _CHECKSUM: _table_sha256(table)})
@@ -86,10 +88,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str]) -> None:
-    """Put named tensors and their metadata at `path` as safetensors, with a checksum over both.
-
-    Tensors are stored contiguous and on the CPU. Raises as `write_bytes`.
-    """
+    """Writes named tensors and their metadata as safetensors, with a checksum over both. Raises as `write_bytes`."""
     import torch
     from safetensors.torch import save
 
@@ -215,9 +214,10 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]
 
 
 def remove(paths: Sequence[Path]) -> None:
-    """Remove files, in order, for good; those that are gone already do not matter.
+    """Removes files, in order, and syncs their folders. A link is removed itself; a missing file is no error.
 
-    Raises RunFolderError where one cannot be removed.
+    Raises:
+        RunFolderError: a file cannot be removed.
     """
     folders = dict.fromkeys(path.parent for path in paths)
     for path in paths:

@@ -1,4 +1,4 @@
-"""Fronts of feasible candidates, and what a generation is worth as a whole: hypervolume and diversity."""
+"""Fronts of feasible candidates, and measures of a whole generation: hypervolume and diversity."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,12 @@ from evoprune.search.pareto import non_dominated
 
 @dataclass(frozen=True)
 class Corner:
-    """The worst point that a feasible candidate can be at: the unpruned network's cost, and the highest MCR allowed.
+    """The worst point that a feasible candidate can have.
 
-    name: which cost. cost: in its unit. mcr: the baseline's on the validation set, plus the tolerance (a fraction).
+    Attributes:
+        name: the cost that the search minimises.
+        cost: of the unpruned network, in the unit of the cost.
+        mcr: of the baseline on the validation set, plus the tolerance (a fraction).
     """
 
     name: CostName
@@ -23,9 +26,14 @@ class Corner:
 
 
 def front(candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:
-    """The feasible candidates that no other one beats in MCR and cost, cheapest first; of equal ones, the earliest.
+    """The feasible candidates that no other one dominates in MCR and cost.
 
-    candidates: with the columns key, mcr, feasible and the cost's.
+    Args:
+        candidates: with the columns key, mcr, feasible and that of the cost.
+        cost: the cost.
+
+    Returns:
+        Their rows, cheapest first; of equal ones, the earliest.
     """
     columns = [cost_column(cost), "mcr"]
     feasible = candidates[candidates["feasible"].fillna(False).to_numpy(dtype=bool)]
@@ -34,12 +42,14 @@ def front(candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:
 
 
 def hypervolume(candidates: pd.DataFrame, corner: Corner) -> float:
-    """The share of the box between nothing (no cost, no errors) and the corner that the front leaves behind it, 0..1.
+    """The hypervolume of the front: the share of the box from (0, 0) to the corner that it dominates, 0..1.
 
-    Zitzler and Thiele 1998, with the corner as the reference point.
+    References:
+        Zitzler and Thiele, Multiobjective optimization using evolutionary algorithms (PPSN 1998), with the corner as
+        the reference point.
     """
     points = front(candidates, corner.name)
-    # each point leaves behind it what reaches up to the corner's MCR and right up to the next point's cost
+    # each point dominates a rectangle: up to the MCR of the corner, and to the right up to the cost of the next point
     edges = np.minimum([*points[cost_column(corner.name)], corner.cost], corner.cost)
     below = np.maximum(corner.mcr - points["mcr"].to_numpy(dtype=float), 0.0)
     return float((np.diff(edges) * below).sum() / (corner.cost * corner.mcr)) if len(points) and corner.mcr else 0.0
@@ -55,12 +65,12 @@ def hypervolumes(candidates: pd.DataFrame, corner: Corner) -> list[float]:
 
 
 def diversity(genomes: pd.Series) -> float:
-    """In what share of genes two candidates differ on average, over all pairs, 0..1. genomes: bytes of one length."""
+    """The share of genes in which two candidates differ, mean over all pairs, 0..1. genomes: bytes of one length."""
     if len(genomes) < 2:
         return 0.0
     matrix = np.frombuffer(b"".join(genomes), dtype=np.uint8).reshape(len(genomes), -1)
     if not matrix.shape[1]:
         return 0.0
     same = sum(((matrix == value).mean(axis=0) ** 2 for value in np.unique(matrix)), np.zeros(matrix.shape[1]))
-    pairs = len(genomes) / (len(genomes) - 1)  # nobody is paired with itself
+    pairs = len(genomes) / (len(genomes) - 1)  # no candidate is paired with itself
     return float((1 - same).mean() * pairs)

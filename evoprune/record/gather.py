@@ -1,4 +1,4 @@
-"""Many runs as one table: of their survivors, of their candidates, each beside the config it came from."""
+"""Many runs as one table, of survivors or of candidates, with the config of each run as columns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +17,22 @@ from evoprune.record.tables import CANDIDATE_DTYPES, read_candidates, survivors_
 
 
 def load_runs(path: str | Path) -> pd.DataFrame:
-    """One row a survivor over all runs at or below a folder, at any depth, in the order of their paths.
+    """The survivors of all runs at or below a folder, at any depth.
 
-    The earlier rounds of a run are no runs of their own here.
-    `run` (path relative to the folder), the survivors' columns, then every config key as a column:
-    `search.tolerance` and so on. Lists are joined by commas. A run without survivors has no rows.
-    Raises RunFolderError where there is no such folder or a run in it is damaged.
+    Args:
+        path: the folder.
+
+    Returns:
+        One row for each survivor, in the order of the runs' paths: `run` (the path relative to the folder), the columns
+        of survivors, then every config key as a column (`search.tolerance`), lists joined by commas. A run without
+        survivors has no rows; earlier rounds are not runs of their own.
+
+    Raises:
+        RunFolderError: there is no such folder, or a run in it is damaged.
+
+    Example:
+        >>> runs = ep.load_runs("results")
+        >>> runs.groupby("search.algorithm")["mcr_test"].min()
     """
     top = Path(path)
     runs = runs_below(top)
@@ -32,11 +42,22 @@ def load_runs(path: str | Path) -> pd.DataFrame:
 
 
 def load_candidates(path: str | Path, genomes: bool = False) -> pd.DataFrame:
-    """One row a candidate and generation over all runs at or below a folder, likewise; of a run's last round.
+    """The candidates of all runs at or below a folder, at any depth; of a run with rounds, those of the last one.
 
-    `run`, the candidates' columns, then every config key. `run` and keys that are words are categories.
-    genomes: with the genomes, which take by far the most memory.
-    Raises as `load_runs`.
+    Args:
+        path: the folder.
+        genomes: whether to read the genomes, which take by far the most memory.
+
+    Returns:
+        One row for each candidate and generation: `run`, the columns of candidates, then every config key as a column.
+        `run` and keys whose values are texts are categories.
+
+    Raises:
+        RunFolderError: as `load_runs`.
+
+    Example:
+        >>> candidates = ep.load_candidates("results")
+        >>> candidates.groupby("run")["feasible"].mean()
     """
     top = Path(path)
     runs = runs_below(top)
@@ -46,7 +67,7 @@ def load_candidates(path: str | Path, genomes: bool = False) -> pd.DataFrame:
 
 
 def runs_at(paths: Sequence[Path]) -> list[Run]:
-    """The runs that folders hold or have below them, in order, each once. Raises RunFolderError where one has none."""
+    """The runs at or below each of some folders, in order, each once. Raises RunFolderError if a folder has none."""
     runs: dict[Path, Run] = {}
     for path in paths:
         found = [load_run(path)] if RunFolder(path).holds_run() else runs_below(path)
@@ -57,7 +78,7 @@ def runs_at(paths: Sequence[Path]) -> list[Run]:
 
 
 def runs_below(path: Path) -> list[Run]:
-    """All runs at or below a folder, by path, without the earlier rounds of any. Raises RunFolderError without it."""
+    """All runs at or below a folder, by path, without earlier rounds. Raises RunFolderError if there is no folder."""
     if not path.is_dir():
         raise RunFolderError(f"{path} is no folder; give one with run folders below it")
     roots = sorted(config.parent for config in path.rglob(RunFolder(path).config.name))
@@ -68,9 +89,13 @@ def runs_below(path: Path) -> list[Run]:
 def _beside_config(
     top: Path, runs: Sequence[Run], frames: Sequence[pd.DataFrame], nothing: pd.DataFrame
 ) -> pd.DataFrame:
-    """The runs' frames below each other, each row with its run's path before it and its config after it.
+    """The frames of runs in one, each row with the path of its run before it and the config of its run after it.
 
-    nothing: a frame of the same columns without rows.
+    Args:
+        top: the folder that paths are relative to.
+        runs: the runs.
+        frames: a frame for each run, all of the same columns.
+        nothing: a frame of these columns without rows.
     """
     rows = pd.concat([nothing, *(frame for frame in frames if len(frame))], ignore_index=True)
     settings = [{"run": run.root.relative_to(top).as_posix(), **flat_config(run.config)} for run in runs]
@@ -80,20 +105,20 @@ def _beside_config(
             for name, dtype in {"run": "str", **_config_dtypes(Config)}.items()
         }
     )
-    # repeating a category's codes is quick and small, whatever the words are
+    # repeating the codes of a category is fast and small, however long its texts are
     by_run = by_run.astype(dict.fromkeys(_words(by_run, [str(name) for name in by_run]), "category"))
     by_row = by_run.loc[by_run.index.repeat([len(frame) for frame in frames])].reset_index(drop=True)
     return pd.concat([by_row[["run"]], rows, by_row.drop(columns="run")], axis="columns")
 
 
 def _words(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Those of the named columns that hold words, as words or as categories of them."""
+    """The named columns that hold texts, plain or as categories."""
     kinds = (pd.CategoricalDtype, pd.StringDtype)
     return [name for name in names if isinstance(frame[name].dtype, kinds) or frame[name].dtype == object]
 
 
 def _config_dtypes(section: type[BaseModel], prefix: str = "") -> Mapping[str, str]:
-    """The column type of every dotted key, out of the schema: the same for no run, one and many."""
+    """The column type of every dotted key, from the schema: the same for any number of runs."""
     dtypes: dict[str, str] = {}
     for key, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -106,6 +131,6 @@ def _config_dtypes(section: type[BaseModel], prefix: str = "") -> Mapping[str, s
 def _column_dtype(annotation: Any) -> str:
     if get_origin(annotation) in (Union, UnionType):
         possible = [option for option in get_args(annotation) if option is not type(None)]
-        # a number or a word, as workers.count: words hold both
+        # a number or a text, as workers.count: texts hold both
         return _column_dtype(possible[0]) if len(possible) == 1 else "str"
     return {bool: "boolean", int: "Int64", float: "Float64"}.get(annotation, "str")

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: after the write that is under way; asked twice, at once."""
+"""Signals that end a run: the first one after the write in progress, the second one at once."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """Raised for SIGTERM, which ends a run as Ctrl-C does."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside it, SIGTERM is as Ctrl-C, and a second one of either ends the process there and then.
+    """A context in which SIGTERM acts as Ctrl-C, and a second signal of either kind ends the process at once.
 
-    That is for whoever does not want to wait for workers to be told; a run folder bears it at any moment.
+    The second one does not wait for workers; a run folder is intact at any moment.
     """
     asked: list[int] = []
 
@@ -37,9 +37,9 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM inside it take effect at its end; a second one at once.
+    """A context in which Ctrl-C and SIGTERM take effect at its end, and a second one at once.
 
-    (Outside the main thread, where no signal arrives: nothing.)
+    Does nothing outside of the main thread, where no signal arrives.
     """
     caught: list[int] = []
 
@@ -56,9 +56,9 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def noticed() -> Iterator[list[int]]:
-    """Inside it, Ctrl-C and SIGTERM are only added to the list that it gives; a second one takes effect at once.
+    """A context in which Ctrl-C and SIGTERM are only appended to the list that it yields; a second one acts at once.
 
-    For whoever looks there now and then: an exception that falls into a finaliser is lost, an entry is not.
+    For code that checks the list regularly: an exception raised inside a finaliser is lost, an entry is not.
     """
     asked: list[int] = []
 

@@ -1,4 +1,4 @@
-"""What is left of a network layer by layer: of survivors, of the front generation by generation, and which taps."""
+"""Tables by layer: what survivors keep, what the front keeps in each generation, and which stride masks are used."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ LayerTimes = Mapping[str, float]
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a phenotype leaves of a layer, counted."""
+    """Numbers of maps, kernels, taps and MACs that a phenotype keeps of a layer."""
 
     maps: int
     kernels: int
@@ -69,10 +69,17 @@ def layers_frame(
     times_ms: Mapping[str, LayerTimes],
     baseline_times_ms: LayerTimes,
 ) -> pd.DataFrame:
-    """One row a survivor and layer, in the order of the forward pass; the columns of LAYER_DTYPES.
+    """The layers of survivors.
 
-    reference: of the unpruned network; space: which the genomes are of, the same where there was one round.
-    genomes, times_ms: by survivor's key.
+    Args:
+        reference: the search space of the unpruned network.
+        space: the search space of the genomes; the same one if there was one round.
+        genomes: the genome of each survivor, by key.
+        times_ms: milliseconds of each layer, by the key of the survivor; may lack some.
+        baseline_times_ms: milliseconds of each layer of the unpruned network.
+
+    Returns:
+        One row for each survivor and layer, in the order of the forward pass; the columns of LAYER_DTYPES.
     """
     whole = _counts(reference, reference.phenotype(reference.full()))
     before = {layer.name: kept for layer, kept in zip(reference.layers, whole, strict=True)}
@@ -90,12 +97,12 @@ def layers_frame(
 
 
 def write_layers(folder: RunFolder, frame: pd.DataFrame) -> None:
-    """Put the frame of `layers_frame` into the run folder. Raises RunFolderError as `files.write_bytes`."""
+    """Stores the frame of `layers_frame`. Raises RunFolderError as `files.write_bytes`."""
     files.write_parquet(folder.layers_table, frame)
 
 
 def read_layers(folder: RunFolder) -> pd.DataFrame | None:
-    """The layers' frame as it was written; None where it was not. Raises DamagedFileError that names the file."""
+    """The frame that `write_layers` stored; None if there is none. Raises RunFolderError, DamagedFileError."""
     path = folder.layers_table
     if not path.is_file():
         return None
@@ -103,9 +110,16 @@ def read_layers(folder: RunFolder) -> pd.DataFrame | None:
 
 
 def kept_by_generation(space: "SearchSpace", candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:
-    """One row a generation and layer: the share of the layer's weights that stays, mean over the front by then.
+    """The share of each layer's weights that the front keeps, generation by generation.
 
-    The whole network is left out where the front has others. The columns of KEPT_DTYPES.
+    Args:
+        space: the search space.
+        candidates: the frame of candidates, genomes included.
+        cost: the cost that the front is of.
+
+    Returns:
+        One row for each generation and layer, with the mean over the front of all candidates so far; the unpruned
+        network counts only if the front has no other one. The columns of KEPT_DTYPES.
     """
     whole = _taps_kept(space, space.phenotype(space.full()))
     whole_key = space.key(space.full())
@@ -124,9 +138,15 @@ def kept_by_generation(space: "SearchSpace", candidates: pd.DataFrame, cost: Cos
 
 
 def stride_masks_frame(space: "SearchSpace", genomes: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """One row for each stride mask that a layer of a survivor has, and how often; the columns of STRIDE_DTYPES.
+    """The stride masks of survivors.
 
-    Masks whose kernels are all gone are not counted.
+    Args:
+        space: the search space.
+        genomes: the genome of each survivor, by key.
+
+    Returns:
+        One row for each survivor, layer and mask in use, with the number of its uses; masks without a kernel left are
+        not counted. The columns of STRIDE_DTYPES.
     """
     rows: list[tuple[Any, ...]] = []
     for key, genome in genomes.items():
@@ -143,7 +163,7 @@ def stride_masks_frame(space: "SearchSpace", genomes: Mapping[str, np.ndarray]) 
 
 
 def _counts(space: "SearchSpace", phenotype: "Phenotype") -> list[_Kept]:
-    """What stays of every layer, in their order."""
+    """The numbers that stay of every layer, in the order of the layers."""
     cut = cut_elements(space, phenotype)
     counts = []
     for layer in space.layers:

@@ -1,4 +1,4 @@
-"""Reading one run: its frames and networks."""
+"""Reading a run: its tables and its networks."""
 
 import copy
 from bisect import bisect_left
@@ -20,6 +20,7 @@ from evoprune.record.columns import empty
 from evoprune.record.costs import whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner
+from evoprune.record.json_files import read_space
 from evoprune.record.layer_tables import (
     KEPT_DTYPES,
     LAYER_DTYPES,
@@ -43,9 +44,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run, finished or not, as its folder has it. Reads each part when first asked for, and only reads.
+    """A run, finished or not. Reads each file of its folder when it is first asked for, and writes nothing.
 
-    network: the unpruned network, where it was given as an object and no config can build it.
+    Attributes:
+        root: the run folder.
+        network: the unpruned network, if it was given as an object, so that no config can build it.
+
+    Example:
+        >>> run = ep.load_run("results/quickstart")
+        >>> run.survivors[["key", "macs_ratio", "mcr_test"]]
+        >>> model = run.load_survivor(run.survivors["key"][0])
     """
 
     root: Path
@@ -53,27 +61,27 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """The config as resolved."""
+        """The resolved config."""
         return load_config(self._folder.config)
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
-        """One row a candidate and generation; columns: `tables.CANDIDATE_DTYPES`."""
+        """One row for each candidate and generation; the columns of `tables.CANDIDATE_DTYPES`."""
         return read_candidates(self._folder)
 
     @cached_property
     def generations(self) -> pd.DataFrame:
-        """One row a generation; columns: `tables.generations_frame`."""
+        """One row for each generation; the columns of `tables.generations_frame`."""
         return generations_frame(self.candidates, self.corner)
 
     @cached_property
     def survivors(self) -> pd.DataFrame:
-        """One row a survivor, empty before the run is done; columns: `tables.SurvivorRow`."""
+        """One row for each survivor, none before the run is finished; the columns of `tables.SurvivorRow`."""
         return read_survivors(self._folder)
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        """One row a survivor and layer, empty before the run is done; columns: `layers.LAYER_DTYPES`."""
+        """One row for each survivor and layer, none before the run is finished; the columns of LAYER_DTYPES."""
         written = read_layers(self._folder)
         if written is not None and not self.survivors.empty:
             return written
@@ -82,27 +90,25 @@ class Run:
 
     @cached_property
     def kept_by_generation(self) -> pd.DataFrame:
-        """One row a generation and layer: what the front keeps; columns: `layers.KEPT_DTYPES`."""
+        """The share of each layer that the front keeps, by generation; the columns of KEPT_DTYPES."""
         if self.candidates.empty:
             return empty(KEPT_DTYPES)
         return kept_by_generation(self.space, self.candidates, self.config.search.cost)
 
     @cached_property
     def stride_masks(self) -> pd.DataFrame:
-        """One row a survivor, layer and stride mask in use; columns: `layers.STRIDE_DTYPES`."""
+        """One row for each survivor, layer and stride mask in use; the columns of STRIDE_DTYPES."""
         genomes = self._survivor_genomes()
         return stride_masks_frame(self.space, genomes) if genomes else empty(STRIDE_DTYPES)
 
     @cached_property
     def space(self) -> "SearchSpace":
-        """The search space that the genomes are of."""
-        from evoprune.record.json_files import read_space
-
+        """The search space of the genomes."""
         return read_space(self._folder)
 
     @cached_property
     def corner(self) -> Corner | None:
-        """The worst that a feasible candidate can be; None before the unpruned network is scored."""
+        """The worst point of a feasible candidate; None before the unpruned network is scored."""
         reference = self._reference
         if not RunFolder(reference.root).space.is_file():
             return None
@@ -117,24 +123,35 @@ class Run:
 
     @property
     def baseline_point(self) -> tuple[float, float] | None:
-        """The unpruned network's cost (in the unit of search.cost) and MCR on the validation set, as scored."""
+        """Cost (in the unit of search.cost) and MCR of the unpruned network, as scored; None before it is."""
         return (self.corner.cost, self.corner.mcr - self._tolerance) if self.corner else None
 
     def genome(self, key: str) -> np.ndarray:
-        """The genome of a candidate, uint8 (genes,); `key` may be the beginning of one key alone.
+        """The genome of a candidate.
 
-        Raises RunFolderError that names the nearest keys where it is none.
+        Args:
+            key: the key, or a beginning that no other key has.
+
+        Returns:
+            uint8 (genes,).
+
+        Raises:
+            RunFolderError: there is no such key; names the nearest ones.
         """
         found = self._full_key(key, sorted(set(self.candidates["key"])), "candidate")
         row = int((self.candidates["key"] == found).to_numpy().argmax())
         return np.frombuffer(self.candidates["genome"].iloc[row], dtype=np.uint8).copy()
 
     def load_survivor(self, key: str, network: "nn.Module | None" = None) -> "nn.Module":
-        """A survivor's retrained, compacted network, on the CPU, in eval mode; `key` as in `genome`.
+        """The retrained, compacted network of a survivor, on the CPU, in eval mode.
 
-        network: the unpruned network with whatever weights, which is needed where the run has none and
-        `model.network` is `module:callable`: reading a run never imports code that its folder names.
-        Raises UserError where there is no such survivor, or its files are damaged or do not fit each other.
+        Args:
+            key: as in `genome`.
+            network: the unpruned network with any weights. It is needed if the run has none and `model.network` is
+                `module:callable`, because reading a run never imports code that its folder names.
+
+        Raises:
+            UserError: there is no such survivor, or its files are damaged or do not fit each other.
         """
         key = self._full_key(key, sorted(self.survivors["key"]), "survivor")
         space, survivor = self._saved(key)
@@ -146,7 +163,7 @@ class Run:
         return self._rebuilt(network, key, space, survivor)
 
     def load_baseline(self, network: "nn.Module | None" = None) -> "nn.Module":
-        """The unpruned network that ratios are against, on the CPU, in eval mode. network: as in `load_survivor`."""
+        """The unpruned network, on the CPU, in eval mode. Arguments and errors as of `load_survivor`."""
         from evoprune.networks.weights import load_weights
 
         network = copy.deepcopy(network or self.network or self._fresh_network(self.input_format))
@@ -155,14 +172,14 @@ class Run:
         return network.cpu().eval()
 
     def survivor_masks(self, key: str) -> "dict[str, torch.Tensor]":
-        """Which weights stay of the survivor's layers that lose kernels or taps: bool of their shapes, by name."""
+        """The weights that stay, of each layer of a survivor that loses kernels or taps: bool, by name."""
         from evoprune.space.tensors import cut_masks
 
         return cut_masks(self.space, self.space.check(self.genome(key)))
 
     @cached_property
     def input_format(self) -> InputFormat:
-        """What its networks read; without mean and standard deviation if an earlier version wrote the run.
+        """The images that its networks read; without mean and deviation if an earlier version wrote the run.
 
         Raises:
             RunFolderError: Before there are survivors.
@@ -178,9 +195,10 @@ class Run:
         return self.input_format.image_shape
 
     def hand_on(self, network: "nn.Module") -> "nn.Module":
-        """What this round hands on to the next: its cheapest survivor; where it has none, the network as it is.
+        """The network that this round hands on to the next one: its cheapest survivor, or its own if it has none.
 
-        network: what the round started from, with whatever weights; not changed.
+        Args:
+            network: the one that the round started from, with any weights; not changed.
         """
         if self.survivors.empty:
             return network
@@ -198,7 +216,7 @@ class Run:
 
     @property
     def _reference(self) -> "Run":
-        """The run or round that began with the unpruned network."""
+        """The run or round that started from the unpruned network."""
         return next(iter(self._earlier_rounds()), self)
 
     @property
@@ -212,7 +230,7 @@ class Run:
         return self.space, read_survivor(self._folder.survivor(key), self.space, self.genome(key))
 
     def _rebuilt(self, network: "nn.Module", key: str, space: "SearchSpace", survivor: SavedSurvivor) -> "nn.Module":
-        """The survivor, out of the network that this round started from."""
+        """The survivor, built from the network that this round started from."""
         from evoprune.networks.weights import load_weights
         from evoprune.surgery.apply import compact
 
@@ -247,7 +265,17 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """The run in a folder, or at an fsspec URL, which is copied. Raises RunFolderError if there is none."""
+    """A run, to be read.
+
+    Args:
+        path: its folder, or an fsspec URL, of which a copy is made.
+
+    Raises:
+        RunFolderError: there is no run, or a file or folder of it is a link.
+
+    Example:
+        >>> run = ep.load_run("results/quickstart")
+    """
     folder = RunFolder(fetched(str(path)) if is_remote(path) else local_path(path))
     refuse_no_run(folder, path)
     folder.refuse_links()

@@ -1,4 +1,4 @@
-"""The tables of a run as pandas frames, every column typed; nullable where a value may be missing."""
+"""The tables of a run as pandas frames. Every column has a type, a nullable one if a value may be missing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -68,13 +68,18 @@ SURVIVOR_DTYPES: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class SurvivorRow:
-    """One survivor as measured. Each `mcr` is a fraction, each `ratio` this network over the baseline.
+    """The measurements of one survivor. Each `mcr` is a fraction, each `ratio` is this network over the baseline.
 
-    mcr_search: on the validation set, as scored in the search; mcr_retrained: on the same after retraining;
-    mcr_test: on the test set, after retraining. baseline_*: the unpruned network, same images.
-    latency_ms: milliseconds a forward pass of one image, missing where it was not measured.
-    predicted_latency_ms: what the search took it for, where it minimised latency.
-    weights: path of the safetensors file, relative to the run folder.
+    Attributes:
+        key: the key of its phenotype.
+        mcr_search: on the validation set, as scored in the search.
+        mcr_retrained: on the validation set, after retraining.
+        mcr_test: on the test set, after retraining.
+        baseline_mcr_test, baseline_mcr_validation, baseline_latency_ms: of the unpruned network, on the same images.
+        macs, params, bytes: the cost, and as `*_ratio` its share of the baseline's.
+        latency_ms: milliseconds of a forward pass of one image; missing if it was not measured.
+        weights: the path of the safetensors file, relative to the run folder.
+        predicted_latency_ms: as predicted in the search, if the search minimised latency.
     """
 
     key: str
@@ -96,7 +101,7 @@ class SurvivorRow:
 
 
 def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
-    """One row a candidate, in their order; the columns of CANDIDATE_DTYPES."""
+    """One row for each candidate, in their order; the columns of CANDIDATE_DTYPES."""
     scores = [candidate.score for candidate in candidates]
     columns: dict[str, list[Any]] = {
         "generation": [candidate.generation for candidate in candidates],
@@ -121,7 +126,7 @@ def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
 
 
 def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
-    """The candidates that `candidates_frame` made the frame of, exactly and in their order."""
+    """The candidates of a frame that `candidates_frame` made, exactly and in their order."""
     rows: Iterable[Any] = frame.itertuples(index=False)
     return [
         Candidate(
@@ -193,18 +198,25 @@ def _read(
 
 
 def generations_frame(candidates: pd.DataFrame, corner: Corner | None = None) -> pd.DataFrame:
-    """One row a generation out of the candidates' frame, ascending. corner: of the box that hypervolumes are shares of.
+    """Figures of every generation, ascending.
 
-    generation
-    evaluated            candidates that were scored in it
-    cached               candidates whose score was known already
-    feasible_share       of all its candidates, those known to be within the tolerance (0..1)
-    best_feasible_macs   fewest MACs of a feasible candidate of it; missing where there is none
-    best_feasible_mcr    lowest MCR of a feasible candidate of it (not always the same one); likewise
-    median_mcr           over those scored on all images; missing where there is none
-    eval_seconds         spent on its evaluations, summed over workers
-    diversity            share of genes in which two of its candidates differ, mean over all pairs (0..1)
-    hypervolume          of the front of all candidates by then, see `fronts.hypervolume`; missing without a corner
+    Args:
+        candidates: the frame of candidates.
+        corner: of the box that hypervolumes are shares of; None: no hypervolumes.
+
+    Returns:
+        One row for each generation:
+
+        - generation
+        - evaluated: number of candidates that were scored in it
+        - cached: number of candidates whose score was known before
+        - feasible_share: share of its candidates that are known to be within the tolerance (0..1)
+        - best_feasible_macs: fewest MACs of its feasible candidates; missing if it has none
+        - best_feasible_mcr: lowest MCR of its feasible candidates (not always the same one); likewise
+        - median_mcr: over the candidates scored on all images; missing if there are none
+        - eval_seconds: time of its evaluations, summed over workers
+        - diversity: share of genes in which two of its candidates differ, mean over all pairs (0..1)
+        - hypervolume: of the front of all candidates so far (`fronts.hypervolume`); missing without a corner
     """
     feasible = candidates["feasible"].fillna(False).astype(bool)
     evaluated = ~candidates["cached"]
@@ -237,13 +249,13 @@ def generations_frame(candidates: pd.DataFrame, corner: Corner | None = None) ->
 
 
 def survivors_frame(rows: Sequence[SurvivorRow]) -> pd.DataFrame:
-    """One row a survivor, in their order; the columns of SURVIVOR_DTYPES."""
+    """One row for each survivor, in their order; the columns of SURVIVOR_DTYPES."""
     records = [asdict(row) for row in rows]
     return typed({name: [record[name] for record in records] for name in SURVIVOR_DTYPES}, SURVIVOR_DTYPES)
 
 
 def read_survivors(folder: RunFolder) -> pd.DataFrame:
-    """The survivors; none before the run is done. Raises DamagedFileError that names the file."""
+    """The survivors; no rows before the run is finished. Raises RunFolderError, DamagedFileError."""
     path = folder.survivors_table
     if not path.is_file():
         return survivors_frame([])

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, written beside whatever else shows a run's progress."""
+"""Scalars for TensorBoard: a `Progress` that writes them and passes everything on."""
 
 import secrets
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_tensorboard(config: Config) -> None:
-    """Raises ConfigError where the config asks for scalars and the package that writes them is missing."""
+    """Raises ConfigError if the config asks for scalars and the package that writes them is missing."""
     if config.record.tensorboard and find_spec("tensorboard") is None:
         raise ConfigError(
             "record.tensorboard is true, and the package tensorboard is not installed; "
@@ -26,7 +26,7 @@ def check_tensorboard(config: Config) -> None:
 
 @contextmanager
 def with_scalars(progress: Progress, config: Config, folder: RunFolder) -> Iterator[Progress]:
-    """The progress to tell: the given one, or where the config asks for it one that writes scalars besides."""
+    """Yields the given progress, or one that also writes scalars if the config asks for them."""
     if not config.record.tensorboard:
         yield progress
         return
@@ -81,7 +81,7 @@ class ScalarProgress:
             self._writer.close()
 
     def _write(self, scalars: dict[str, float], step: int) -> None:
-        if self._writer is None:  # not before there is something: until then, the folder may be cleared
+        if self._writer is None:  # made with the first value: before, the folder may still be cleared
             from torch.utils.tensorboard import SummaryWriter
 
             # the library opens the file itself, so a name that nobody can know keeps it from following a link

@@ -1,4 +1,4 @@
-"""Following a run that another process does, by what appears in its folder."""
+"""Following a run of another process by the files that appear in its folder."""
 
 import logging
 from collections.abc import Callable
@@ -20,16 +20,25 @@ from evoprune.record.tables import read_generation
 _log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 600
-"""How long nothing may happen before that is said."""
+"""Seconds without a new file after which a note says so, once."""
 
 Wait = Callable[[], float]
-"""Waits before the next look. Returns how many seconds it waited."""
+"""Waits before the folder is read again. Returns the number of seconds it waited."""
 
 
 def watch(path: str | Path, progress: Progress, wait: Wait) -> Run:
-    """Tells `progress` what happens in a run folder, and what has happened already, until the run is finished.
+    """Reports what has happened and what happens in a run folder, until the run is finished. Only reads.
 
-    Only reads. Returns the finished run. Raises RunFolderError where the folder holds no run, or does no more.
+    Args:
+        path: the run folder.
+        progress: receives the stages, generations and notes.
+        wait: called between two looks at the folder.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RunFolderError: the folder holds no run, or holds none any more, or one of its files is damaged.
     """
     run = load_run(path)
     configs = round_configs(run.config)
@@ -45,14 +54,21 @@ def watch(path: str | Path, progress: Progress, wait: Wait) -> Run:
 
 @dataclass(frozen=True)
 class _Round:
-    """What is followed. run: the run's folder, which the round's may be."""
+    """A round that is followed. run: the folder of the whole run, which is the round's own for the last one."""
 
     folder: RunFolder
     config: Config
     run: RunFolder
 
     def summary(self, generation: int, candidates: pd.DataFrame, best: pd.DataFrame, newest: bool) -> GenerationSummary:
-        """candidates: of that generation. best: the front of all candidates by then. newest: the time left is known."""
+        """The summary of a generation.
+
+        Args:
+            generation: its number.
+            candidates: its candidates.
+            best: the front of all candidates up to it.
+            newest: whether it is the newest one, so that the time left can be told.
+        """
         search = self.config.search
         seconds = self._seconds(generation)
         evaluated = int((~candidates["cached"].astype(bool)).sum())
@@ -73,7 +89,7 @@ class _Round:
         )
 
     def _seconds(self, generation: int) -> float | None:
-        """Between this generation's file and the one before; None where that cannot be told."""
+        """Seconds between the file of this generation and the one before; None if they are not known."""
         before, after = (self.folder.candidates(number) for number in (generation - 1, generation))
         if not before.is_file():
             return None
@@ -85,12 +101,12 @@ class _Round:
 
 
 def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
-    """From wherever the round stands to its end."""
+    """Reports a round from its present state to its end."""
     folder, told, retrained = here.folder, -1, set[str]()
     best: pd.DataFrame | None = None
     stage, quiet, complained = "", 0.0, False
     while True:
-        finished = folder.survivors_table.is_file()  # looked at first: what is there now was there before it
+        finished = folder.survivors_table.is_file()  # read first: all other files are written before this one
         happened = False
         for name, detail in _stages(here):
             if _ORDER.index(name) > _ORDER.index(stage):
@@ -116,14 +132,14 @@ def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
             complained = True
         quiet += wait()
         if not here.run.holds_run():
-            load_run(here.run.root)  # which complains
+            load_run(here.run.root)  # raises
 
 
 _ORDER = ("", "baseline", "search", "retrain")
 
 
 def _stages(here: _Round) -> list[tuple[str, str]]:
-    """The stages that the round has begun, by what is in its folder, with what there is to say of them."""
+    """The stages that the round has begun, by the files in its folder, each with its detail."""
     folder = here.folder
     stages = [("baseline", here.config.model.network)]
     if folder.space.is_file():

@@ -146,6 +146,17 @@ def test_a_missing_one_says_which_there_are(folder: RunFolder) -> None:
         read_snapshot(folder, 9, FINGERPRINT)
 
 
+def test_a_network_without_a_score_of_its_own_is_not_gone_on_from(tiny_run: ep.Run, real: RunFolder) -> None:
+    """In every table, the unpruned network is said to have been scored before."""
+    unpruned = tiny_run.space.key(tiny_run.space.full())
+    for generation in range(4):
+        frame = files.read_parquet([real.candidates(generation)])
+        frame.loc[frame["key"] == unpruned, "cached"] = True
+        files.write_parquet(real.candidates(generation), frame)
+    with pytest.raises(files.DamagedFileError, match=r"the tables up to it lack the unpruned network"):
+        state_of(tiny_run, real)
+
+
 # --- a snapshot that was tampered with, checksum and all
 
 Change = Callable[[dict[str, Any]], object]
@@ -190,7 +201,10 @@ FORGED: dict[str, tuple[Change, str]] = {
     "generator state null": (put("algorithm", "rng", value=None), "rng must not be null"),
     "another generator": (put("algorithm", "rng", "bit_generator", value="MT19937"), "bit_generator: Input should be"),
     "too large a state": (put("algorithm", "rng", "state", "state", value=2**128), "state.state: Input should be less"),
-    "unknown candidate": (put("algorithm", "front", value=["ffff"]), "it names the candidate ffff"),
+    "unknown candidate": (
+        put("algorithm", "front", value=["ffff"]),
+        "it names the candidate ffff, which no table up",
+    ),
     "a key that is no key": (put("algorithm", "front", value=["\x1b[2J"]), "front.0: String should match pattern"),
     "an empty population": (put("algorithm", "population", value=[]), "population: List should have at least 1 item"),
     "no algorithm": (put("algorithm", value=None), "algorithm: Input should be an object"),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -165,6 +166,12 @@ READERS_OF: Mapping[str, Sequence[Callable[[RunFolder], None]]] = {
     "latency.json": (read_candidates, watch_it),
 }
 """What reads a file or a sub-folder; the small files, where nothing stands here."""
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings of damaged files are many here."""
+    caplog.set_level(logging.ERROR)
 
 
 @pytest.fixture(scope="module")
