@@ -7,6 +7,7 @@ import pytest
 from tests.pipeline import soak
 
 
+@pytest.mark.slow
 def test_a_minute_of_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "MORE_GENERATIONS", 10)
     monkeypatch.setitem(soak.OPTIONS, "search.generations", 10)

@@ -118,6 +118,7 @@ def test_without_a_cluster_exceptions_are_set_aside_as_well(whole: Problem, tmp_
     assert untimed(found) == untimed(expected(whole, asked, 2))
 
 
+@pytest.mark.slow
 def test_retraining_that_hangs_every_time_ends_the_run(pool: RayPool, whole: Problem) -> None:
     split: Any = Split(Endless(whole.images.float()), whole.labels, torch.zeros(1), torch.ones(1))
     workers = RayWorkers(pool.actors, whole, WorkersConfig(epoch_timeout_s=1.0))
@@ -168,6 +169,7 @@ class Broken:
 
 
 @pytest.mark.usefixtures("few_starts")
+@pytest.mark.slow
 def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
     pool: RayPool, whole: Problem, tmp_path: Path
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
 
 
 @pytest.mark.usefixtures("few_starts")
+@pytest.mark.slow
 def test_workers_that_die_for_ever_before_they_have_started_end_the_run(
     pool: RayPool, whole: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +194,7 @@ def test_workers_that_die_for_ever_before_they_have_started_end_the_run(
 
 
 @pytest.mark.usefixtures("few_starts")
+@pytest.mark.slow
 def test_workers_whose_machines_lack_something_say_what(pool: RayPool, whole: Problem) -> None:
     remote = ray.remote(Incomplete)
     lacking = actor_pool.ActorPool(pool.actors.connection, remote.remote, lambda: 1)

@@ -64,6 +64,7 @@ class ComingAndGoing(SilentProgress):
         return self._done
 
 
+@pytest.mark.slow
 def test_nodes_that_leave_and_join_make_no_difference(cluster: Any, tiny_run: ep.Run, tmp_path: Path) -> None:
     progress = ComingAndGoing(cluster)
     on_cluster = {"workers.backend": "ray", "workers.address": cluster.address, "retrain.epochs": 1}
