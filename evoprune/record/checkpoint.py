@@ -23,6 +23,8 @@ from evoprune.search.loop import SearchLoop
 from evoprune.space.search_space import SearchSpace
 
 LAYOUT = 2
+_MOST_LAYOUTS = 1000
+_LONGEST_SHOWN = 60
 _MISSING = object()
 _log = logging.getLogger(__name__)
 
@@ -173,7 +175,7 @@ def _read(folder: RunFolder, generation: int, fingerprint: Mapping[str, Any]) ->
 def _check_version(folder: RunFolder, generation: int, content: Any) -> None:
     """Raises RunFolderError if another layout or version wrote the snapshot, DamagedFileError if it says neither."""
     path = folder.snapshot(generation)
-    if not isinstance(content, dict) or not isinstance(content.get("layout"), int):
+    if not isinstance(content, dict) or content.get("layout") not in range(_MOST_LAYOUTS):
         raise damaged(path, "it holds no snapshot")
     if content["layout"] != LAYOUT:
         raise RunFolderError(
@@ -183,8 +185,8 @@ def _check_version(folder: RunFolder, generation: int, content: Any) -> None:
     there, here = content.get("version"), metadata.version("evoprune")
     if there not in (None, here):  # the first ones did not say
         raise RunFolderError(
-            f"{path} was written by evoprune {there}, and this is {here}, which may search differently; "
-            f"resume with evoprune {there}, or start a new run with --out"
+            f"{path} was written by evoprune {_worded(there)}, and this is {here}, which may search differently; "
+            "resume with that version, or start a new run with --out"
         )
 
 
@@ -232,9 +234,10 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None
     for key in sorted({*there, *here}):
         old, new = there.get(key, _MISSING), here.get(key, _MISSING)
         if old is _MISSING or new is _MISSING or old != json.loads(json.dumps(new)):
-            return f"{key} was {_worded(old)} and is now {_worded(new)}"
+            return f"{key[:_LONGEST_SHOWN]} was {_worded(old)} and is now {_worded(new)}"
     return None
 
 
 def _worded(value: object) -> str:
-    return "absent" if value is _MISSING else json.dumps(value)
+    text = "absent" if value is _MISSING else json.dumps(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

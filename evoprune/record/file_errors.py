@@ -5,14 +5,16 @@ from pathlib import Path
 
 from evoprune.errors import RunFolderError
 
+_LONGEST = 300
+
 
 class DamagedFileError(RunFolderError):
     """A file is truncated, altered, or not of the format that its name says."""
 
 
 def damaged(path: Path, how: str) -> DamagedFileError:
-    """The error of a file whose content is wrong; `how` says in what way."""
-    return DamagedFileError(f"{path} is damaged: {how}; put it back from a copy, or remove it")
+    """The error of a file whose content is wrong; `how` says in what way, and is cut if the content made it long."""
+    return DamagedFileError(f"{path} is damaged: {how[:_LONGEST]}; put it back from a copy, or remove it")
 
 
 def cannot_be(done: str, path: Path, error: OSError) -> RunFolderError:

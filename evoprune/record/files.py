@@ -155,7 +155,7 @@ def validated(path: Path, schema: type[Schema], text: str) -> Schema:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "its content"
-        raise damaged(path, f"{place}: {first['msg']}"[:300]) from error
+        raise damaged(path, f"{place}: {first['msg']}") from error
 
 
 def read_parquet(

@@ -130,7 +130,7 @@ def test_one_of_another_layout_is_refused(folder: RunFolder, monkeypatch: pytest
 
 def test_one_of_another_version_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint.metadata, "version", lambda package: "9.9")
-    with pytest.raises(RunFolderError, match=r"by evoprune 0\.1\.0, and this is 9\.9, .* resume with"):
+    with pytest.raises(RunFolderError, match=r'by evoprune "0\.1\.0", and this is 9\.9, .* resume with'):
         read_snapshot(folder, 3, FINGERPRINT)
 
 
@@ -139,6 +139,16 @@ def test_one_that_is_no_snapshot_counts_as_damaged(folder: RunFolder, content: o
     files.write_json(folder.snapshot(3), content)
     with pytest.raises(files.DamagedFileError, match=r"gen-0003\.json is damaged.*or remove it"):
         read_snapshot(folder, 3, FINGERPRINT)
+
+
+@pytest.mark.parametrize("name", ["version", "layout", "fingerprint"])
+def test_what_it_says_of_itself_is_shown_in_short(folder: RunFolder, name: str) -> None:
+    content = files.read_json(folder.snapshot(3))
+    content[name] = {"seed": "9" * 5000, "x" * 5000: 1} if name == "fingerprint" else "9" * 5000
+    files.write_json(folder.snapshot(3), content)
+    with pytest.raises(RunFolderError) as error:
+        read_snapshot(folder, 3, FINGERPRINT)
+    assert len(str(error.value)) < 600
 
 
 def test_a_missing_one_says_which_there_are(folder: RunFolder) -> None:
