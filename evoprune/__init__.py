@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from evoprune.discovery.discover import search_space
     from evoprune.pipeline.evolve import evolve
     from evoprune.pipeline.run import resume, run
+    from evoprune.plugins.kinds import algorithm, cost_model, criterion, dataset, network, recipe, task
     from evoprune.record.gather import load_candidates, load_runs
     from evoprune.record.runs import Run, load_run
     from evoprune.space.cost import cost
@@ -34,8 +35,12 @@ __all__ = [
     "UserError",
     "WorkersConfig",
     "__version__",
+    "algorithm",
     "compact",
     "cost",
+    "cost_model",
+    "criterion",
+    "dataset",
     "evolve",
     "gram_statistics",
     "load_candidates",
@@ -43,9 +48,12 @@ __all__ = [
     "load_runs",
     "lower",
     "mask",
+    "network",
+    "recipe",
     "resume",
     "run",
     "search_space",
+    "task",
 ]
 
 _HOMES = {
@@ -56,8 +64,12 @@ _HOMES = {
     "WorkersConfig": "evoprune.config.schema",
     "Run": "evoprune.record.runs",
     "SearchSpace": "evoprune.space.search_space",
+    "algorithm": "evoprune.plugins.kinds",
     "compact": "evoprune.surgery.apply",
     "cost": "evoprune.space.cost",
+    "cost_model": "evoprune.plugins.kinds",
+    "criterion": "evoprune.plugins.kinds",
+    "dataset": "evoprune.plugins.kinds",
     "evolve": "evoprune.pipeline.evolve",
     "gram_statistics": "evoprune.surgery.layer_statistics",
     "load_candidates": "evoprune.record.gather",
@@ -65,9 +77,12 @@ _HOMES = {
     "load_runs": "evoprune.record.gather",
     "lower": "evoprune.surgery.lowering.lower",
     "mask": "evoprune.surgery.apply",
+    "network": "evoprune.plugins.kinds",
+    "recipe": "evoprune.plugins.kinds",
     "resume": "evoprune.pipeline.run",
     "run": "evoprune.pipeline.run",
     "search_space": "evoprune.discovery.discover",
+    "task": "evoprune.plugins.kinds",
 }
 
 

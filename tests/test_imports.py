@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms on one floor may import each other; a floor may import the floors before it.
 FLOORS = (
     {"errors", "progress"},
+    {"plugins"},
     {"config"},
     {"space", "networks"},
     {"discovery", "data"},
@@ -130,7 +131,9 @@ def loaded_after(code: str) -> set[str]:
     return set(ast.literal_eval(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["evoprune", "evoprune.config.schema", "evoprune.errors", "evoprune.cli.main"])
+@pytest.mark.parametrize(
+    "module", ["evoprune", "evoprune.config.schema", "evoprune.errors", "evoprune.plugins.kinds", "evoprune.cli.main"]
+)
 def test_light_modules_load_no_heavy_library(module: str) -> None:
     assert loaded_after(f"import {module}") == set()
 

@@ -12,7 +12,7 @@ from evoprune.config.choices import CriterionName
 from evoprune.config.schema import Config
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.importance import merge_layers, normalised
-from evoprune.criteria.registry import CRITERIA
+from evoprune.criteria.importance_by_name import CRITERIA
 from evoprune.data.load import load_data
 from evoprune.errors import ConfigError
 from evoprune.pipeline.posing import criterion_context, pose

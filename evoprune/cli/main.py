@@ -39,7 +39,7 @@ class _Commands(TyperGroup):
         except SystemExit as error:  # typer has exceptions of its own to exit
             raise _ended(
                 f"error: code that was called ended the command (SystemExit: {error.code}); "
-                "see data.dataset and model.network, if they are module:callable",
+                "see data.dataset and model.network, if they are module:attribute",
                 EXIT_OTHER_ERROR,
             ) from error
         except (ImportError, MemoryError, OSError) as error:

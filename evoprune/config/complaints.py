@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from evoprune.config.plugin_names import UNKNOWN_PLUGIN
+
 _LONGEST_SHOWN = 60
 
 
@@ -77,6 +79,8 @@ def _broken_rule(place: str, detail: ErrorDetails, data: Mapping[str, Any], keys
         return f"{place} must be a section with keys of its own ({inner}), not {_shown(value)}"
     extra = field.json_schema_extra
     rule = extra["rule"] if isinstance(extra, dict) else message
+    if kind == UNKNOWN_PLUGIN and (nearest := detail["ctx"]["nearest"]):
+        return f"{place} must be {rule}, not {_shown(value)} (did you mean '{nearest}'?)"
     if kind == "string_too_long":
         rule = f"{rule}, of at most {detail['ctx']['max_length']:,} characters"
     return f"{place} must be {rule}, not {_shown(value)}"

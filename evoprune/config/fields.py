@@ -90,6 +90,12 @@ def choice(default: str, description: str, choices: Any, *, marks: tuple[Mark, .
     return value(default, description, "one of " + ", ".join(get_args(choices)), marks=marks)
 
 
+def plugin(default: str, description: str, choices: Any, *, marks: tuple[Mark, ...] = ()) -> Any:
+    """A plug-in. choices: the annotation of the field, with a `PluginName`."""
+    _, name = get_args(choices)
+    return value(default, description, name.rule, marks=marks)
+
+
 def section(default: "Section", description: str, *, marks: tuple[Mark, ...] = ()) -> Any:
     """A section with keys of its own, to all of which its marks apply."""
     return Field(default, description=description, json_schema_extra={"marks": [*marks]})

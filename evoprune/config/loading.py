@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Container, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from evoprune.config.schedules import kept_fractions
 from evoprune.config.schema import Config, SearchConfig
 from evoprune.config.strict_yaml import MOST_CHARACTERS, read_yaml, write_yaml
 from evoprune.errors import ConfigError
+from evoprune.plugins.kinds import REGISTRIES
 
 OVERRIDE_SOURCE = "--set"
 
@@ -158,14 +160,15 @@ def _steps(search: SearchConfig) -> list[dict[str, Any]]:
     return rounds
 
 
-def trusted_keys(config: Config) -> dict[str, str]:
+def trusted_keys(config: Config) -> dict[str, object]:
     """The keys, with their values, by which a config runs code, joins a cluster, or reads files.
 
     Whoever resumes or exports a run repeats them, because the run folder may come from somebody else.
     """
     data, model, address = config.data, config.model, config.workers.address
-    named = {"data.dataset": data.dataset, "model.network": model.network}
-    keys = {key: value for key, value in named.items() if ":" in value and not value.startswith("torchvision:")}
+    keys: dict[str, object] = {**_own_plugins(config)}
+    if any(_own_plugins(settings).items() - keys.items() for settings in round_configs(config)):
+        keys["search.rounds"] = config.search.rounds
     if data.root is not None:
         keys["data.root"] = data.root
     if model.weights not in (None, "pretrained"):
@@ -175,9 +178,14 @@ def trusted_keys(config: Config) -> dict[str, str]:
     return keys
 
 
-_CONSEQUENCES = {
-    "data.dataset": "would run code",
-    "model.network": "would run code",
+def _own_plugins(config: Config) -> dict[str, str]:
+    """The keys, with their values, that name the user's own code as `module:attribute`."""
+    flat = {key: reduce(getattr, key.split("."), config) for key in known_keys(Config)}
+    named = {key: str(flat[key]) for key in REGISTRIES if key in flat}
+    return {key: name for key, name in named.items() if ":" in name and not name.startswith("torchvision:")}
+
+
+_CONSEQUENCES = dict.fromkeys((*REGISTRIES, "search.rounds"), "would run code") | {
     "data.root": "would read files of yours",
     "model.weights": "would read files of yours",
     "workers.address": "would send data to a cluster",
@@ -199,12 +207,12 @@ def refuse_untrusted(config: Config, source: Path, named: Container[str] = (), u
     missing = {key: value for key, value in trusted_keys(config).items() if key not in named and key not in unused}
     for key, value in missing.items():
         raise ConfigError(
-            f"{source}: {key} is {value}, which {_CONSEQUENCES[key]}, and the run folder may come from somebody else; "
-            f"if you trust it, name it again: {repeated(missing)}"
+            f"{source}: {key} is {_as_yaml(value)}, which {_CONSEQUENCES[key]}, and the run folder may come from "
+            f"somebody else; if you trust it, name it again: {repeated(missing)}"
         )
 
 
-def repeated(keys: Mapping[str, str]) -> str:
+def repeated(keys: Mapping[str, object]) -> str:
     """Keys and values as command-line options, quoted for YAML and for the shell: `--set data.root=/images`."""
     return " ".join(f"--set {shlex.quote(f'{key}={_as_yaml(value)}')}" for key, value in keys.items())
 
@@ -230,8 +238,11 @@ def parse_override(text: str) -> tuple[str, object]:
         raise ConfigError(f"{OVERRIDE_SOURCE}: the value of {key} is not valid YAML: {error}") from error
 
 
-def _as_yaml(text: str) -> str:
-    """A text as YAML in one line: plain if it reads back as itself, otherwise quoted and escaped."""
+def _as_yaml(value: object) -> str:
+    """A value as YAML in one line: a text plain if it reads back as itself, otherwise quoted and escaped."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    text = value
     escaped = text.encode("unicode_escape").decode().replace('"', '\\"')
     try:
         return text if read_yaml(text) == text else f'"{escaped}"'

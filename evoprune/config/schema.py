@@ -30,7 +30,7 @@ class DataConfig(Section):
 
     dataset: str = value(
         "mnist5k",
-        "mnist5k, fashion-mnist, mnist, cifar10, cifar100, svhn, imagefolder, or module:callable for data of your own",
+        "mnist5k, fashion-mnist, mnist, cifar10, cifar100, svhn, imagefolder, or module:attribute for data of your own",
         "the name of a data set",
         min_length=1,
         max_length=MOST_CHARACTERS,
@@ -72,7 +72,7 @@ class ModelConfig(Section):
 
     network: str = value(
         "16C5-MP2-32C5-MP2-64FC-10",
-        "layer string, name of a built-in network, torchvision:NAME, or module:callable for a network of your own",
+        "layer string, name of a built-in network, torchvision:NAME, or module:attribute for a network of your own",
         "a layer string such as 16C5-MP2-32C5-MP2-64FC-10, or a network's name",
         min_length=1,
         max_length=MOST_CHARACTERS,

@@ -8,7 +8,7 @@ from torch import nn
 from evoprune.config.choices import CriterionChoice, CriterionName
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.importance import kernel_values, magnitude, mask_shares, merge_layers
-from evoprune.criteria.registry import kernel_importance, map_importance, stride_importance
+from evoprune.criteria.importance_by_name import kernel_importance, map_importance, stride_importance
 from evoprune.criteria.weight_criteria import filter_l1
 from evoprune.errors import ConfigError
 from evoprune.space.search_space import SearchSpace

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from evoprune.errors import DataError
-from evoprune.networks.plugin import user_code
+from evoprune.plugins.user_code import user_code
 
 
 def read_examples(source: Any, name: str) -> tuple[Tensor, Tensor | None]:

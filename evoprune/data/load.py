@@ -135,7 +135,7 @@ def _read(config: DataConfig) -> RawData:
     nearest = difflib.get_close_matches(config.dataset, known, n=1, cutoff=0.4)
     raise DataError(
         f"data.dataset: there is no data set {config.dataset!r}; "
-        + (f"the nearest is {nearest[0]}" if nearest else f"use one of {', '.join(known)} or module:callable")
+        + (f"the nearest is {nearest[0]}" if nearest else f"use one of {', '.join(known)} or module:attribute")
     )
 
 

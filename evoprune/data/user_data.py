@@ -13,7 +13,7 @@ from evoprune.data.datasets import LabelledImages, RawData
 from evoprune.data.examples import read_examples
 from evoprune.data.images import ImageArray
 from evoprune.errors import DataError
-from evoprune.networks.plugin import import_callable, user_code
+from evoprune.plugins.user_code import import_callable, user_code
 
 _ARRAYS = ("train images", "train labels", "test images", "test labels")
 _MOST_CLASSES = 1_000_000
@@ -21,7 +21,7 @@ _COLOUR_CHANNELS = (3, 4)
 
 
 def user_data(reference: str) -> RawData:
-    """Calls `module:callable` without arguments and takes the data set that it returns.
+    """Calls `module:attribute` without arguments and takes the data set that it returns.
 
     That is either (train_images, train_labels, test_images, test_labels), arrays or tensors: images uint8, or floats
     that are taken as they are, (n, h, w) or (n, c, h, w), and labels as whole numbers (n,) from 0 up; or a pair

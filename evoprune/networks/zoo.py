@@ -15,9 +15,9 @@ from evoprune.errors import NetworkError, type_and_first_line
 from evoprune.networks.layer_string import build_layers, parse_layer_string
 from evoprune.networks.mobilenet import mobilenetv2_small
 from evoprune.networks.modes import eval_mode
-from evoprune.networks.plugin import import_callable, user_code
 from evoprune.networks.resnet import small_resnet
 from evoprune.networks.seeding import global_seed
+from evoprune.plugins.user_code import import_callable, user_code
 
 TORCHVISION = "torchvision:"
 _LAYER_STRING = re.compile(r"\d|MP\d")
@@ -50,7 +50,7 @@ def build_network(
         network: one of four kinds. A layer string (`16C5-MP2-10`). A name in `ZOO`: mobilenetv2_small, and the ResNets
             of He et al. for small images with 1x1 convolutions as shortcuts (option B; zero-padded shortcuts would
             keep the maps that they pad whole). `torchvision:NAME`; for grey images, a `GreyToColour` in front repeats
-            them to three channels. `module:callable`, called with those of the keyword arguments `classes` and
+            them to three channels. `module:attribute`, called with those of the keyword arguments `classes` and
             `image_shape` that its signature names.
         image_shape: (c, h, w).
         classes: the number of outputs.
@@ -103,7 +103,7 @@ def _construct(network: str, image_shape: tuple[int, int, int], classes: int) ->
         return build_layers(parse_layer_string(network), image_shape, classes)
     raise NetworkError(
         f"model.network: there is no network {network!r}; {_nearest(network, ZOO)}or write a layer string "
-        "such as 16C5-MP2-64FC-10, torchvision:NAME or module:callable"
+        "such as 16C5-MP2-64FC-10, torchvision:NAME or module:attribute"
     )
 
 

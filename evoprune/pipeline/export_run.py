@@ -179,7 +179,7 @@ def _images(run: Run, trusted: Mapping[str, object], normalisation: bool, int8: 
 def _data(run: Run, trusted: Mapping[str, object]) -> Data:
     """The run's data set. Raises DataError if the folder names code or files for it that are not trusted."""
     path = run.root / "config.yaml"
-    unused = {"model.network", "model.weights", "workers.address"}
+    unused = trusted_keys(run.config).keys() - {"data.dataset", "data.root"}
     try:
         refuse_untrusted(run.config, path, trusted, unused)
     except ConfigError as error:

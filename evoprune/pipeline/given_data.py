@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evoprune.config.choices import CriterionChoice
-from evoprune.criteria.registry import CRITERIA
+from evoprune.criteria.importance_by_name import CRITERIA
 from evoprune.data.examples import read_examples
 from evoprune.data.images import ImageArray
 from evoprune.data.load import Data

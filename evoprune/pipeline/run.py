@@ -196,7 +196,7 @@ def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None 
 
 
 def inspect_network(network: str, image_shape: tuple[int, int, int], classes: int) -> SpaceReport:
-    """The search space of a network by name (layer string, zoo, torchvision:NAME, module:callable).
+    """The search space of a network by name (layer string, zoo, torchvision:NAME, module:attribute).
 
     Args:
         image_shape: (c, h, w) of the images that the network reads.

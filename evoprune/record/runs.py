@@ -148,7 +148,7 @@ class Run:
         Args:
             key: as in `genome`.
             network: the unpruned network with any weights. It is needed if the run has none and `model.network` is
-                `module:callable`, because reading a run never imports code that its folder names.
+                `module:attribute`, because reading a run never imports code that its folder names.
 
         Raises:
             UserError: there is no such survivor, or its files are damaged or do not fit each other.

@@ -8,7 +8,7 @@ import torch
 
 import evoprune as ep
 from evoprune.config.choices import CriterionName
-from evoprune.criteria.registry import map_importance
+from evoprune.criteria.importance_by_name import map_importance
 from evoprune.networks.weights import load_weights
 from evoprune.networks.zoo import build_network
 from evoprune.pipeline.posing import criterion_context, problem_of

@@ -12,8 +12,8 @@ from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.curvature import OptimalBrainDamage, cross_entropy_root, gauss_newton_diagonal
 from evoprune.criteria.data_criteria import MeanActivation, NonzeroShare, Taylor
 from evoprune.criteria.importance import LayerValues
+from evoprune.criteria.importance_by_name import map_importance
 from evoprune.criteria.oracle import Oracle
-from evoprune.criteria.registry import map_importance
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
 from tests.criteria.contexts import criterion_context, doubles, linear

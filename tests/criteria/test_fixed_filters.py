@@ -7,7 +7,13 @@ from torch import nn
 
 from evoprune.config.choices import CriterionName
 from evoprune.criteria.criterion import WeightCriterion
-from evoprune.criteria.registry import CRITERIA, kernel_importance, map_importance, stride_importance, weight_importance
+from evoprune.criteria.importance_by_name import (
+    CRITERIA,
+    kernel_importance,
+    map_importance,
+    stride_importance,
+    weight_importance,
+)
 from tests.criteria.contexts import criterion_context
 from tests.discovery.awkward import Blur
 from tests.space.blocks import conv_bn, head

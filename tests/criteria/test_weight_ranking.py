@@ -6,7 +6,7 @@ from torch import nn
 
 from evoprune.config.choices import CriterionName
 from evoprune.config.schema import TrainConfig
-from evoprune.criteria.registry import weight_importance
+from evoprune.criteria.importance_by_name import weight_importance
 from evoprune.criteria.weight_ranking import kept_fraction_for, weight_masks
 from evoprune.errors import ConfigError
 from evoprune.surgery.weight_masks import sparse_cost, with_masked_weights

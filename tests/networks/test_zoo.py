@@ -104,7 +104,7 @@ def test_user_modules(user_module: str) -> None:
         ("without_memory", r":without_memory' failed when called \(MemoryError\)"),
         ("Leaving", r":Leaving' cannot read images of 1x28x28 \(SystemExit\)"),
         ("missing", "has no 'missing'"),
-        ("", "must be module:callable, as in"),
+        ("", "must be module:attribute, as in"),
     ],
 )
 def test_mistakes_of_user_modules(user_module: str, callable_name: str, message: str) -> None:

@@ -13,7 +13,7 @@ from evoprune.bench.study.torch_pruning_choices import torch_pruning_genome
 from evoprune.config.choices import CriterionName
 from evoprune.config.schema import Config, RetrainConfig, SearchConfig
 from evoprune.criteria.criterion import CriterionContext
-from evoprune.criteria.registry import map_importance
+from evoprune.criteria.importance_by_name import map_importance
 from evoprune.data.load import Data
 from evoprune.errors import ConfigError
 from evoprune.pipeline.posing import criterion_context, set_up_search

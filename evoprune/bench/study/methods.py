@@ -9,7 +9,7 @@ from evoprune.bench.study.torch_pruning_choices import IMPORTANCES
 from evoprune.config.choices import AlgorithmName, CriterionName, RetrainStart, Scope
 from evoprune.config.schedules import Schedule
 from evoprune.config.schema import Config, SearchConfig
-from evoprune.criteria.registry import CRITERIA
+from evoprune.criteria.importance_by_name import CRITERIA
 from evoprune.errors import ConfigError
 
 TORCH_PRUNING, RANKING, UNSTRUCTURED, SMALL_DENSE = "torch_pruning", "ranking", "unstructured", "small_dense"

@@ -14,7 +14,7 @@ from evoprune.bench.study.choosing import MethodContext
 from evoprune.bench.study.methods import SINGLE_WEIGHTS, Method
 from evoprune.config.choices import CriterionName
 from evoprune.config.schedules import kept_fractions
-from evoprune.criteria.registry import map_importance, weight_importance
+from evoprune.criteria.importance_by_name import map_importance, weight_importance
 from evoprune.criteria.weight_ranking import kept_fraction_for, weight_masks
 from evoprune.discovery.discover import discover
 from evoprune.errors import ConfigError

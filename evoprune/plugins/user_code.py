@@ -1,4 +1,4 @@
-"""Callables that the user names in the config as `module:callable`, and how their errors are reported."""
+"""Attributes of modules that the user names in the config as `module:attribute`, and how their errors are reported."""
 
 import importlib
 import sys
@@ -47,20 +47,20 @@ def user_code(what: str, remedy: str, error_class: type[UserError]) -> Iterator[
         raise error_class(f"{what} ({type_and_first_line(error)}); {remedy}") from error
 
 
-def import_callable(reference: str, key: str, error_class: type[UserError]) -> Callable[..., Any]:
-    """Imports the callable that `module:callable` names.
+def import_attribute(reference: str, key: str, error_class: type[UserError]) -> Any:
+    """Imports what `module:attribute` names.
 
     Args:
-        reference: the callable may be dotted (`module:Class.method`).
+        reference: the attribute may be dotted (`module:Class.method`).
         key: the config key that names it, for the message.
         error_class: the error to raise.
 
     Raises:
-        error_class: if the module cannot be imported or has no such callable.
+        error_class: if the module cannot be imported or has no such attribute.
     """
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
-        raise error_class(f"{key} must be module:callable, as in my_package.my_module:make, not {reference!r}")
+        raise error_class(f"{key} must be module:attribute, as in my_package.my_module:make, not {reference!r}")
     with user_code(
         f"{key}: cannot import module {module_name!r} of {reference!r}",
         "it must be installed or lie in the current directory",
@@ -70,7 +70,13 @@ def import_callable(reference: str, key: str, error_class: type[UserError]) -> C
         for name in path.split("."):
             target = getattr(target, name, _MISSING)
     if target is _MISSING:
-        raise error_class(f"{key}: {reference!r}: {module_name!r} has no {path!r}; name a callable that it has")
+        raise error_class(f"{key}: {reference!r}: {module_name!r} has no {path!r}; name an attribute that it has")
+    return target
+
+
+def import_callable(reference: str, key: str, error_class: type[UserError]) -> Callable[..., Any]:
+    """Imports the callable that `module:attribute` names; arguments and errors as of `import_attribute`."""
+    target = import_attribute(reference, key, error_class)
     if not callable(target):
         raise error_class(f"{key}: {reference!r} must be a callable, not a {type(target).__name__}; name another")
     return target

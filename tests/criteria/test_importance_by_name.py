@@ -15,8 +15,8 @@ from evoprune.config.choices import CriterionName
 from evoprune.criteria import synflow
 from evoprune.criteria.criterion import CriterionContext, WeightCriterion
 from evoprune.criteria.importance import normalised
+from evoprune.criteria.importance_by_name import CRITERIA, kernel_importance, map_importance, weight_importance
 from evoprune.criteria.preferences import magnitude_preferences, preferences_of
-from evoprune.criteria.registry import CRITERIA, kernel_importance, map_importance, weight_importance
 from evoprune.errors import ConfigError
 from tests.criteria.contexts import criterion_context
 from tests.scoring.problems import problem
