@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
 
 from evoprune.discovery.proof import TOLERANCE_SINGLE, Forward, relative_difference
+from evoprune.discovery.recurrent import freeze_hidden_units
 from evoprune.discovery.tracing import Tracer, tensors_of
 from evoprune.errors import SearchSpaceError, first_line
 from evoprune.networks.seeding import global_seed
@@ -123,6 +124,7 @@ def training_branches(model: nn.Module) -> Iterator[None]:
 
 def follow_network(tracer: Tracer, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
     """Follows one forward pass with a tracer. Returns the outputs, which are frozen."""
+    freeze_hidden_units(tracer, network)
     with _decomposed_attention(), tracer.following(network):
         outputs = network(*inputs)
         tracer.freeze_outputs(outputs)

@@ -24,6 +24,7 @@ from evoprune.discovery.data_moves import (
     unknown,
 )
 from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
+from evoprune.discovery.recurrent import packing
 from evoprune.discovery.tracing import Call, Tracer
 
 
@@ -298,7 +299,7 @@ OPERATIONS = _table(
     (selection, "select index index_select"),
     (shifting, "roll unfold"),
     (gated, "glu"),
-    (split, "split split_with_sizes"),
+    (split, "split split_with_sizes unsafe_split unsafe_split_with_sizes"),
     (slicing, "slice"),
     (restride, "as_strided"),
     (pixel_shuffle, "pixel_shuffle"),
@@ -307,4 +308,5 @@ OPERATIONS = _table(
     (fresh, "new_empty new_zeros new_ones new_full empty_like zeros_like ones_like full_like"),
     (copy_into, "copy"),
     (duplicate, "clone _to_copy contiguous"),
+    (packing, "_pack_padded_sequence"),
 )  # fmt: skip
