@@ -7,6 +7,7 @@ Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 SurvivorCompensation = Literal["sequential", "search"]
+Head = Literal["keep", "new"]
 RetrainStart = Literal["keep", "rewind_weights", "rewind_learning_rate", "anew"]
 CostName = Literal["macs", "params", "bytes", "latency_ms"]
 CriterionName = Literal[

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from evoprune.config.choices import Augmentation, Backend, Precision, RetrainStart, SurvivorCompensation
+from evoprune.config.choices import Augmentation, Backend, Head, Precision, RetrainStart, SurvivorCompensation
 from evoprune.config.fields import Mark, Section, choice, flag, fraction, positive, section, value, whole
 from evoprune.config.search_schema import SearchConfig, SpaceConfig
 
@@ -85,10 +85,35 @@ class ModelConfig(Section):
         min_length=1,
         max_length=MOST_CHARACTERS,
     )
+    head: Head = choice(
+        "keep",
+        "last layer of the network in model.weights; keep: it has the classes of the data, and nothing is trained; "
+        "new: it was trained for other classes: tensors of the last layer that differ in shape start anew, and the "
+        "network is trained",
+        Head,
+    )
+    ema: bool = flag(
+        False, "take the average of the weights (EMA) that the file of model.weights has beside the weights"
+    )
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the weights are those of a trained network; otherwise the run trains it."""
+        return self.weights is not None and self.head == "keep"
+
+    @model_validator(mode="after")
+    def _options_of_weights_have_weights(self) -> Self:
+        if self.weights is None and self.head == "new":
+            raise PydanticCustomError(
+                "head_weights", "must have weights with head new, of a network that was trained for other classes"
+            )
+        if self.weights in (None, "pretrained") and self.ema:
+            raise PydanticCustomError("ema_weights", "must have ema false unless weights is a file that has an average")
+        return self
 
 
 class TrainConfig(Section):
-    """Training of the baseline if model.weights is null."""
+    """Training of the baseline if model.weights is null or model.head is new."""
 
     epochs: int = whole(5, "number of passes over the training images", "epochs", most=MOST_EPOCHS)
     batch_size: int = whole(64, "number of images per step", "images", most=MOST_BATCH)
@@ -268,7 +293,7 @@ class Config(Section):
                 "retrain.epochs must be at most train.epochs ({most}) with retrain.start {start}, not {epochs}",
                 {"most": self.train.epochs, "start": start, "epochs": self.retrain.epochs},
             )
-        if start == "rewind_weights" and self.model.weights is not None:
+        if start == "rewind_weights" and self.model.is_trained:
             raise PydanticCustomError(
                 "rewind_given",
                 "model.weights must be null with retrain.start rewind_weights (weights of an early epoch exist only if "

@@ -20,6 +20,8 @@ from evoprune.networks.seeding import global_seed
 from evoprune.plugins.user_code import import_callable, user_code
 
 TORCHVISION = "torchvision:"
+_WITH_AUXILIARY = ("googlenet", "inception_v3")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _LAYER_STRING = re.compile(r"\d|MP\d")
 
 ZOO: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
@@ -72,8 +74,8 @@ def build_network(
 def pretrained_weights(name: str) -> dict[str, Tensor]:
     """The state dict of torchvision's default weights for `name`, downloaded unless PyTorch's cache has it.
 
-    Its names lack the prefix `network.` of a network behind a `GreyToColour`, and its classifier has ImageNet's 1,000
-    classes.
+    Its names lack the prefix `network.` of a network behind a `GreyToColour`, its classifier has ImageNet's 1,000
+    classes, and auxiliary classifiers for training are left out, as in the network.
 
     Raises:
         NetworkError: if there are no such weights or they cannot be downloaded.
@@ -83,13 +85,15 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
     check_torchvision_name(name)
     weights = models.get_model_weights(name).DEFAULT
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        tensors = weights.get_state_dict(progress=False, check_hash=True)
     except Exception as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise NetworkError(
             f"model.weights: the pretrained weights of {TORCHVISION}{name} cannot be downloaded "
             f"({type_and_first_line(error)}); get {weights.url} and put it into {folder}"
         ) from error
+    auxiliary = _AUXILIARY if name in _WITH_AUXILIARY else ()
+    return {tensor: value for tensor, value in tensors.items() if not tensor.startswith(auxiliary)}
 
 
 def _construct(network: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -129,7 +133,7 @@ def _from_torchvision(name: str, image_shape: tuple[int, int, int], classes: int
 
     check_torchvision_name(name)
     # These two have auxiliary classifiers for training, with which they would return several outputs.
-    auxiliary = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    auxiliary = {"aux_logits": False, "init_weights": True} if name in _WITH_AUXILIARY else {}
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **auxiliary)
     if image_shape[0] == 1:
         return nn.Sequential(OrderedDict(colour=GreyToColour(), network=model))

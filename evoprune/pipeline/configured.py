@@ -8,11 +8,17 @@ from torch import Tensor, nn
 from evoprune.config.schema import Config
 from evoprune.errors import NetworkError
 from evoprune.networks.seeding import mixed_seed
-from evoprune.networks.weights import load_weights, read_weights
+from evoprune.networks.weight_files import read_weights
+from evoprune.networks.weights import load_weights, load_with_new_head
 from evoprune.networks.zoo import TORCHVISION, GreyToColour, build_network, pretrained_weights
 
 NETWORK_SEED = 0
 """Mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
+
+_OTHER_CLASSES = (
+    "the weights must be of the same network; if it was trained for other classes, set model.head=new, so that its "
+    "last layer starts anew and the network is trained"
+)
 
 
 def fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -26,8 +32,16 @@ def probe_image(image_shape: tuple[int, int, int]) -> Tensor:
     return torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
 
 
-def given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | None:
-    """Loads the weights that the config names into the network. Returns them, or None if the network is to be trained.
+def given_weights(config: Config, network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Tensor] | None:
+    """Loads the weights that the config names into the network, which the run trains unless `model.is_trained`.
+
+    Args:
+        config: names the weights and says what to do with their last layer.
+        network: the config's, freshly initialised.
+        image_shape: (c, h, w) of the images that the network reads.
+
+    Returns:
+        The weights by the network's names, as they were read; None if the config names none.
 
     Raises:
         NetworkError: if they cannot be read, or do not fit the network.
@@ -35,14 +49,23 @@ def given_weights(config: Config, network: nn.Module) -> dict[str, Tensor] | Non
     source = config.model.weights
     if source is None:
         return None
-    if source == "pretrained":
-        name = config.model.network
-        if not name.startswith(TORCHVISION):
-            raise NetworkError(f"model.weights: pretrained goes with torchvision:NAME, not with {name}; give a file")
-        weights = pretrained_weights(name.removeprefix(TORCHVISION))
-        if isinstance(getattr(network, "colour", None), GreyToColour):
-            weights = {f"network.{tensor}": value for tensor, value in weights.items()}
+    # a network behind a `GreyToColour` has the names of the network alone, with a prefix
+    prefix = "network." if isinstance(getattr(network, "colour", None), GreyToColour) else ""
+    named = _read_named(config, network.get_submodule(prefix.rstrip(".")))
+    weights = {f"{prefix}{name}": tensor for name, tensor in named.items()}
+    place = f"model.weights: {source}"
+    if config.model.head == "new":
+        load_with_new_head(network, weights, torch.zeros(1, *image_shape), place)
     else:
-        weights = read_weights(Path(source), network)
-    load_weights(network, weights, source)
+        load_weights(network, weights, place, _OTHER_CLASSES)
     return weights
+
+
+def _read_named(config: Config, network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of `model.weights`, by the network's names. Raises NetworkError."""
+    source, name = str(config.model.weights), config.model.network
+    if source != "pretrained":
+        return read_weights(Path(source), network, averaged=config.model.ema)
+    if not name.startswith(TORCHVISION):
+        raise NetworkError(f"model.weights: pretrained goes with torchvision:NAME, not with {name}; give a file")
+    return pretrained_weights(name.removeprefix(TORCHVISION))

@@ -15,7 +15,6 @@ from evoprune.data.splits import Split
 from evoprune.discovery.discover import discover
 from evoprune.errors import ConfigError
 from evoprune.latency.prediction import LatencyTable, latency_table
-from evoprune.networks.weights import load_weights
 from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
 from evoprune.pipeline.round_context import CRITERION_SEED, SEARCH_SEED, Reference, RoundContext
 from evoprune.progress import Progress
@@ -46,15 +45,15 @@ def pose(config: Config) -> Problem:
         ConfigError: if the config names no trained weights, or has rounds.
         UserError: as `run`.
     """
-    if config.model.weights is None or config.search.in_rounds:
+    if not config.model.is_trained or config.search.in_rounds:
         raise ConfigError(
-            "model.weights must name trained weights here, and there must be no search.rounds or search.steps, "
-            "because nothing is trained; give both, or use `evoprune run`"
+            "model.weights must name trained weights here, with model.head keep and without search.rounds and "
+            "search.steps, because nothing is trained; give such a config, or use `evoprune run`"
         )
     device = resolve_device(config.device)
     data = load_data(config.data, config.seed)
     network = fresh_network(config, data.image_shape, data.classes)
-    load_weights(network, given_weights(config, network) or {}, config.model.weights)
+    given_weights(config, network, data.image_shape)
     space = discover(network, probe_image(data.image_shape), config.space)
     model = network.eval()
     problem = problem_of(config, data, model, space, device)

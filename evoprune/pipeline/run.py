@@ -162,12 +162,14 @@ def _finished(config: Config, folder: RunFolder, *, reads_weights: bool = True) 
         logger.warning("it could not be checked that the data of %s are still the same: %s", folder.root, error)
         return load_run(folder.root)
     network = fresh_network(config, data.image_shape, data.classes)
-    weights = _weights(config, network, trained=True) if reads_weights else None
+    weights = _weights(config, network, data.image_shape, trained=True) if reads_weights else None
     check_identity(folder, identity_of(data, weights))
     return load_run(folder.root)
 
 
-def _weights(config: Config, network: nn.Module, *, trained: bool) -> dict[str, Tensor] | None:
+def _weights(
+    config: Config, network: nn.Module, image_shape: tuple[int, int, int], *, trained: bool
+) -> dict[str, Tensor] | None:
     """The weights that the config names, loaded into the network; None if it names none.
 
     Args:
@@ -175,7 +177,7 @@ def _weights(config: Config, network: nn.Module, *, trained: bool) -> dict[str, 
             missing.
     """
     try:
-        return given_weights(config, network)
+        return given_weights(config, network, image_shape)
     except NetworkError as error:
         if not trained or Path(config.model.weights or "").expanduser().is_file():
             raise
@@ -249,9 +251,10 @@ def _prepared(
     network = fresh_network(config, data.image_shape, data.classes)
     weights = None
     if reads_weights:
-        weights = _weights(config, network, trained=not fresh and _is_trained(folder, rounds))
+        trained = not fresh and _is_trained(folder, rounds)
+        weights = _weights(config, network, data.image_shape, trained=trained)
     named = f"weights: {config.model.weights}" if config.model.weights else f"network: {config.model.network}"
-    trains = config.model.weights is None or any(settings.retrain.epochs for settings in rounds)
+    trains = not config.model.is_trained or any(settings.retrain.epochs for settings in rounds)
     check_network(network, f"model.{named}", trains=trains)
     check_data(data)
     identity = identity_of(data, weights)
@@ -260,7 +263,9 @@ def _prepared(
     progress.stage("space", config.model.network)
     # later rounds search smaller networks, but their space sections are checked before anything is written
     space, *_ = [discover(network, probe_image(data.image_shape), settings.space) for settings in rounds]
-    return Experiment(config, rounds, data, network, weights, space, device, identity)
+    return Experiment(
+        config, rounds, data, network, weights if config.model.is_trained else None, space, device, identity
+    )
 
 
 def _carried_out(

@@ -1,46 +1,22 @@
 import logging
-import math
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from evoprune.errors import NetworkError
-from evoprune.networks.weights import load_weights, read_weights
+from evoprune.networks.weights import load_weights, load_with_new_head
+
+IMAGES = torch.zeros(1, 1, 4, 4)
 
 
 def network(units: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(2, units), nn.BatchNorm1d(units))
 
 
-def test_both_formats_give_the_same_tensors(tmp_path: Path) -> None:
-    state = network().state_dict()
-    save_file(state, tmp_path / "w.safetensors")
-    torch.save(state, tmp_path / "w.pt")
-    for path in (tmp_path / "w.safetensors", tmp_path / "w.pt"):
-        model = network()
-        load_weights(model, read_weights(path), str(path))
-        assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-
-
-def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
-    torch.save(network(), tmp_path / "model.pt")
-    with pytest.raises(NetworkError, match="holds no weights that can be read safely") as caught:
-        read_weights(tmp_path / "model.pt")
-    assert "\n" not in str(caught.value)
-
-
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "state": network().state_dict()}, tmp_path / "checkpoint.pt")
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(NetworkError, match="must hold named tensors, not the entries 'epoch', 'state'; save"):
-        read_weights(tmp_path / "checkpoint.pt")
-    with pytest.raises(NetworkError, match="can be read safely"):
-        read_weights(tmp_path / "cut.safetensors")
-    with pytest.raises(NetworkError, match="there is no file"):
-        read_weights(tmp_path / "missing.pt")
+def classifier(classes: int, maps: int = 2) -> nn.Module:
+    layers = nn.Sequential(nn.Conv2d(1, maps, 3), nn.BatchNorm2d(maps), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return layers.append(nn.Linear(maps, classes))
 
 
 def test_first_tensor_that_does_not_fit_is_named() -> None:
@@ -62,70 +38,59 @@ def test_count_of_batches_may_be_missing() -> None:
     load_weights(network(), state, "w.pt")
 
 
-@pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model", "ema"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model."])
-def test_checkpoints_as_people_have_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, entry: str, prefix: str
-) -> None:
-    expected = network().state_dict()
-    named = {prefix + name: tensor for name, tensor in expected.items()}
-    torch.save({"epoch": 3, entry: named, "optimizer": {"lr": 0.1}}, tmp_path / "w.pt")
-    with caplog.at_level(logging.WARNING):
-        tensors = read_weights(tmp_path / "w.pt", network())
-    assert f"its entry '{entry}' is taken" in caplog.text
-    assert (f"tensor '{prefix}0.weight' is taken as the network's '0.weight'" in caplog.text) == bool(prefix)
-    assert tensors.keys() == expected.keys()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
-
-
-def test_the_average_is_named_but_not_taken_beside_the_weights(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    state = network().state_dict()
-    torch.save({"ema": network().state_dict(), "model": state}, tmp_path / "w.pt")
-    with caplog.at_level(logging.WARNING):
-        tensors = read_weights(tmp_path / "w.pt")
-    assert "its entry 'model' is taken, and 'ema' not" in caplog.text
-    assert all(torch.equal(tensor, state[name]) for name, tensor in tensors.items())
-
-
-def test_names_that_are_the_networks_own_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    wrapped = nn.Sequential()
-    wrapped.module = network()
-    inner = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    compiled_inside = {"0.weight": 0, "0.bias": 1, "1._orig_mod.weight": 2, "1._orig_mod.bias": 3}
-    save_file(wrapped.state_dict(), tmp_path / "w.safetensors")
-    torch.save({name: torch.full((2,), float(i)) for name, i in compiled_inside.items()}, tmp_path / "c.pt")
-    assert read_weights(tmp_path / "w.safetensors", wrapped).keys() == wrapped.state_dict().keys()
-    assert not caplog.records
-    assert read_weights(tmp_path / "w.safetensors", nn.Conv2d(1, 1, 1)).keys() == wrapped.state_dict().keys()
-    assert read_weights(tmp_path / "c.pt", inner).keys() == inner.state_dict().keys()
-
-
-def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    save_file(network().state_dict(), tmp_path / "w.safetensors")
-    assert read_weights(Path("~/w.safetensors")).keys() == network().state_dict().keys()
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (torch.tensor([1.0, math.nan]), "tensor 'b' must be finite numbers"),
-        (torch.tensor([1.0, -math.inf]).half(), "tensor 'b' must be finite numbers"),
-        (torch.zeros(2, 2).to_sparse(), "tensor 'b' must be dense"),
-        (torch.zeros(1).expand(10**9), "tensor 'b' of shape .1000000000,. repeats its numbers"),
-        (torch.zeros(2, device="meta"), "tensor 'b' must be dense|holds no weights"),
-    ],
-)
-def test_tensors_that_are_no_weights_are_named(tmp_path: Path, tensor: torch.Tensor, message: str) -> None:
-    torch.save({"a": torch.zeros(2), "b": tensor}, tmp_path / "w.pt")
-    with pytest.raises(NetworkError, match=message) as caught:
-        read_weights(tmp_path / "w.pt")
-    assert "\n" not in str(caught.value)
-
-
 def test_whole_numbers_are_no_weights() -> None:
     state = network().state_dict() | {"0.weight": torch.zeros(3, 2, dtype=torch.int8)}
     with pytest.raises(NetworkError, match=r"tensor '0.weight' must be of floats, .* not int8; .* not quantised"):
         load_weights(network(), state, "w.pt")
+
+
+# --- a new last layer
+
+
+def load_new_head(caplog: pytest.LogCaptureFixture, model: nn.Module, tensors: dict[str, Tensor]) -> str:
+    with caplog.at_level(logging.WARNING):
+        load_with_new_head(model, tensors, IMAGES, "w.pt")
+    return caplog.text
+
+
+def test_only_the_last_layer_starts_anew(caplog: pytest.LogCaptureFixture) -> None:
+    model, given = classifier(5), classifier(7).state_dict()
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    text = load_new_head(caplog, model, given)
+    assert "'4.weight' (7, 2) becomes (5, 2), '4.bias' (7,) becomes (5,)" in text
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name.startswith("4.") else given[name])
+
+
+def test_a_missing_last_layer_starts_anew(caplog: pytest.LogCaptureFixture) -> None:
+    given = {name: tensor for name, tensor in classifier(7).state_dict().items() if not name.startswith("4.")}
+    assert "'4.weight' (missing) becomes (5, 2)" in load_new_head(caplog, classifier(5), given)
+
+
+def test_a_last_layer_that_fits_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    model, given = classifier(5), classifier(5).state_dict()
+    assert "so nothing starts anew" in load_new_head(caplog, model, given)
+    assert all(torch.equal(tensor, given[name]) for name, tensor in model.state_dict().items())
+
+
+def test_other_layers_must_fit() -> None:
+    model = classifier(5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(NetworkError, match=r"tensor '0.weight' has shape \(3, .*, but for its last layer \(4\)$"):
+        load_with_new_head(model, classifier(7, maps=3).state_dict(), IMAGES, "w.pt")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_last_layer_is_the_one_that_runs_last() -> None:
+    class Backwards(nn.Module):
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+            self.head = nn.Linear(2, classes)
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.conv(images).mean((2, 3)))
+
+    model, given = Backwards(5), Backwards(7).state_dict()
+    load_with_new_head(model, given, IMAGES, "w.pt")
+    assert torch.equal(model.conv.weight, given["conv.weight"])

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import evoprune as ep
 from evoprune.cli.main import app
 from evoprune.errors import ConfigError, UserError
-from evoprune.networks.weights import read_weights
+from evoprune.networks.weight_files import read_weights
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs

@@ -18,7 +18,7 @@ import evoprune as ep
 from evoprune.data.images import ImageArray
 from evoprune.data.load import Data, load_data
 from evoprune.errors import ConfigError
-from evoprune.networks.weights import read_weights
+from evoprune.networks.weight_files import read_weights
 from evoprune.pipeline.identity import check_identity, identity_of, write_identity
 from evoprune.pipeline.sweep import sweep
 from evoprune.progress import SilentProgress

@@ -49,10 +49,12 @@ def load_study(path: Path) -> StudyConfig:
                 "judged alike; write it under base.search, or leave it out"
             )
     for name in study.networks:
-        if network_config(study, name, str(path)).model.weights is None:
-            raise ConfigError(f"{path}: networks.{name} must have model.weights, of a trained network")
+        if not network_config(study, name, str(path)).model.is_trained:
+            raise ConfigError(
+                f"{path}: networks.{name} must have model.weights, of a trained network, and model.head keep"
+            )
         for variant in (None, *study.variants):
-            if network_config(study, name, str(path), variant).search.in_rounds:
+            if not network_config(study, name, str(path), variant).search.in_rounds:
                 place = f"networks.{name}" if variant is None else f"variants.{variant}"
                 raise ConfigError(f"{path}: {place} must have no search.rounds or steps; name a method with a schedule")
     return study
