@@ -54,7 +54,7 @@ def load_study(path: Path) -> StudyConfig:
                 f"{path}: networks.{name} must have model.weights, of a trained network, and model.head keep"
             )
         for variant in (None, *study.variants):
-            if not network_config(study, name, str(path), variant).search.in_rounds:
+            if network_config(study, name, str(path), variant).search.in_rounds:
                 place = f"networks.{name}" if variant is None else f"variants.{variant}"
                 raise ConfigError(f"{path}: {place} must have no search.rounds or steps; name a method with a schedule")
     return study
