@@ -22,6 +22,9 @@ from evoprune.surgery.layer_statistics import LayerStatistics, Statistics, gram_
 MOST_COLUMNS = 8192
 """Readers with more columns are left out, since their inverse would take gigabytes."""
 
+MOST_FACTORS = 384
+"""Rows of factors that are collected before they are applied to an inverse."""
+
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
@@ -87,7 +90,7 @@ def _elimination(
     error = [0.0]
     present = np.ones(group.size, dtype=bool)
     for _ in range(group.size):
-        losses = np.mean([reader.losses() for reader in readers], axis=0)  # (maps,)
+        losses = np.mean([reader.losses(group.size) for reader in readers], axis=0)  # (maps,)
         cheapest = int(np.where(present, losses, np.inf).argmin())
         present[cheapest] = False
         order.append(cheapest)
@@ -115,43 +118,129 @@ def _columns(positions: np.ndarray, taps: int) -> Tensor:
     return torch.from_numpy((np.flatnonzero(positions)[:, None] * taps + np.arange(taps)).reshape(-1))
 
 
+@dataclass(eq=False)
+class _Blocks:
+    """Maps with the same number of columns, which lie one after the other.
+
+    Attributes:
+        places: int64 (maps,), indices of the maps in the group.
+        start: index of the first column.
+        size: number of columns of each map.
+        inverse: float64 (maps, size, size), each map's block of the inverse Gram matrix; an identity once it is gone.
+    """
+
+    places: np.ndarray
+    start: int
+    size: int
+    inverse: Tensor
+
+    @property
+    def columns(self) -> slice:
+        """The columns of all these maps."""
+        return slice(self.start, self.start + self.size * len(self.places))
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Rows of a tensor (columns, n) that belong to these maps: a view (maps, size, n)."""
+        return tensor[self.columns].unflatten(0, (len(self.places), self.size))
+
+
 class _Reader:
-    """A layer that reads a group: its compensated weights, and the inverse Gram matrix of the columns that stay."""
+    """A layer that reads a group: its compensated weights, and the inverse Gram matrix of the columns that stay.
+
+    A removal changes the whole inverse. The changes are collected as factors, and applied to the blocks on the diagonal
+    at once, to the row of a map when it goes, and to the rest when there are `MOST_FACTORS` rows of them: one large
+    product instead of many passes over the matrix. Columns of maps that are gone are left out from then on.
+    """
 
     def __init__(self, weight: Tensor, statistics: LayerStatistics, columns: Sequence[Tensor]):
-        gram = statistics.gram[0] if statistics.gram is not None else _product(statistics)
-        gram = gram.double()
-        ridge = RIDGE * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        self._weight = weight.double().clone()  # (outputs, columns)
-        self._variance = ((self._weight @ gram) * self._weight).sum().clamp_min(torch.finfo(torch.float32).tiny)
-        self._inverse = torch.linalg.inv(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-        self._columns = list(columns)
-        self._present = [len(block) > 0 for block in columns]
+        """Inverts the Gram matrix.
 
-    def losses(self) -> np.ndarray:
-        """The error that the loss of each map adds, as a share of the outputs' variance: float64 (maps,), 0 if gone."""
-        losses = np.zeros(len(self._columns))
-        for size in {len(block) for block in self._columns}:
-            places = [place for place, block in enumerate(self._columns) if self._present[place] and len(block) == size]
-            if not places:
-                continue
-            index = torch.stack([self._columns[place] for place in places])  # (maps, size)
-            inverse = self._inverse[index[:, :, None], index[:, None, :]]  # (maps, size, size)
-            weight = self._weight[:, index].movedim(1, 0)  # (maps, outputs, size)
-            solved = torch.linalg.solve(inverse, weight.mT)
-            losses[places] = ((weight.mT * solved).sum((1, 2)) / self._variance).cpu().numpy()
+        Args:
+            weight: (outputs, columns).
+            statistics: of the layer's inputs.
+            columns: int64, the columns of each map of the group.
+        """
+        gram = statistics.gram[0] if statistics.gram is not None else _product(statistics)
+        gram, whole = gram.double(), weight.double()
+        self._variance = ((whole @ gram) * whole).sum().clamp_min(torch.finfo(torch.float32).tiny)
+        sizes = np.array([len(block) for block in columns])
+        by_size = [np.flatnonzero(sizes == size) for size in np.unique(sizes[sizes > 0])]
+        order = torch.cat([columns[int(place)] for places in by_size for place in places]).to(gram.device)
+        self._weight = whole.T[order].contiguous()  # (columns, outputs)
+        self._inverse = _inverse(gram)[order[:, None], order]  # (columns, columns), without the factors
+        self._set_blocks([(places, int(sizes[places[0]])) for places in by_size])
+
+    def losses(self, maps: int) -> np.ndarray:
+        """The error that the loss of each map adds, as a share of the outputs' variance.
+
+        Args:
+            maps: number of maps of the group.
+
+        Returns:
+            float64 (maps,), 0 if a map is gone or not read.
+        """
+        losses = np.zeros(maps)
+        for blocks in self._blocks:
+            weight = blocks.of(self._weight)  # (maps, size, outputs)
+            solved = torch.linalg.solve(blocks.inverse, weight @ weight.mT)
+            losses[blocks.places] = (solved.diagonal(dim1=1, dim2=2).sum(1) / self._variance).cpu().numpy()
         return losses
 
     def remove(self, place: int) -> None:
         """Removes a map, and compensates the other weights for it."""
-        block = self._columns[place]
-        if not len(block):
+        found = [(blocks, at) for blocks in self._blocks for at in np.flatnonzero(blocks.places == place)]
+        if not found:
             return
-        self._present[place] = False
-        rows = self._inverse[block]  # (size, columns)
+        [(blocks, at)] = found
+        begin = blocks.start + at * blocks.size
+        block = slice(begin, begin + blocks.size)
+        rows = self._inverse[block] - self._rows[: self._factors, block].T @ self._solved[: self._factors]
         solved = torch.linalg.solve(rows[:, block], rows)
-        self._weight -= self._weight[:, block] @ solved
-        self._inverse -= rows.T @ solved
+        self._weight.addmm_(solved.T, self._weight[block].clone(), alpha=-1)
+        self._weight[block] = 0
+        for other in self._blocks:
+            other.inverse.baddbmm_(other.of(rows.T), other.of(solved.T).mT, alpha=-1)
+        blocks.inverse[at] = torch.eye(blocks.size, dtype=rows.dtype, device=rows.device)
+        self._gone.append(block)
+        added = slice(self._factors, self._factors + blocks.size)
+        self._rows[added], self._solved[added] = rows, solved
+        self._factors += blocks.size
+        if self._factors + self._largest > len(self._rows):
+            self._apply_factors()
+
+    def _apply_factors(self) -> None:
+        """Applies the factors to the inverse, and leaves out the columns of maps that are gone."""
+        stays = torch.ones(len(self._weight), dtype=torch.bool, device=self._weight.device)
+        for block in self._gone:
+            stays[block] = False
+        kept = stays.nonzero().squeeze(1)
+        rows, solved = (factors[: self._factors, kept] for factors in (self._rows, self._solved))
+        self._inverse = self._inverse[kept[:, None], kept].addmm_(rows.T, solved, alpha=-1)
+        self._weight = self._weight[kept]
+        present = [(blocks, blocks.of(stays[:, None])[:, 0, 0].cpu().numpy()) for blocks in self._blocks]
+        self._set_blocks([(blocks.places[stay], blocks.size) for blocks, stay in present if stay.any()])
+
+    def _set_blocks(self, by_size: Sequence[tuple[np.ndarray, int]]) -> None:
+        """Sets the blocks of maps by their number of columns, in the order of the columns."""
+        self._blocks: list[_Blocks] = []
+        self._gone: list[slice] = []
+        start = 0
+        for places, size in by_size:
+            blocks = _Blocks(places, start, size, torch.empty(0))
+            index = torch.arange(start, start + size * len(places), device=self._inverse.device).view(-1, size)
+            blocks.inverse = self._inverse[index[:, :, None], index[:, None, :]]
+            self._blocks.append(blocks)
+            start += size * len(places)
+        self._largest = max((size for _, size in by_size), default=0)
+        self._factors = 0  # number of rows of factors
+        self._rows = self._inverse.new_empty(max(MOST_FACTORS, self._largest), start)  # of the inverse when a map went
+        self._solved = torch.empty_like(self._rows)  # these rows, solved by the map's block
+
+
+def _inverse(gram: Tensor) -> Tensor:
+    """The inverse of a Gram matrix with a ridge on its diagonal."""
+    ridge = RIDGE * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.cholesky_inverse(torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram)))
 
 
 def _product(statistics: LayerStatistics) -> Tensor:

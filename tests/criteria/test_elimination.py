@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from evoprune.criteria import elimination
 from evoprune.criteria.elimination import Elimination, eliminations
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import named_tensors
 from evoprune.surgery.compensation import RIDGE
-from evoprune.surgery.layer_statistics import gram_statistics
+from evoprune.surgery.layer_statistics import LayerStatistics, gram_statistics
 from tests.criteria.contexts import linear
 
 
@@ -64,15 +65,9 @@ def test_every_step_takes_what_plain_least_squares_takes(seed: int) -> None:
     variance = (weight @ gram[0].numpy() * weight).sum()
 
     def error(gone: list[int]) -> float:
-        """tr(W_g (H_gg - H_gs H_ss^-1 H_sg) W_g^T): what is left when the others are solved for."""
-        out = np.concatenate([np.arange(9 * place, 9 * place + 9) for place in gone])
-        stays = np.setdiff1d(np.arange(45), out)
-        schur = square[np.ix_(out, out)]
-        if len(stays):
-            schur = schur - square[np.ix_(out, stays)] @ np.linalg.solve(
-                square[np.ix_(stays, stays)], square[np.ix_(stays, out)]
-            )
-        return float((weight[:, out] @ schur * weight[:, out]).sum() / variance)
+        """The error when these maps are gone and the others are solved for, as a share of the variance."""
+        out = [column for place in gone for column in range(9 * place, 9 * place + 9)]
+        return _left_over(square, weight, out) / variance
 
     gone: list[int] = []
     for step, place in enumerate(elimination.order.tolist()[:4], 1):
@@ -80,6 +75,43 @@ def test_every_step_takes_what_plain_least_squares_takes(seed: int) -> None:
         assert place == min(losses, key=lambda other: losses[other])
         gone.append(place)
         assert elimination.error[step] == pytest.approx(error(gone), rel=1e-6)
+
+
+@pytest.mark.parametrize("most_factors", [1, 4, 1000])
+def test_blocks_of_several_sizes_lose_what_plain_least_squares_loses(
+    most_factors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five maps of 1, 2, 1, 0 and 3 columns beside one of another group; factors applied at once, twice, or never."""
+    monkeypatch.setattr(elimination, "MOST_FACTORS", most_factors)
+    generator = torch.Generator().manual_seed(0)
+    examples = torch.randn(40, 8, generator=generator, dtype=torch.float64)
+    weight = torch.randn(3, 8, generator=generator, dtype=torch.float64)
+    columns = [torch.tensor(block, dtype=torch.int64) for block in ([4], [0, 5], [7], [], [1, 2, 6])]
+    statistics = LayerStatistics(None, examples[None] / np.sqrt(40), torch.zeros(1, 8), None)
+    reader = elimination._Reader(weight, statistics, columns)
+    gram = (examples.T @ examples / 40).numpy()
+    square = gram + RIDGE * gram.diagonal().mean() * np.eye(8)
+    variance = float((weight.numpy() @ gram * weight.numpy()).sum())
+    gone: list[int] = []
+    before = 0.0
+    for place in (1, 3, 2, 4, 0):
+        losses = reader.losses(5)
+        columns_gone = [int(column) for at in (*gone, place) for column in columns[at]]
+        after = _left_over(square, weight.numpy(), columns_gone) / variance
+        assert losses[place] == pytest.approx(after - before, rel=1e-6, abs=1e-9)
+        assert not losses[gone].any()
+        reader.remove(place)
+        gone.append(place)
+        before = after
+
+
+def _left_over(square: np.ndarray, weight: np.ndarray, out: list[int]) -> float:
+    """tr(W_g (H_gg - H_gs H_ss^-1 H_sg) W_g^T): the error when the columns that stay are solved for."""
+    stays = np.setdiff1d(np.arange(len(square)), out)
+    schur = square[np.ix_(out, out)] - square[np.ix_(out, stays)] @ np.linalg.solve(
+        square[np.ix_(stays, stays)], square[np.ix_(stays, out)]
+    )
+    return float((weight[:, out] @ schur * weight[:, out]).sum())
 
 
 def test_samples_in_the_place_of_their_gram_matrix() -> None:
