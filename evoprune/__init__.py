@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from evoprune.errors import UserError
+from evoprune.errors import PluginError, UserError
 
 if TYPE_CHECKING:
     from evoprune.config.schema import RecordConfig, RetrainConfig, SearchConfig, SpaceConfig, WorkersConfig
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from evoprune.surgery.apply import compact, mask
     from evoprune.surgery.layer_statistics import gram_statistics
     from evoprune.surgery.lowering.lower import lower
+    from evoprune.training.recipe import Recipe
 
     __version__: str
 
 __all__ = [
+    "PluginError",
+    "Recipe",
     "RecordConfig",
     "RetrainConfig",
     "Run",
@@ -57,6 +60,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Recipe": "evoprune.training.recipe",
     "RecordConfig": "evoprune.config.schema",
     "RetrainConfig": "evoprune.config.schema",
     "SearchConfig": "evoprune.config.schema",

@@ -72,6 +72,10 @@ class TrainingError(UserError):
     """Training left the finite numbers: names the step and the learning rate."""
 
 
+class PluginError(UserError):
+    """Code of the user's that a config names failed, or returned something else than it should: names the call."""
+
+
 class Interrupted(Exception):
     """The user interrupted a run, and what was in flight has been written: it can be resumed."""
 

@@ -1,6 +1,13 @@
-"""The names between which a config chooses."""
+"""The names between which a config chooses.
 
-from typing import Literal
+Of the plug-ins, these are the names of the built-in ones, so that a config is checked without importing them; a plug-in
+of the user's is `module:attribute`. A test compares them with the registries.
+"""
+
+from typing import Annotated, Literal, get_args
+
+from evoprune.config.plugin_names import PluginName
+from evoprune.plugins.kinds import RECIPES
 
 AlgorithmName = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
 Augmentation = Literal["crop", "flip"]
@@ -24,9 +31,12 @@ CriterionName = Literal[
     "random",
 ]
 CriterionChoice = Literal["auto", CriterionName]
+RecipeName = Literal["sgd", "adamw"]
 FitnessName = Literal["errors", "divergence"]
 FitnessChoice = Literal["auto", FitnessName]
 Scope = Literal["local", "global"]
 RoundSection = Literal["space", "search", "retrain"]
 StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
+
+RecipeChoice = Annotated[str, PluginName(RECIPES, get_args(RecipeName))]

@@ -8,8 +8,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from evoprune.config.choices import Augmentation, Backend, Head, Precision, RetrainStart, SurvivorCompensation
-from evoprune.config.fields import Mark, Section, choice, flag, fraction, positive, section, value, whole
+from evoprune.config.choices import (
+    Augmentation,
+    Backend,
+    Head,
+    Precision,
+    RecipeChoice,
+    RetrainStart,
+    SurvivorCompensation,
+)
+from evoprune.config.fields import Mark, Section, choice, flag, fraction, plugin, positive, section, value, whole
 from evoprune.config.search_schema import SearchConfig, SpaceConfig
 
 MOST_CHARACTERS = 1000
@@ -219,6 +227,19 @@ class RetrainConfig(Section):
         "compensation before retraining with start keep; sequential: layer by layer on the activations of the pruned "
         "network, if that reduces the errors; search: as in the search",
         SurvivorCompensation,
+    )
+    recipe: RecipeChoice = plugin(
+        "sgd",
+        "optimiser and learning rates; sgd: stochastic gradient descent with Nesterov momentum; adamw: AdamW; both "
+        "with a linear warm-up, then half a cosine",
+        RecipeChoice,
+    )
+    ema: float = value(
+        0.0,
+        "decay per step of an exponential moving average of the weights, which survivors then have; 0: no average",
+        "at least 0 and below 1 (0.99 averages over about 100 steps)",
+        ge=0,
+        lt=1,
     )
 
 

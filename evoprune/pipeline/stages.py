@@ -34,6 +34,7 @@ from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.survivor_choice import choose_survivors
 from evoprune.training.fit import EpochReport, FitState, fit
+from evoprune.training.recipes import find_recipe
 from evoprune.workers.protocol import Workers
 from evoprune.workers.retraining import Retraining
 
@@ -174,6 +175,7 @@ def retraining_with(
         config.train,
         rewound,
         teacher=teacher,
+        make_recipe=find_recipe(settings.recipe),
     )
 
 

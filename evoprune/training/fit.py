@@ -13,16 +13,20 @@ from torch.utils.hooks import RemovableHandle
 from evoprune.config.schema import TrainConfig
 from evoprune.data.augmentation import augmented
 from evoprune.data.splits import Split
-from evoprune.errors import TrainingError
+from evoprune.errors import PluginError, TrainingError
 from evoprune.networks.seeding import global_seed, mixed_seed
 from evoprune.networks.weights import load_weights
 from evoprune.space.tensors import named_tensors
+from evoprune.training.averaging import WeightAverage
 from evoprune.training.distillation import Distillation
 from evoprune.training.layout import lay_out_to_train
+from evoprune.training.recipe import Recipe
+from evoprune.training.sgd import SGD
 
-_WARM_UP = 0.1
 _MODEL = "model."
-_MOMENTUM = "momentum."
+_AVERAGE = "average."
+_RECIPE = "recipe."
+_MOMENTUM = ("momentum.", "momentum_buffer")  # the name of older states, and PyTorch's
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class EpochReport:
 class FitState:
     """The state of training after `epoch` epochs. Training that resumes from it is exactly as if never interrupted.
 
-    tensors: `model.<name>` for the state dict, `momentum.<name>` for the optimiser; contiguous, on the CPU.
+    tensors: `model.<name>` for the state dict, `average.<name>` for its moving average, `recipe.<name>` for the
+        recipe's own state, and `<key>.<name>` for the optimiser's state of each parameter; contiguous, on the CPU.
     """
 
     epoch: int
@@ -53,8 +58,12 @@ class FitState:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The model's state dict."""
-        return {name.removeprefix(_MODEL): tensor for name, tensor in self.tensors.items() if name.startswith(_MODEL)}
+        """The state dict that training has reached: the moving average if there is one, else the model's."""
+        return self.part(_AVERAGE) or self.part(_MODEL)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with a prefix, without it."""
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,9 @@ class _Job:
     train: TrainConfig
     seed: int
     device: torch.device
-    optimiser: torch.optim.SGD
+    recipe: Recipe
+    optimiser: torch.optim.Optimizer
+    average: WeightAverage | None
     augment: tuple[str, ...]
     distillation: Distillation | None
     layout: torch.memory_format
@@ -79,6 +90,8 @@ def fit(
     seed: int,
     device: torch.device,
     *,
+    recipe: Recipe | None = None,
+    average_decay: float = 0.0,
     augment: Sequence[str] = (),
     distillation: Distillation | None = None,
     masks: Mapping[str, Tensor] | None = None,
@@ -88,7 +101,7 @@ def fit(
 ) -> None:
     """Trains the model in place, on `device`, and leaves it there in evaluation mode.
 
-    Stochastic gradient descent with Nesterov momentum, at the learning rate of `learning_rate_at`. The loss is the
+    The loss is the
     cross entropy, with distillation its weighted mean with the distillation loss. Epoch k draws from generators seeded
     by (seed, k), so it is the same whether training was resumed or not.
 
@@ -98,6 +111,8 @@ def fit(
         train: epochs, batch size, learning rate, momentum, weight decay and precision.
         seed: of the order of images, augmentations and dropout.
         device: computes.
+        recipe: optimiser, learning rate and update of every step; None: `SGD`.
+        average_decay: decay of the moving average of the weights that states have; 0: none.
         augment: names in `AUGMENTATIONS`.
         distillation: its teacher was made for the same split.
         masks: bool, by the parameter's name. Weights whose mask is False are zero and stay zero, as do their gradients
@@ -112,17 +127,15 @@ def fit(
     """
     model.to(device)
     layout = lay_out_to_train(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
-    optimiser = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=train.learning_rate,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        nesterov=train.momentum > 0,
-    )
+    recipe = SGD() if recipe is None else recipe
+    optimiser = recipe.optimiser([parameter for parameter in model.parameters() if parameter.requires_grad], train)
     if state is not None:
-        _restore(model, optimiser, state)
-    job = _Job(model, split, train, seed, device, optimiser, tuple(augment), distillation, layout)
+        _restore(model, recipe, optimiser, state)
     held = hold_at_zero(model, masks or {})
+    average = None
+    if average_decay:
+        average = WeightAverage(model, average_decay, state.part(_AVERAGE) or None if state is not None else None)
+    job = _Job(model, split, train, seed, device, recipe, optimiser, average, tuple(augment), distillation, layout)
     first = state.epoch + 1 if state is not None else 1
     last = train.epochs if until is None else min(until, train.epochs)
     for epoch in range(first, last + 1):
@@ -130,7 +143,7 @@ def fit(
         loss = _train_epoch(job, epoch)
         if on_epoch is not None:
             report = EpochReport(epoch, train.epochs, loss, time.perf_counter() - started)
-            on_epoch(report, _capture(model, optimiser, epoch))
+            on_epoch(report, _capture(job, epoch))
     for handle in held:
         handle.remove()
     model.to(memory_format=torch.contiguous_format)
@@ -159,25 +172,6 @@ def hold_at_zero(model: nn.Module, masks: Mapping[str, Tensor]) -> list[Removabl
     return handles
 
 
-def learning_rate_at(step: int, steps: int, highest: float) -> float:
-    """The learning rate of a step: linear warm-up over the first tenth of the steps, then half a cosine towards zero.
-
-    It depends on the number of the step alone, which makes training resumable.
-
-    Args:
-        step: 0..steps-1.
-        steps: of the whole training.
-        highest: the learning rate at the end of the warm-up.
-
-    References:
-        Goyal et al. 2017, section 2.2 (warm-up); Loshchilov and Hutter 2017, eq. 5 (cosine).
-    """
-    warm_up = max(1, round(_WARM_UP * steps))
-    if step < warm_up:
-        return highest * (step + 1) / warm_up
-    return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up + 1) / (steps - warm_up + 1)))
-
-
 def _train_epoch(job: _Job, epoch: int) -> float:
     """One pass over the split. Returns the mean loss of its images."""
     generator = torch.Generator().manual_seed(mixed_seed(job.seed, epoch, 0))
@@ -189,10 +183,12 @@ def _train_epoch(job: _Job, epoch: int) -> float:
     job.model.train()
     with global_seed(mixed_seed(job.seed, epoch, 1), job.device):  # dropout draws from the global generator
         for step, indices in enumerate(batches, start=(epoch - 1) * steps_an_epoch):
-            rate = learning_rate_at(step, job.train.epochs * steps_an_epoch, job.train.learning_rate)
+            rate = job.recipe.learning_rate(step, job.train.epochs * steps_an_epoch, job.train)
             images, labels = job.split.batch(indices)
-            images = augmented(images, job.augment, generator)
-            total += len(indices) * _train_step(job, indices, images, labels, rate, step)
+            changed = job.recipe.augmented(augmented(images, job.augment, generator), generator)
+            unchanged = not job.augment and changed is images
+            loss = _train_step(job, indices, changed, labels, rate, step, same_every_epoch=unchanged)
+            total += len(indices) * loss
     if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
         raise TrainingError(  # the next step's loss would show it, but there may be no next step
             f"training: the weights are not finite after step {step + 1} with learning rate {rate:.3g}; "
@@ -201,44 +197,71 @@ def _train_epoch(job: _Job, epoch: int) -> float:
     return total / images_in_all
 
 
-def _train_step(job: _Job, indices: Tensor, images: Tensor, labels: Tensor, rate: float, step: int) -> float:
+def _train_step(
+    job: _Job, indices: Tensor, images: Tensor, labels: Tensor, rate: float, step: int, *, same_every_epoch: bool
+) -> float:
     """One step of gradient descent. Returns the mean loss of the batch before the step."""
     for group in job.optimiser.param_groups:
         group["lr"] = rate
-    job.optimiser.zero_grad()
     images = images.to(job.device, memory_format=job.layout)
-    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.train.precision == "bfloat16"):
-        logits = job.model(images).float()  # (b, classes)
-        loss = functional.cross_entropy(logits, labels.to(job.device))
-        if job.distillation is not None:
-            taught = job.distillation.teacher.logits(indices, images, same_every_epoch=not job.augment)
-            loss = job.distillation.loss(loss, logits, taught)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"training: the loss is {value} at step {step + 1} with learning rate {rate:.3g}; "
-            f"take a learning_rate below {job.train.learning_rate:g}"
-        )
-    loss.backward()
-    job.optimiser.step()
+
+    def batch_loss() -> Tensor:
+        with torch.autocast(job.device.type, torch.bfloat16, enabled=job.train.precision == "bfloat16"):
+            logits = job.model(images).float()  # (b, classes)
+            loss = functional.cross_entropy(logits, labels.to(job.device))
+            if job.distillation is not None:
+                taught = job.distillation.teacher.logits(indices, images, same_every_epoch)
+                loss = job.distillation.loss(loss, logits, taught)
+        if not loss.isfinite():
+            raise TrainingError(
+                f"training: the loss is {loss.item()} at step {step + 1} with learning rate {rate:.3g}; "
+                f"take a learning_rate below {job.train.learning_rate:g}"
+            )
+        return loss
+
+    value = job.recipe.update(job.optimiser, batch_loss).item()
+    if job.average is not None:
+        job.average.update()
     return value
 
 
-def _capture(model: nn.Module, optimiser: torch.optim.SGD, epoch: int) -> FitState:
-    tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        momentum = optimiser.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum
+def _capture(job: _Job, epoch: int) -> FitState:
+    tensors = {_MODEL + name: tensor for name, tensor in job.model.state_dict().items()}
+    for name, parameter in job.model.named_parameters():
+        for key, value in job.optimiser.state.get(parameter, {}).items():
+            if value is not None and not isinstance(value, Tensor):
+                raise PluginError(
+                    f"retrain.recipe: the optimiser {type(job.optimiser).__name__} keeps {key} as a "
+                    f"{type(value).__name__}, not as a tensor, so that training could not be resumed; take another one"
+                )
+            if value is not None:
+                tensors[_optimiser_prefix(key) + name] = value
+    if job.average is not None:
+        tensors |= {_AVERAGE + name: tensor for name, tensor in job.average.tensors.items()}
+    tensors |= {_RECIPE + name: tensor for name, tensor in job.recipe.state().items()}
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     return FitState(epoch, copies)
 
 
-def _restore(model: nn.Module, optimiser: torch.optim.SGD, state: FitState) -> None:
-    load_weights(model, state.weights, "training state")
-    for name, parameter in model.named_parameters():
-        momentum = state.tensors.get(_MOMENTUM + name)
-        if momentum is not None:
-            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+def _restore(model: nn.Module, recipe: Recipe, optimiser: torch.optim.Optimizer, state: FitState) -> None:
+    load_weights(model, state.part(_MODEL), "training state")
+    parameters = dict(model.named_parameters())
+    for place, tensor in state.tensors.items():
+        prefix, _, name = place.partition(".")
+        if prefix + "." not in (_MODEL, _AVERAGE, _RECIPE) and name in parameters:
+            key, parameter = _optimiser_key(prefix), parameters[name]
+            alike = tensor.shape == parameter.shape and key != "step"  # a number of steps stays on the CPU
+            optimiser.state[parameter][key] = torch.empty_like(parameter).copy_(tensor) if alike else tensor.clone()
+    recipe.restore({name: tensor.clone() for name, tensor in state.part(_RECIPE).items()})
+
+
+def _optimiser_prefix(key: str) -> str:
+    prefix, buffer = _MOMENTUM
+    return prefix if key == buffer else f"{key}."
+
+
+def _optimiser_key(prefix: str) -> str:
+    older, buffer = _MOMENTUM
+    return buffer if f"{prefix}." == older else prefix

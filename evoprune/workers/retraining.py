@@ -1,6 +1,6 @@
 """Retraining of survivors, one epoch a call, so that it can stop and continue in any process."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,8 @@ from evoprune.surgery.sequential import compensate_sequentially
 from evoprune.training.distillation import Distillation, Teacher
 from evoprune.training.evaluation import batches_of, count_misclassified, outputs
 from evoprune.training.fit import EpochReport, FitState, fit, hold_at_zero
+from evoprune.training.recipe import Recipe
+from evoprune.training.recipes import SGD, make_recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,7 @@ class Retraining:
         rewound: For `rewind_weights`: the whole network's weights at the epoch that survivors are rewound to.
         zeros_stay: Whether weights of layers that are 0 at the start of an epoch stay 0, as pruned single weights do.
         teacher: The network whose outputs are distilled; None: the problem's.
+        make_recipe: Makes the recipe that `config.recipe` names.
     """
 
     config: RetrainConfig
@@ -44,6 +47,7 @@ class Retraining:
     rewound: Mapping[str, Tensor] | None = None
     zeros_stay: bool = False
     teacher: nn.Module | None = None
+    make_recipe: Callable[[], Recipe] = SGD
 
     @property
     def last_epoch(self) -> int:
@@ -144,6 +148,8 @@ class Retrainer:
             retraining.schedule,
             retraining.seed,
             self._device,
+            recipe=make_recipe(retraining.make_recipe, retraining.config.recipe),
+            average_decay=retraining.config.ema,
             augment=retraining.augment,
             distillation=self._distillation,
             masks=self._masks(genome, state),

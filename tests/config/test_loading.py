@@ -145,7 +145,8 @@ BAD = {
     "section without keys": (
         "name: a\nretrain:",
         "x.yaml: retrain must be a section with keys of its own (survivors, epochs, learning_rate, "
-        "batch_size, momentum, weight_decay, precision, distillation, temperature, start, compensation), not null",
+        "batch_size, momentum, weight_decay, precision, distillation, temperature, start, compensation, recipe, "
+        "ema), not null",
     ),
     "nothing to search": (
         "name: a\nspace: {feature_maps: false}",

@@ -14,7 +14,7 @@ SHARED = {*WORKERS, "workers.threads", "workers.memory", "workers.gram_memory"}
 RETRAIN = {
     *("retrain.survivors", "retrain.epochs", "retrain.learning_rate", "retrain.batch_size", "retrain.momentum"),
     *("retrain.weight_decay", "retrain.precision", "retrain.distillation", "retrain.temperature", "retrain.start"),
-    "retrain.compensation",
+    *("retrain.compensation", "retrain.recipe", "retrain.ema"),
 }
 RECORD = {"record.report", "record.tensorboard"}
 

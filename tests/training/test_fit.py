@@ -18,7 +18,8 @@ from evoprune.errors import TrainingError
 from evoprune.networks.zoo import build_network
 from evoprune.space.tensors import cut_masks, kernel_mask
 from evoprune.training.evaluation import count_errors
-from evoprune.training.fit import EpochReport, FitState, fit, learning_rate_at
+from evoprune.training.fit import EpochReport, FitState, fit
+from evoprune.training.recipe import learning_rate_at
 
 CPU = torch.device("cpu")
 

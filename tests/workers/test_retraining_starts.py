@@ -25,7 +25,7 @@ from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.space.plan import Genome
 from evoprune.space.tensors import cut_masks
 from evoprune.surgery.weight_masks import with_masked_weights
-from evoprune.training import fit as training
+from evoprune.training import recipe
 from evoprune.training.fit import FitState, fit
 from evoprune.workers.retraining import Retrainer, Retraining
 from evoprune.workers.workers import SerialPool
@@ -164,7 +164,7 @@ def test_the_schedule_that_each_start_goes_through(
         asked.append((step, of, highest))
         return 0.001
 
-    monkeypatch.setattr(training, "learning_rate_at", noted)
+    monkeypatch.setattr(recipe, "learning_rate_at", noted)
     settings = retraining(few, start, epochs, history[3 - epochs])
     own = dataclasses.replace(settings, config=settings.config.model_copy(update={"batch_size": 50}))
     [state] = SerialPool(CPU, 1).workers(problem).retrain([genome], [None], own, lambda *_: None)
