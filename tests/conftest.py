@@ -6,16 +6,40 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 import evoprune as ep
-from evoprune.latency import network_latency as latency
-from evoprune.scoring import batching
-from evoprune.surgery.lowering import stopwatch
 from tests import tiny_runs
+from tests.brief_measurements import brief_measurements
 from tests.shared_ray import SharedRay
+
+
+LONGEST_FILES = (
+    "pipeline/test_resuming.py",
+    "pipeline/test_faults.py",
+    "workers/test_local_ray.py",
+    "workers/test_lost_workers.py",
+    "test_readme.py",
+    "cli/test_streams.py",
+    "scoring/test_scorer.py",
+    "report/test_browser.py",
+    "pipeline/test_rounds.py",
+    "pipeline/test_run.py",
+    "workers/test_workers.py",
+    "record/test_store_faults.py",
+    "report/test_analysis_notebook.py",
+)
+"""They begin first, or processes that share the tests file by file would wait for the last one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of `LONGEST_FILES` first, in that order; the order of all others stays."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,12 +52,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def brief_measurements() -> Iterator[None]:
+def no_long_measurements() -> Iterator[None]:
     """No test looks at times, so none waits for good ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "SECONDS_A_ROUND", 1e-3)
-        patch.setattr(batching, "MEASURED_SECONDS", 1e-3)
-        patch.setattr(stopwatch, "SECONDS_A_TURN", 1e-4)
+    with brief_measurements():
         yield
 
 

@@ -41,6 +41,7 @@ SMALL: dict[str, object] = {
     "search.generations": 3,
     "search.tolerance": 0.3,
     "workers.backend": "serial",
+    "retrain.survivors": 1,
     "retrain.epochs": 0,
     "record.report": False,  # the README's `evoprune report` writes them
 }

@@ -79,9 +79,9 @@ def run(
 
 
 def evoprune(*arguments: object) -> subprocess.Popen[str]:
-    """A real process, on one thread as the tests are."""
+    """A real process of the `evoprune` command, on one thread and with brief measurements as the tests are."""
     return subprocess.Popen(
-        [sys.executable, "-m", "evoprune", *(str(argument) for argument in arguments)],
+        [sys.executable, "-m", "tests.brief_measurements", *(str(argument) for argument in arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

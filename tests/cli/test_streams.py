@@ -28,7 +28,7 @@ LOG = logging.getLogger("evoprune.somewhere")
 def run_command(redirection: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """`evoprune run` of a brief run in a shell, with standard output and error redirected."""
     config = tiny_runs.config_file(folder, tiny_runs.BRIEF)
-    words = [sys.executable, "-m", "evoprune", "run", str(config), "--out", str(folder / "out")]
+    words = [sys.executable, "-m", "tests.brief_measurements", "run", str(config), "--out", str(folder / "out")]
     return subprocess.run(
         ["bash", "-c", f"{shlex.join(words)} {redirection}"], capture_output=True, text=True, check=False
     )

@@ -140,7 +140,7 @@ def test_ctrl_c_twice_ends_at_once(tiny_run: ep.Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_ray")
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 20))])
 def test_killed_at_random_moments(seed: int, brief: ep.Run, tmp_path: Path) -> None:
     """Three processes, each killed somewhere within the time that a whole run takes; then undisturbed to the end."""
     rng = np.random.default_rng(seed)

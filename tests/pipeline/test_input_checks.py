@@ -308,17 +308,19 @@ def test_tolerance_holds_wherever_it_is_given_and_is_refused_if_two_differ(tmp_p
 SCRIPT = """
 import torch
 import evoprune as ep
+from tests.brief_measurements import brief_measurements
 from tests.few_images import few
 torch.manual_seed(0)
 model = torch.nn.Sequential(
     torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 10)
 )
 images, labels = few()[2:]
-ep.evolve(
-    model, images[:1], (images, labels), images,
-    search=ep.SearchConfig(population=4, generations=1),
-    workers=ep.WorkersConfig(backend="serial", gram_memory=1e-9), device="cpu",
-)
+with brief_measurements():
+    ep.evolve(
+        model, images[:1], (images, labels), images,
+        search=ep.SearchConfig(population=4, generations=1),
+        workers=ep.WorkersConfig(backend="serial", gram_memory=1e-9), device="cpu",
+    )
 """
 
 

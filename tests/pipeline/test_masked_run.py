@@ -24,6 +24,7 @@ CONFIG: dict[str, Any] = {
     "search": {"population": 6, "generations": 2, "tolerance": 0.3},
     "workers": {"backend": "serial"},
     "retrain": {"survivors": 2, "epochs": 2},
+    "record": {"report": False},
 }
 
 

@@ -103,7 +103,11 @@ class Interrupting(SilentProgress):
 
 def test_interrupted_in_training_and_in_retraining(tmp_path: Path) -> None:
     """Three times, each of them after an epoch of another network: no epoch is trained twice."""
-    options = {"search.generations": 1, "train.epochs": 2, "retrain.epochs": 2, "data.augment": ["crop"]}
+    options = tiny_runs.BRIEF | {
+        **{"train.epochs": 2, "retrain.survivors": 2, "retrain.epochs": 2, "data.augment": ["crop"]},
+        **{"search.population": 8},
+    }
+    data = {"data.dataset": options["data.dataset"]}  # code, which is named anew
     whole = tiny_runs.run(tmp_path / "whole", options)
     first, second = whole.survivors["key"]
     folder, progress = tmp_path / "interrupted", Interrupting()
@@ -113,10 +117,10 @@ def test_interrupted_in_training_and_in_retraining(tmp_path: Path) -> None:
     assert RunFolder(folder).training("baseline").is_file()
     for progress.at in ((first, 1), (second, 2)):
         with pytest.raises(KeyboardInterrupt):
-            ep.resume(folder, progress=progress)
+            ep.resume(folder, overrides=data, progress=progress)
     assert RunFolder(folder).survivor(first).is_file() is False  # all survivors are put down together
     progress.at = None
-    tiny_runs.check_equal(ep.resume(folder, progress=progress), whole)
+    tiny_runs.check_equal(ep.resume(folder, overrides=data, progress=progress), whole)
     assert progress.trained == [(what, epoch) for what in ("baseline", first, second) for epoch in (1, 2)]
     assert list((folder / "training").iterdir()) == []
 

@@ -15,7 +15,7 @@ NOTEBOOK = Path(__file__).parents[2] / "experiments" / "analysis.ipynb"
 def test_it_runs_on_runs_of_two_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for compensation in ("gram", "none"):
         for seed in (0, 1):
-            changes = {"search.compensation": compensation, "seed": seed, "search.generations": 1, "retrain.epochs": 0}
+            changes = tiny_runs.BRIEF | {"search.compensation": compensation, "seed": seed, "retrain.epochs": 0}
             tiny_runs.run(tmp_path / "runs" / f"{compensation}-{seed}", changes)
     before = tiny_runs.state_of(tmp_path)
     monkeypatch.setenv("EVOPRUNE_RUNS", str(tmp_path / "runs"))
