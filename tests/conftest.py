@@ -16,7 +16,6 @@ from tests import tiny_runs
 from tests.brief_measurements import brief_measurements
 from tests.shared_ray import SharedRay
 
-
 LONGEST_FILES = (
     "pipeline/test_resuming.py",
     "pipeline/test_faults.py",
