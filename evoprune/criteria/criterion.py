@@ -22,7 +22,7 @@ from evoprune.space.tensors import copied, weight_tensors
 from evoprune.surgery.layer_statistics import Statistics
 
 Losses = Callable[[Sequence[Genome]], list[float]]
-"""The mean cross entropy of each genome's network on the context's images: see `workers.Workers.losses`."""
+"""The mean loss of each genome's network on the context's images: see `workers.Workers.losses`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,41 +9,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.data.images import Images, as_float, tensor_identity
+from evoprune.tasks.trees import Tree, select, tensors_in
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images and labels of one split. Images read from it are normalised: (pixels - mean) / std.
+    """The images and targets of one split. Images read from it are normalised: (pixels - mean) / std.
 
-    labels: int64 (n,). mean, std: float32 (c,), of the training images.
+    targets: labels int64 (n,), or as the task has them; None if the data have none. mean, std: float32 (c,), of the training images.
     """
 
     images: Images
-    labels: Tensor
+    targets: Tree | None
     mean: Tensor
     std: Tensor
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
-    def batch(self, indices: Tensor | Indices) -> tuple[Tensor, Tensor]:
-        """The images and labels at `indices` (b,): float32 (b, c, h, w), int64 (b,)."""
+    def batch(self, indices: Tensor | Indices) -> tuple[Tensor, Tree]:
+        """The images and targets at `indices` (b,): float32 (b, c, h, w), and a tree of tensors (b, ...)."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         pixels = as_float(self.images.read(chosen))
-        return (pixels - self.mean[:, None, None]) / self.std[:, None, None], self.labels[chosen]
+        return (pixels - self.mean[:, None, None]) / self.std[:, None, None], select(self.targets, chosen)
 
     def pixels(self) -> Tensor:
         """All images before they are normalised: float32 (n, c, h, w), 0..1 if they are stored as bytes."""
         return as_float(self.images.read(torch.arange(len(self))))
 
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """All images and labels, as `batch` gives them."""
+    def tensors(self) -> tuple[Tensor, Tree]:
+        """All images and targets, as `batch` gives them."""
         return self.batch(torch.arange(len(self)))
 
     def fingerprint(self) -> str:
-        """A hash of the images, labels and normalisation: equal if and only if all of them and their order are equal.
+        """A hash of the images, targets and normalisation: equal if and only if all of them and their order are equal.
 
         Images in memory count with every pixel; image files with name, size and time of change, so none is read.
 
@@ -56,7 +57,7 @@ class Split:
         digest = hashlib.sha256()
         for piece in self.images.identity():
             digest.update(piece)
-        for tensor in (self.labels, self.mean, self.std):
+        for tensor in (*tensors_in(self.targets), self.mean, self.std):
             for piece in tensor_identity(tensor):
                 digest.update(piece)
         return digest.hexdigest()

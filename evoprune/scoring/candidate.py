@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MOST_BYTE = 255
+
 
 @dataclass(frozen=True)
 class Score:
     """The measurements of one candidate.
 
     Attributes:
-        errors: Number of misclassified images among those seen.
+        errors: Sum of the errors of the images seen, each 0 or 1 (an int), or a share (a float).
         images_seen: Number of images seen, in scoring order.
         images: Number of validation images.
         feasible: True only if all images were seen, False only if the errors passed the tolerance, None if scoring
@@ -22,10 +24,10 @@ class Score:
         eval_seconds: Duration of scoring, in seconds.
         latency_ms: Predicted latency of one image, in milliseconds; None if the search predicts none.
         failed: Whether scoring ended or hung its worker every time. Then all images count as errors.
-        divergence: Sum of `measures.divergences` over the images seen, in nats; None in older tables.
+        divergence: Sum of the divergences of the images seen from the unpruned network; None if none is measured.
     """
 
-    errors: int
+    errors: float
     images_seen: int
     images: int
     feasible: bool | None
@@ -40,26 +42,31 @@ class Score:
 
     @property
     def mcr(self) -> float | None:
-        """Misclassification rate, in 0..1; None if scoring stopped early."""
+        """Mean error of an image, in 0..1: the misclassification rate; None if scoring stopped early."""
         return self.errors / self.images if self.exact else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A score, and a bit for each image seen, in scoring order: whether it was misclassified."""
+    """A score, and the error of each image seen, in scoring order: a bit if errors are 0 or 1, else a byte."""
 
     score: Score
-    wrong: bytes
+    packed: bytes
+    are_bits: bool = True
 
     @classmethod
-    def of(cls, score: Score, wrong: np.ndarray) -> "Outcome":
-        """The outcome of a score and its misclassified images, bool (images_seen,)."""
-        return cls(score, np.packbits(wrong).tobytes())
+    def of(cls, score: Score, errors: np.ndarray) -> "Outcome":
+        """The outcome of a score and the errors of its images: bool, or float in 0..1, (images_seen,)."""
+        if errors.dtype == bool:
+            return cls(score, np.packbits(errors).tobytes())
+        return cls(score, np.round(errors * _MOST_BYTE).astype(np.uint8).tobytes(), are_bits=False)
 
-    def wrong_flags(self) -> np.ndarray:
-        """Which of the images seen were misclassified: bool (images_seen,)."""
-        bits = np.frombuffer(self.wrong, dtype=np.uint8)
-        return np.unpackbits(bits, count=self.score.images_seen).astype(bool)
+    def image_errors(self) -> np.ndarray:
+        """The error of each image seen: bool (images_seen,), or float64 rounded to 255ths."""
+        packed = np.frombuffer(self.packed, dtype=np.uint8)
+        if self.are_bits:
+            return np.unpackbits(packed, count=self.score.images_seen).astype(bool)
+        return packed / _MOST_BYTE
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ class Conditions:
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """The share of recent candidates that misclassified each image.
+    """The mean error of recent candidates on each image.
 
-    Images that most of them misclassify are seen first, so that the errors of the next candidates are found early.
+    Images on which most of them err are seen first, so that the errors of the next candidates are found early.
 
     Attributes:
         wrong_share: float64 (images,), in 0..1.
@@ -63,7 +63,7 @@ class ImageRecord:
         for order, outcomes in scored:
             for outcome in outcomes:
                 places = order[: outcome.score.images_seen]
-                wrong[places] += outcome.wrong_flags()
+                wrong[places] += outcome.image_errors()
                 seen[places] += 1
         latest = np.divide(wrong, seen, out=self.wrong_share.copy(), where=seen > 0)
         return ImageRecord(MEMORY * self.wrong_share + (1 - MEMORY) * latest)

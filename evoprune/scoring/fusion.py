@@ -47,9 +47,8 @@ class FusedNetwork:
         self._blocks = blocks
         self._attributes = [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        logits: Tensor = self._graph(images)
-        return logits
+    def __call__(self, images: Tensor) -> Any:
+        return self._graph(images)
 
     def calibrate(self, images: Tensor, batch_size: int) -> None:
         """Computes all batch-norm statistics and folds them.

@@ -8,19 +8,21 @@ from torch import Tensor
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
-from evoprune.training.evaluation import batches_of, outputs, summed_cross_entropy
+from evoprune.tasks.judging import summed_loss_of
+from evoprune.tasks.trees import Tree
+from evoprune.training.evaluation import batches_of, outputs
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images, float (n, c, h, w), and their labels, int64 (n,)."""
+    """Images, float (n, c, h, w), and their targets."""
 
     images: Tensor
-    labels: Tensor
+    targets: Tree
 
 
 def loss_of(problem: Problem, genome: Genome, examples: Examples, device: torch.device) -> float:
-    """The mean cross entropy of the genome's network, without compensation and with the baseline's batch norm.
+    """The mean loss of the genome's network, without compensation and with the baseline's batch norm.
 
     Args:
         problem: The problem that the genome belongs to.
@@ -30,6 +32,6 @@ def loss_of(problem: Problem, genome: Genome, examples: Examples, device: torch.
     """
     network, size = compact(problem.model, problem.space, genome).to(device).eval(), problem.execution.batch_size
     with torch.inference_mode():
-        batches = batches_of(examples.images, examples.labels, size)
-        total = sum(summed_cross_entropy(logits, labels) for logits, labels in outputs(network, batches, device))
-    return total / len(examples.labels)
+        batches = batches_of(examples.images, examples.targets, size)
+        total = sum(summed_loss_of(problem.task, *pair) for pair in outputs(network, batches, device))
+    return total / len(examples.images)

@@ -1,4 +1,4 @@
-"""The scorer: cuts, compensates and recalibrates a candidate's network, and counts its errors on the validation set."""
+"""The scorer: cuts, compensates and recalibrates a candidate's network, and sums its errors on the validation set."""
 
 import copy
 import time
@@ -16,7 +16,6 @@ from evoprune.scoring.candidate_costs import Costs, cost_by_name, costs_of
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.fusion import FusedNetwork, fused
-from evoprune.scoring.measures import MOST_NATS, divergences
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
@@ -24,14 +23,17 @@ from evoprune.space.tensors import cut_tensors, named_tensors, replace_tensors, 
 from evoprune.surgery.compensation import compensated
 from evoprune.surgery.layer_statistics import Statistics, on_device
 from evoprune.surgery.recalibration import recalibrate
-from evoprune.training.evaluation import misclassified
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.judging import divergences_of, errors_of, weighted
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree, concatenated, moved, select, tensors_in
 from evoprune.training.layout import laid_out, lay_out
 
 PROBED_IMAGES = 4
-"""Number of calibration images on which the logits of the fused and the plain network are compared."""
+"""Number of calibration images on which the outputs of the fused and the plain network are compared."""
 
 AGREEMENT = 1e-3
-"""Largest difference between these logits, as a share of the largest one: far above rounding, far below a mistake."""
+"""Largest difference between these outputs, as a share of the largest one: far above rounding, far below a mistake."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,27 +45,30 @@ class Problem:
         space: The search space of the baseline.
         calibration: float (n, c, h, w), images for batch-norm statistics.
         images: float (m, c, h, w), the validation images, those of the baseline's least margin first.
-        labels: int64 (m,), the labels of `images`.
-        allowed_errors: The largest number of errors of a feasible candidate.
+        targets: The targets of `images`.
+        allowed_errors: The largest sum of errors of a feasible candidate; an int if each error is 0 or 1.
         statistics: Gram matrices for compensation; None: no compensation.
-        baseline_log_probs: float64 (m, classes), logarithms of the probabilities that the baseline, as scored, gives
-            the classes; None: no divergence is measured.
+        reference: What the task keeps of the baseline's outputs, as scored; None: no divergence is measured.
         latency: The times of the layers; None: no latency is predicted.
         cost: The cost that the search minimises.
         execution: How networks are run.
+        task: Judges outputs.
+        weights: float64 (m,), factors of the errors of `images`; None: 1.
     """
 
     model: nn.Module
     space: SearchSpace
     calibration: Tensor
     images: Tensor
-    labels: Tensor
-    allowed_errors: int
+    targets: Tree
+    allowed_errors: float
     statistics: Statistics | None
-    baseline_log_probs: Tensor | None = None
+    reference: Tree | None = None
     latency: LatencyTable | None = None
     cost: CostName = "macs"
     execution: Execution = field(default_factory=Execution)
+    task: Task = Classification()
+    weights: Tensor | None = None
 
     def cost_of(self, genome: Genome) -> float:
         """The genome's cost that the search minimises."""
@@ -79,9 +84,9 @@ class Problem:
 
     def failed(self, genome: Genome) -> Outcome:
         """The outcome of a candidate that cannot be scored: infeasible, with all images wrong."""
-        costs, total = self.costs_of(self.space.check(genome)), len(self.labels)
+        costs, total = self.costs_of(self.space.check(genome)), len(self.images)
         score = Score(
-            errors=total,
+            errors=type(self.allowed_errors)(total),
             images_seen=total,
             images=total,
             feasible=False,
@@ -92,13 +97,28 @@ class Problem:
             eval_seconds=0.0,
             latency_ms=costs.latency_ms,
             failed=True,
-            divergence=None if self.baseline_log_probs is None else MOST_NATS * total,
+            divergence=None if self.reference is None else self.task.most_divergence * total,
         )
         return Outcome.of(score, np.ones(total, dtype=bool))
 
     def first_conditions(self) -> Conditions:
         """The conditions of a search's first generation: images in their order, no bounds."""
-        return Conditions(np.arange(len(self.labels)))
+        return Conditions(np.arange(len(self.images)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """The errors of the images seen.
+
+    Attributes:
+        sum: Of the errors, weighted if there are weights; an int if each error is 0 or 1.
+        errors: bool or float64 (images seen,), without weights.
+        divergences: float64 (images seen,); 0 if none are measured.
+    """
+
+    sum: float
+    errors: np.ndarray
+    divergences: np.ndarray
 
 
 class Scorer:
@@ -124,14 +144,17 @@ class Scorer:
         self._conditions = conditions
         order = torch.from_numpy(conditions.order)
         self._images = laid_out(self._problem.images[order].to(self._device), self._layout)
-        self._labels = self._problem.labels[order].to(self._device)
-        log_probs = self._problem.baseline_log_probs
-        self._baseline_log_probs = None if log_probs is None else log_probs[order].to(self._device)
+        self._targets = self._in_order(self._problem.targets, order)
+        self._reference = self._in_order(self._problem.reference, order)
+        self._weights = self._in_order(self._problem.weights, order)
+
+    def _in_order(self, tree: Tree, order: Tensor) -> Tree:
+        return moved(select(tree, order), self._device)
 
     def score(self, genome: Genome) -> Outcome:
-        """Scores a genome: cuts its network out of the baseline, and counts its errors.
+        """Scores a genome: cuts its network out of the baseline, and sums its errors.
 
-        Counting stops at the image at which the errors pass the allowed number, which makes the candidate infeasible;
+        The sum stops at the image at which the errors pass the allowed ones, which makes the candidate infeasible;
         or at which its fitness passes the bound of the conditions, which leaves open whether it is feasible.
 
         Raises:
@@ -143,8 +166,8 @@ class Scorer:
         costs = problem.costs_of(phenotype)
         tolerated = problem.allowed_errors
         self._set_network(phenotype)
-        flags, nats = self._count(tolerated, self._conditions.fitness_bound(cost_by_name(costs, problem.cost)))
-        errors, seen, total = int(flags.sum()), len(flags), len(problem.labels)
+        counted = self._count(tolerated, self._conditions.fitness_bound(cost_by_name(costs, problem.cost)))
+        errors, seen, total = counted.sum, len(counted.errors), len(problem.images)
         exact = seen == total
         score = Score(
             errors=errors,
@@ -157,17 +180,17 @@ class Scorer:
             bytes=costs.bytes,
             eval_seconds=time.perf_counter() - started,
             latency_ms=costs.latency_ms,
-            divergence=None if self._baseline_log_probs is None else float(nats.sum()),
+            divergence=None if self._reference is None else float(counted.divergences.sum()),
         )
-        return Outcome.of(score, flags)
+        return Outcome.of(score, counted.errors)
 
-    def logits(self, genome: Genome) -> Tensor:
-        """The logits of the genome's network on all validation images: (m, classes), on the CPU."""
+    def outputs(self, genome: Genome) -> Tree:
+        """The outputs of the genome's network on all validation images, on the CPU."""
         forward, batches = self.forward(genome), self._problem.images.split(self._problem.execution.batch_size)
-        return torch.cat([forward(batch.to(self._device)).cpu() for batch in batches])
+        return concatenated([moved(forward(batch.to(self._device)), torch.device("cpu")) for batch in batches])
 
-    def forward(self, genome: Genome) -> Callable[[Tensor], Tensor]:
-        """The genome's network as it is scored, as a function from images (n, c, h, w) to logits (n, classes).
+    def forward(self, genome: Genome) -> Callable[[Tensor], Tree]:
+        """The genome's network as it is scored, as a function from images (n, c, h, w) to outputs.
 
         The function is valid until the scorer's next call.
         """
@@ -175,11 +198,11 @@ class Scorer:
         with torch.inference_mode():
             calibrated = self._calibrated(self._problem.execution.calibration_batch_size)
 
-        def logits(images: Tensor) -> Tensor:
+        def outputs(images: Tensor) -> Tree:
             with torch.inference_mode():
                 return calibrated(laid_out(images, self._layout))
 
-        return logits
+        return outputs
 
     def prepare(self, genome: Genome) -> nn.Module:
         """The genome's network, cut, compensated and recalibrated, but not fused. It is valid until the next call."""
@@ -188,7 +211,7 @@ class Scorer:
         return self._network
 
     @torch.inference_mode()
-    def _count(self, tolerated: int, fitness_bound: float) -> tuple[np.ndarray, np.ndarray]:
+    def _count(self, tolerated: float, fitness_bound: float) -> "_Counted":
         """As `_count_in_batches`; batches are halved as long as memory runs out."""
         size, most = self._problem.execution.batch_size, self._problem.execution.calibration_batch_size
         while True:
@@ -200,44 +223,48 @@ class Scorer:
             size, most = max(size // 2, 1), max(most // 2, 2)
 
     def _count_in_batches(
-        self, forward: Callable[[Tensor], Tensor], tolerated: int, fitness_bound: float, size: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Which images are misclassified, and their divergences, up to the image that decides the score.
+        self, forward: Callable[[Tensor], Tree], tolerated: float, fitness_bound: float, size: int
+    ) -> "_Counted":
+        """The errors of images, and their divergences, up to the image that decides the score.
+
+        Neither is ever negative, so that later images could not change the decision.
 
         Args:
-            forward: Computes logits of images.
-            tolerated: The number of errors above which counting stops.
+            forward: Computes outputs of images.
+            tolerated: The sum of errors above which counting stops.
             fitness_bound: The fitness above which counting stops.
             size: Number of images in a batch.
-
-        Returns:
-            bool (images seen,) and float64 (images seen,); divergences are 0 if none are measured.
         """
         by_errors, early_stop = self._conditions.judged_by == "errors", self._problem.execution.early_stop
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        errors, fitness = 0, 0.0
-        for start in range(0, len(self._labels), size):
+        errors: float = 0
+        fitness = 0.0
+        for start in range(0, len(self._images), size):
             batch = slice(start, start + size)
-            logits = forward(self._images[batch])
-            flags = misclassified(logits, self._labels[batch]).cpu().numpy()
-            nats = self._divergences(logits, batch)
-            errors_so_far, fitness_so_far = errors + flags.cumsum(), fitness + (flags if by_errors else nats).cumsum()
+            outputs = forward(self._images[batch])
+            unweighted = errors_of(self._problem.task, outputs, select(self._targets, batch))
+            each, counted = unweighted.cpu().numpy(), self._weighted(unweighted, batch).cpu().numpy()
+            apart = self._divergences(outputs, batch, len(each))
+            errors_so_far, fitness_so_far = errors + counted.cumsum(), fitness + (counted if by_errors else apart).cumsum()
             decided = (errors_so_far > tolerated) | (fitness_so_far > fitness_bound)
-            if early_stop and decided.any():
-                seen = int(decided.argmax()) + 1
-                found.append((flags[:seen], nats[:seen]))
+            stops = early_stop and bool(decided.any())
+            seen = int(decided.argmax()) + 1 if stops else len(each)
+            errors, fitness = errors_so_far[seen - 1].item(), float(fitness_so_far[seen - 1])
+            found.append((each[:seen], apart[:seen]))
+            if stops:
                 break
-            errors, fitness = int(errors_so_far[-1]), float(fitness_so_far[-1])
-            found.append((flags, nats))
-        all_flags, all_nats = zip(*found, strict=True)
-        return np.concatenate(all_flags), np.concatenate(all_nats)
+        all_errors, all_divergences = zip(*found, strict=True)
+        return _Counted(errors, np.concatenate(all_errors), np.concatenate(all_divergences))
 
-    def _divergences(self, logits: Tensor, batch: slice) -> np.ndarray:
-        if self._baseline_log_probs is None:
-            return np.zeros(len(logits))
-        return divergences(logits, self._baseline_log_probs[batch]).cpu().numpy()
+    def _weighted(self, errors: Tensor, batch: slice) -> Tensor:
+        return errors if self._weights is None else weighted(errors, self._weights[batch])
 
-    def _calibrated(self, most: int) -> Callable[[Tensor], Tensor]:
+    def _divergences(self, outputs: Tree, batch: slice, images: int) -> np.ndarray:
+        if self._reference is None:
+            return np.zeros(images)
+        return divergences_of(self._problem.task, outputs, select(self._reference, batch)).cpu().numpy()
+
+    def _calibrated(self, most: int) -> Callable[[Tensor], Tree]:
         """The present network, recalibrated on at most `most` images a pass, and fused if possible."""
         if self._fused is not None:
             self._fused.calibrate(self._calibration, most)
@@ -273,10 +300,10 @@ class Scorer:
                 expected = plain(probe)
                 try:
                     network.calibrate(self._calibration, most)
-                    difference = (network(probe) - expected).abs().max()
+                    agrees = _agree(network(probe), expected)
                 except Exception:  # a graph may hold widths of the unpruned network
                     return None
-            if not difference <= AGREEMENT * expected.abs().max():
+            if not agrees:
                 return None
         return network
 
@@ -288,6 +315,16 @@ class Scorer:
                     full = f"{name}.{buffer}" if name else buffer
                     if full not in self._changed:
                         setattr(module, buffer, getattr(module, buffer).clone())
+
+
+def _agree(outputs: Tree, expected: Tree) -> bool:
+    """Whether all tensors of the outputs agree with those expected, within `AGREEMENT`."""
+
+    def agree(found: Tensor, wanted: Tensor) -> bool:
+        return bool((found - wanted).abs().max() <= AGREEMENT * wanted.abs().max())
+
+    pairs = zip(tensors_in(outputs), tensors_in(expected), strict=True)
+    return all(agree(found, wanted) for found, wanted in pairs if wanted.numel())
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -4,21 +4,22 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from evoprune.data.splits import Split
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree, as_floats, concatenated, moved, select, tensors_in
 from evoprune.training.layout import lay_out
 
 REMEMBERED_BYTES = 2**28
-"""A teacher's logits for a whole split are kept if they take at most this many bytes."""
+"""A teacher's outputs for a whole split are kept if they take at most this many bytes."""
 
 _BATCH = 250
 
 
 class Teacher:
-    """The logits of a network for the images of a split.
+    """The outputs of a network for the images of a split.
 
-    If images are the same in every epoch, their logits are computed once for all networks that are trained: with small
+    If images are the same in every epoch, their outputs are computed once for all networks that are trained: with small
     networks, computing them takes up to two fifths of the time of training.
 
     Args:
@@ -34,10 +35,10 @@ class Teacher:
         self._device = device
         self._precision = precision
         self._layout: torch.memory_format | None = None
-        self._remembered: Tensor | None = None
+        self._remembered: Tree | None = None
 
-    def logits(self, indices: Tensor, images: Tensor, same_every_epoch: bool) -> Tensor:
-        """The logits for some images of the split.
+    def outputs(self, indices: Tensor, images: Tensor, same_every_epoch: bool) -> Tree:
+        """The outputs for some images of the split.
 
         Args:
             indices: their positions in the split, int64 (b,).
@@ -45,28 +46,28 @@ class Teacher:
             same_every_epoch: whether they are as in the split, not augmented.
 
         Returns:
-            float (b, classes), on the device.
+            Float tensors are float32; all are on the device.
         """
         if not same_every_epoch:
             return self._of(images)
         if self._remembered is None:
-            logits = self._of(images)
-            if logits[0].nbytes * len(self._split) > REMEMBERED_BYTES:
-                return logits
+            outputs = self._of(images)
+            if sum(tensor[0].nbytes for tensor in tensors_in(outputs)) * len(self._split) > REMEMBERED_BYTES:
+                return outputs
             self._remembered = self._of_all()
-        return self._remembered[indices].to(self._device)
+        return moved(select(self._remembered, indices), self._device)
 
-    def _of_all(self) -> Tensor:
-        """The logits of the whole split, on the CPU."""
-        batches = torch.arange(len(self._split)).split(_BATCH)
-        return torch.cat([self._of(self._split.batch(batch)[0].to(self._device)).cpu() for batch in batches])
+    def _of_all(self) -> Tree:
+        """The outputs for the whole split, on the CPU."""
+        cpu, batches = torch.device("cpu"), torch.arange(len(self._split)).split(_BATCH)
+        return concatenated([moved(self._of(self._split.batch(batch)[0].to(self._device)), cpu) for batch in batches])
 
-    def _of(self, images: Tensor) -> Tensor:
+    def _of(self, images: Tensor) -> Tree:
         if self._layout is None:
             self._layout = lay_out(self._model, images)
         reduced = self._precision == "bfloat16"
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
-            return self._model(images.to(memory_format=self._layout)).float()
+            return as_floats(self._model(images.to(memory_format=self._layout)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,22 +78,7 @@ class Distillation:
     weight: float
     temperature: float
 
-    def loss(self, labels_loss: Tensor, logits: Tensor, taught: Tensor) -> Tensor:
-        """(1 - weight) * labels_loss + weight * distillation_loss(logits, taught, temperature)."""
-        return (1 - self.weight) * labels_loss + self.weight * distillation_loss(logits, taught, self.temperature)
-
-
-def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), the mean over the batch.
-
-    Args:
-        logits: of the student, (b, classes).
-        teacher_logits: (b, classes).
-        temperature: T.
-
-    References:
-        Hinton, Vinyals and Dean 2015, section 2.
-    """
-    student = functional.log_softmax(logits / temperature, dim=1)
-    wanted = functional.log_softmax(teacher_logits / temperature, dim=1)
-    return functional.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
+    def loss(self, task: Task, targets_loss: Tensor, outputs: Tree, taught: Tree) -> Tensor:
+        """(1 - weight) * targets_loss + weight * the task's distillation loss."""
+        towards_teacher = task.distillation_loss(outputs, taught, self.temperature)
+        return (1 - self.weight) * targets_loss + self.weight * towards_teacher

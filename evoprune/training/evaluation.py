@@ -1,14 +1,17 @@
-"""Errors and loss of a network on labelled images: the only place that counts them."""
+"""Errors and loss of a network on a split."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from evoprune.data.splits import Split
 from evoprune.networks.modes import eval_mode
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.judging import class_weights, count_errors_of, summed_loss_of
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree, moved, split
 from evoprune.training.layout import lay_out
 
 
@@ -16,87 +19,78 @@ from evoprune.training.layout import lay_out
 class Evaluation:
     """Errors and loss of a network on a split.
 
-    errors: number of misclassified images. images: number of all images. cross_entropy: of the labels, in nats, the
-    mean over the images; not finite if a logit is not.
+    errors: sum of the errors of the images, an int if each is 0 or 1. images: number of all images. loss: the mean over
+    the images (of classification the cross entropy, in nats); not finite if an output is not.
     """
 
-    errors: int
+    errors: float
     images: int
-    cross_entropy: float
+    loss: float
 
     @property
     def mcr(self) -> float:
-        """The misclassification rate, 0..1."""
+        """The mean error, 0..1: the misclassification rate."""
         return self.errors / self.images
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, device: torch.device, batch_size: int = 250) -> Evaluation:
-    """Counts the errors of a network on a split and measures its cross entropy.
+def evaluate(
+    model: nn.Module,
+    data: Split,
+    device: torch.device,
+    batch_size: int = 250,
+    *,
+    task: Task | None = None,
+    balanced: bool = False,
+) -> Evaluation:
+    """Sums the errors of a network on a split and measures its loss.
 
     Args:
         model: moved to `device`; it computes in evaluation mode, and its mode afterwards is that of before.
-        split: at least one image.
+        data: at least one image.
         device: computes.
         batch_size: number of images per forward pass.
+        task: judges outputs; None: classification.
+        balanced: whether all classes of the split count alike, however many images they have.
     """
+    task = task or Classification()
     model.to(device)
-    layout = lay_out(model, split.batch(torch.arange(min(2, len(split))))[0].to(device))
-    batches = (split.batch(indices) for indices in torch.arange(len(split)).split(batch_size))
-    errors, entropy = 0, 0.0
+    layout = lay_out(model, data.batch(torch.arange(min(2, len(data))))[0].to(device))
+    weights = class_weights(task, data.targets) if balanced else None
+    errors: float = 0
+    loss = 0.0
     with eval_mode(model):
-        for logits, labels in outputs(model, ((images.to(memory_format=layout), y) for images, y in batches), device):
-            errors += count_misclassified(logits, labels)
-            entropy += summed_cross_entropy(logits, labels)
+        for indices in torch.arange(len(data)).split(batch_size):
+            images, targets = data.batch(indices)
+            found, wanted = model(images.to(device, memory_format=layout)), moved(targets, device)
+            errors += count_errors_of(task, found, wanted, None if weights is None else weights[indices])
+            loss += summed_loss_of(task, found, wanted)
     model.to(memory_format=torch.contiguous_format)
-    return Evaluation(errors, len(split), entropy / len(split))
+    return Evaluation(errors, len(data), loss / len(data))
 
 
-def count_errors(model: nn.Module, split: Split, device: torch.device) -> int:
-    """The number of images of the split that the model misclassifies, as `evaluate` counts them."""
-    return evaluate(model, split, device).errors
+def count_errors(model: nn.Module, data: Split, device: torch.device, task: Task | None = None) -> float:
+    """The sum of the model's errors on the split, as `evaluate` has it."""
+    return evaluate(model, data, device, task=task).errors
 
 
 def outputs(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The network's logits for batches of images, and their labels.
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tree]], device: torch.device
+) -> Iterator[tuple[Tree, Tree]]:
+    """The network's outputs for batches of images, and their targets.
 
     Args:
         network: on the device, in the mode in which it is to compute.
-        batches: images (b, c, h, w) and labels int64 (b,), anywhere.
+        batches: images (b, c, h, w) and their targets, anywhere.
         device: computes.
 
     Yields:
-        Logits (b, classes) and labels (b,) of each batch, on the device.
+        Outputs and targets of each batch, on the device.
     """
-    for images, labels in batches:
-        yield network(images.to(device)), labels.to(device)
+    for images, targets in batches:
+        yield network(images.to(device)), moved(targets, device)
 
 
-def batches_of(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cuts images (n, c, h, w) and labels (n,) into batches of `size`; the last one may be smaller."""
-    return zip(images.split(size), labels.split(size), strict=True)
-
-
-def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether each image is an error: its highest logit is not its label's, or a logit of it is not finite.
-
-    Args:
-        logits: (n, classes).
-        labels: int64 (n,).
-
-    Returns:
-        bool (n,).
-    """
-    return (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
-
-
-def count_misclassified(logits: Tensor, labels: Tensor) -> int:
-    """The number of images that are errors, as `misclassified` tells them."""
-    return int(misclassified(logits, labels).sum())
-
-
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> float:
-    """The cross entropy of logits (n, classes) with labels int64 (n,), in nats, summed over the images in float64."""
-    return float(functional.cross_entropy(logits.double(), labels, reduction="sum"))
+def batches_of(images: Tensor, targets: Tree, size: int) -> Iterator[tuple[Tensor, Tree]]:
+    """Cuts images (n, c, h, w) and targets into batches of `size`; the last one may be smaller."""
+    return zip(images.split(size), split(targets, size), strict=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from evoprune.config.schema import TrainConfig
@@ -17,6 +16,10 @@ from evoprune.errors import PluginError, TrainingError
 from evoprune.networks.seeding import global_seed, mixed_seed
 from evoprune.networks.weights import load_weights
 from evoprune.space.tensors import named_tensors
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.judging import loss_of
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree, as_floats, moved
 from evoprune.training.averaging import WeightAverage
 from evoprune.training.distillation import Distillation
 from evoprune.training.layout import lay_out_to_train
@@ -80,6 +83,7 @@ class _Job:
     average: WeightAverage | None
     augment: tuple[str, ...]
     distillation: Distillation | None
+    task: Task
     layout: torch.memory_format
 
 
@@ -93,6 +97,7 @@ def fit(
     recipe: Recipe | None = None,
     average_decay: float = 0.0,
     augment: Sequence[str] = (),
+    task: Task | None = None,
     distillation: Distillation | None = None,
     masks: Mapping[str, Tensor] | None = None,
     state: FitState | None = None,
@@ -101,9 +106,8 @@ def fit(
 ) -> None:
     """Trains the model in place, on `device`, and leaves it there in evaluation mode.
 
-    The loss is the
-    cross entropy, with distillation its weighted mean with the distillation loss. Epoch k draws from generators seeded
-    by (seed, k), so it is the same whether training was resumed or not.
+    The loss is the task's, with distillation its weighted mean with the distillation loss. Epoch k draws from generators
+    seeded by (seed, k), so it is the same whether training was resumed or not.
 
     Args:
         model: trained in place.
@@ -114,6 +118,7 @@ def fit(
         recipe: optimiser, learning rate and update of every step; None: `SGD`.
         average_decay: decay of the moving average of the weights that states have; 0: none.
         augment: names in `AUGMENTATIONS`.
+        task: has the loss; None: classification.
         distillation: its teacher was made for the same split.
         masks: bool, by the parameter's name. Weights whose mask is False are zero and stay zero, as do their gradients
             and momentum.
@@ -135,7 +140,8 @@ def fit(
     average = None
     if average_decay:
         average = WeightAverage(model, average_decay, state.part(_AVERAGE) or None if state is not None else None)
-    job = _Job(model, split, train, seed, device, recipe, optimiser, average, tuple(augment), distillation, layout)
+    judged, moves = task or Classification(), tuple(augment)
+    job = _Job(model, split, train, seed, device, recipe, optimiser, average, moves, distillation, judged, layout)
     first = state.epoch + 1 if state is not None else 1
     last = train.epochs if until is None else min(until, train.epochs)
     for epoch in range(first, last + 1):
@@ -184,10 +190,10 @@ def _train_epoch(job: _Job, epoch: int) -> float:
     with global_seed(mixed_seed(job.seed, epoch, 1), job.device):  # dropout draws from the global generator
         for step, indices in enumerate(batches, start=(epoch - 1) * steps_an_epoch):
             rate = job.recipe.learning_rate(step, job.train.epochs * steps_an_epoch, job.train)
-            images, labels = job.split.batch(indices)
+            images, targets = job.split.batch(indices)
             changed = job.recipe.augmented(augmented(images, job.augment, generator), generator)
             unchanged = not job.augment and changed is images
-            loss = _train_step(job, indices, changed, labels, rate, step, same_every_epoch=unchanged)
+            loss = _train_step(job, indices, changed, targets, rate, step, same_every_epoch=unchanged)
             total += len(indices) * loss
     if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
         raise TrainingError(  # the next step's loss would show it, but there may be no next step
@@ -198,7 +204,7 @@ def _train_epoch(job: _Job, epoch: int) -> float:
 
 
 def _train_step(
-    job: _Job, indices: Tensor, images: Tensor, labels: Tensor, rate: float, step: int, *, same_every_epoch: bool
+    job: _Job, indices: Tensor, images: Tensor, targets: Tree, rate: float, step: int, *, same_every_epoch: bool
 ) -> float:
     """One step of gradient descent. Returns the mean loss of the batch before the step."""
     for group in job.optimiser.param_groups:
@@ -207,11 +213,11 @@ def _train_step(
 
     def batch_loss() -> Tensor:
         with torch.autocast(job.device.type, torch.bfloat16, enabled=job.train.precision == "bfloat16"):
-            logits = job.model(images).float()  # (b, classes)
-            loss = functional.cross_entropy(logits, labels.to(job.device))
+            outputs = as_floats(job.model(images))
+            loss = loss_of(job.task, outputs, moved(targets, job.device))
             if job.distillation is not None:
-                taught = job.distillation.teacher.logits(indices, images, same_every_epoch)
-                loss = job.distillation.loss(loss, logits, taught)
+                taught = job.distillation.teacher.outputs(indices, images, same_every_epoch)
+                loss = job.distillation.loss(job.task, loss, outputs, taught)
         if not loss.isfinite():
             raise TrainingError(
                 f"training: the loss is {loss.item()} at step {step + 1} with learning rate {rate:.3g}; "

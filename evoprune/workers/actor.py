@@ -61,7 +61,7 @@ class Actor:
         return retrainer.epoch(_genome(genome), state)
 
     def loss(self, problem: list[Any], examples: list[Any], genome: bytes) -> float:
-        """The mean cross entropy of a genome's network on examples."""
+        """The mean loss of a genome's network on examples."""
         return loss_of(
             self._fetch("problem", problem), _genome(genome), self._fetch("examples", examples), self._device
         )

@@ -42,7 +42,7 @@ class Workers(Protocol):
         """
 
     def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
-        """The mean cross entropy of each genome's network, as `losses.loss_of` computes it."""
+        """The mean loss of each genome's network, as `losses.loss_of` computes it."""
 
 
 class WorkerPool(Protocol):

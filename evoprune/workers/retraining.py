@@ -16,8 +16,9 @@ from evoprune.space.plan import Genome
 from evoprune.space.tensors import copied, cut_masks
 from evoprune.surgery.apply import compact
 from evoprune.surgery.sequential import compensate_sequentially
+from evoprune.tasks.judging import count_errors_of
 from evoprune.training.distillation import Distillation, Teacher
-from evoprune.training.evaluation import batches_of, count_misclassified, outputs
+from evoprune.training.evaluation import batches_of, outputs
 from evoprune.training.fit import EpochReport, FitState, fit, hold_at_zero
 from evoprune.training.recipe import Recipe
 from evoprune.training.recipes import SGD, make_recipe
@@ -128,11 +129,11 @@ class Retrainer:
         compensate_sequentially(solved, whole, problem.space, problem.space.check(genome), calibration)
         return solved if self._errors(solved) < self._errors(as_scored) else as_scored
 
-    def _errors(self, network: nn.Module) -> int:
+    def _errors(self, network: nn.Module) -> float:
         size, problem = self._problem.execution.batch_size, self._problem
         with torch.inference_mode():
-            batches = batches_of(problem.images, problem.labels, size)
-            return sum(count_misclassified(*pair) for pair in outputs(network, batches, self._device))
+            batches = batches_of(problem.images, problem.targets, size)
+            return sum(count_errors_of(problem.task, *pair) for pair in outputs(network, batches, self._device))
 
     def epoch(self, genome: Genome, state: FitState) -> tuple[EpochReport, FitState]:
         """Trains a genome's network for one epoch. Returns the epoch's report, and the state after it.
@@ -151,6 +152,7 @@ class Retrainer:
             recipe=make_recipe(retraining.make_recipe, retraining.config.recipe),
             average_decay=retraining.config.ema,
             augment=retraining.augment,
+            task=self._problem.task,
             distillation=self._distillation,
             masks=self._masks(genome, state),
             state=state,

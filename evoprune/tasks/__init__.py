@@ -1,0 +1,1 @@
+"""Tasks: the worth of a network's outputs."""

@@ -1,0 +1,154 @@
+"""The errors and divergences by which candidates are judged: a task's own, checked and bounded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from evoprune.errors import ConfigError, UserError, type_and_first_line
+from evoprune.tasks.task import Task, task_name
+from evoprune.tasks.trees import Tree, finite, map_tensors
+
+_STEPS = 2.0**24
+"""Shares are counted in this many steps, so that sums of them are exact in any order."""
+
+
+def errors_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
+    """The error of each example; 1 if an output is not finite.
+
+    Args:
+        task: judges.
+        outputs: of n examples.
+        targets: of the same examples.
+
+    Returns:
+        bool (n,) of a task of right and wrong, else float64 (n,), a multiple of 2^-24, so that sums are exact.
+
+    Raises:
+        ConfigError: names the task, if it fails or returns anything else than shares.
+    """
+    sound = finite(outputs)
+    with _named(task, "errors"):
+        found = task.errors(outputs, targets)
+    _check(task, "errors", found, len(sound))
+    if found.dtype == torch.bool:
+        return found | ~sound
+    shares = torch.where(sound, found.detach().double(), 1.0)
+    wrong = ~((shares >= 0) & (shares <= 1))
+    if wrong.any():
+        raise ConfigError(
+            f"task: {task_name(task)}: errors() must give shares from 0 to 1, not {float(shares[wrong][0]):g}; "
+            "divide or clip them"
+        )
+    return _in_steps(shares)
+
+
+def weighted(errors: Tensor, weights: Tensor) -> Tensor:
+    """Errors times their weights, both (n,): float64 (n,), rounded down to multiples of 2^-24, so that sums are exact."""
+    return _in_steps(errors * weights)
+
+
+def count_errors_of(task: Task, outputs: Tree, targets: Tree, weights: Tensor | None = None) -> float:
+    """The sum of the errors of all examples: an int if each error is 0 or 1, and there are no weights.
+
+    Args:
+        task: judges.
+        outputs: of n examples.
+        targets: of the same examples.
+        weights: float64 (n,), factors of the errors; None: 1.
+    """
+    errors = errors_of(task, outputs, targets)
+    total: float = (errors if weights is None else weighted(errors, weights.to(errors.device))).sum().item()
+    return total
+
+
+def loss_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
+    """The training loss, a scalar with its gradient. Raises ConfigError that names the task, if it fails."""
+    with _named(task, "loss"):
+        loss = task.loss(outputs, targets)
+    if not isinstance(loss, Tensor) or loss.ndim:
+        found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise ConfigError(
+            f"task: {task_name(task)}: loss() must give a scalar tensor, the mean over examples, not {found}"
+        )
+    return loss
+
+
+def summed_loss_of(task: Task, outputs: Tree, targets: Tree) -> float:
+    """The loss, summed over the examples in float64. Raises ConfigError that names the task, if it fails."""
+    with _named(task, "loss"):
+        return float(task.summed_loss(map_tensors(_as_double, outputs), targets))
+
+
+def class_weights(task: Task, targets: Tree) -> Tensor:
+    """Weights of examples with which their mean error is the mean over classes of each class's mean error.
+
+    Returns:
+        float64 (n,): n / (number of classes that occur * number of examples of this class).
+
+    Raises:
+        ConfigError: the task's examples have no classes.
+    """
+    classes = task.classes_of(targets)
+    if classes is None:
+        raise ConfigError(
+            f"search.metric must be mcr with the task {task_name(task)}, not balanced: its examples have no classes"
+        )
+    counts = classes.bincount()
+    return len(classes) / (int((counts > 0).sum()) * counts[classes].double())
+
+
+def divergences_of(task: Task, outputs: Tree, reference: Tree) -> Tensor:
+    """The divergence of each example from the unpruned network.
+
+    Args:
+        task: judges.
+        outputs: of n examples.
+        reference: what `task.reference` gave for the same examples.
+
+    Returns:
+        float64 (n,), between 0 and `task.most_divergence`, which counts for outputs that are not finite.
+
+    Raises:
+        ConfigError: names the task, if it fails or returns anything else than a number for each example.
+    """
+    most = task.most_divergence
+    sound = finite(outputs)
+    with _named(task, "divergence"):
+        found = task.divergence(outputs, reference)
+    _check(task, "divergence", found, len(sound))
+    return found.detach().double().masked_fill(~sound, most).nan_to_num(most, most).clamp(0, most)
+
+
+def _as_double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _in_steps(shares: Tensor) -> Tensor:
+    return (shares * _STEPS).floor() / _STEPS
+
+
+def _check(task: Task, method: str, found: object, examples: int) -> None:
+    if not isinstance(found, Tensor) or found.shape != (examples,):
+        shape = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ConfigError(
+            f"task: {task_name(task)}: {method}() must give one number for each of {examples} examples, "
+            f"a tensor ({examples},), not {shape}"
+        )
+
+
+@contextmanager
+def _named(task: Task, method: str) -> Iterator[None]:
+    """Inside it, an error of the task becomes one of the user's that names the task; lack of memory stays as it is."""
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):
+            raise
+        raise ConfigError(
+            f"task: {task_name(task)}: {method}() failed ({type_and_first_line(error)}); "
+            "does the task fit the network's outputs and the data's targets?"
+        ) from error
