@@ -20,6 +20,7 @@ FLOORS = (
     {"errors", "progress"},
     {"plugins"},
     {"config"},
+    {"tasks"},
     {"space", "networks"},
     {"discovery", "data"},
     {"surgery", "training"},

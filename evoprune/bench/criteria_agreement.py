@@ -74,7 +74,7 @@ def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> 
     with open_worker_pool(config.workers, device) as pool:
         workers = pool.workers(problem)
         context = criterion_context(problem, workers, data.calibration, config.seed, device, gram_bytes(config.workers))
-        report(f"oracle: {problem.space.maps} maps, {len(context.labels)} images, {workers.count} workers")
+        report(f"oracle: {problem.space.maps} maps, {len(context.images)} images, {workers.count} workers")
         oracle = _raw(ORACLE, context)
     rows: list[CorrelationRow] = []
     for name in get_args(CriterionName):
@@ -82,7 +82,7 @@ def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> 
             continue
         found = correlations(problem.space, _raw(name, context), oracle)
         rows += [
-            CorrelationRow(config.model.network, name, layer, maps, len(context.labels), _rounded(raw), _rounded(even))
+            CorrelationRow(config.model.network, name, layer, maps, len(context.images), _rounded(raw), _rounded(even))
             for layer, maps, raw, even in found
         ]
         report(f"{name}: over all layers {rows[-2].spearman}, normalised {rows[-2].spearman_normalised}")

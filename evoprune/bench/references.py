@@ -13,7 +13,8 @@ from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import mask
 from evoprune.surgery.recalibration import recalibrate
-from evoprune.training.evaluation import batches_of, misclassified
+from evoprune.tasks.judging import errors_of
+from evoprune.training.evaluation import batches_of
 
 BATCH_SIZE = 250
 
@@ -52,8 +53,8 @@ def _scored(problem: Problem, model: nn.Module) -> np.ndarray:
     model.eval()
     recalibrate(model, problem.calibration)
     with torch.no_grad():
-        batches = batches_of(problem.images, problem.labels, BATCH_SIZE)
-        return torch.cat([misclassified(model(images), labels) for images, labels in batches]).numpy()
+        batches = batches_of(problem.images, problem.targets, BATCH_SIZE)
+        return torch.cat([errors_of(problem.task, model(images), targets) for images, targets in batches]).numpy()
 
 
 def torch_pruning_library() -> Any:

@@ -85,7 +85,7 @@ class Tally:
         feasible: None if scoring stopped because a known candidate dominates it.
     """
 
-    errors: int
+    errors: float
     images_seen: int
     feasible: bool | None
 
@@ -139,7 +139,7 @@ def bench_fitness(
     population = read_population(recorded, config, problem.space)
     genomes = population.genomes
     report(
-        f"{len(genomes)} candidates of generation {population.generation}, {len(problem.labels)} images, "
+        f"{len(genomes)} candidates of generation {population.generation}, {len(problem.images)} images, "
         f"batches of {problem.execution.batch_size}"
     )
     report(f"shared first layers would save {shared_prefix_share(problem.space, genomes):.1%} of the MACs at most")
@@ -248,7 +248,7 @@ def _reference(reference: Reference, problem: Problem) -> ScoreAll:
     return score
 
 
-def agree(found: Tally, truth: Tally, beaten_above: float, tolerated: int) -> bool:
+def agree(found: Tally, truth: Tally, beaten_above: float, tolerated: float) -> bool:
     """Whether a result agrees with one on all images, but for rounding.
 
     Args:
@@ -287,7 +287,7 @@ def _row(
         candidates_per_second=round(len(genomes) / median, 3),
         ours_over_this=round(median / ours_seconds, 2),
         agrees=all(agree(f, t, b, tolerated) for f, t, b in zip(found, truth, beaten_above, strict=True)),
-        images=len(problem.labels),
+        images=len(problem.images),
         workers=method.workers,
         fastest=round(len(genomes) / min(seconds), 3),
         slowest=round(len(genomes) / max(seconds), 3),

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied, weight_tensors
 from evoprune.surgery.layer_statistics import Statistics
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree
 
 Losses = Callable[[Sequence[Genome]], list[float]]
 """The mean loss of each genome's network on the context's images: see `workers.Workers.losses`."""
@@ -33,23 +36,25 @@ class CriterionContext:
         model: the trained network, in eval mode; criteria leave it as it is.
         space: its search space.
         images: float (n, c, h, w), examples from the training split.
-        labels: int64 (n,).
+        targets: of the images.
         rng: all random draws come from it.
         losses: computes the losses of whole networks.
         device: on which gradients are computed.
         statistics: of the layers' inputs, if they are known already.
         most_gram_bytes: memory that such statistics may take if they are not; None: no bound.
+        task: has the loss.
     """
 
     model: nn.Module
     space: SearchSpace
     images: Tensor
-    labels: Tensor
+    targets: Tree
     rng: np.random.Generator
     losses: Losses
     device: torch.device
     statistics: Statistics | None = None
     most_gram_bytes: int | None = None
+    task: Task = field(default_factory=Classification)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -82,7 +87,7 @@ class Criterion(ABC):
     Attributes:
         normalisation: makes the values of layers comparable, for global scope.
         additive: the values that several layers have of a map are added, not averaged.
-        needs_labels: whether it reads the labels of the images.
+        needs_labels: whether it reads the targets of the images.
     """
 
     normalisation: Normalisation = "none"

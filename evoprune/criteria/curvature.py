@@ -11,6 +11,7 @@ from evoprune.criteria.data_criteria import weight_gradients
 from evoprune.criteria.importance import LayerValues, WeightScores, layer_weights
 from evoprune.criteria.observation import observe
 from evoprune.space.search_space import SearchSpace
+from evoprune.tasks.trees import Tree, map_tensors, tensors_in
 
 DRAWS = 4
 """Number of draws of random signs for the curvature of every example."""
@@ -18,8 +19,8 @@ DRAWS = 4
 CURVATURE_BATCH = 16
 """Images whose signs are drawn together for single weights: the fewer, the less noise, and the more passes."""
 
-CurvatureRoot = Callable[[Tensor, Tensor], Tensor]
-"""(logits, random signs) -> H^(1/2) z, both (b, classes), for the Hessian H of the loss by an image's logits."""
+CurvatureRoot = Callable[[Tree, Tree], Tree]
+"""(outputs, random signs) -> H^(1/2) z, a tree as both, for the Hessian H of the loss by an image's outputs."""
 
 
 class OptimalBrainDamage(WeightCriterion):
@@ -40,8 +41,8 @@ class OptimalBrainDamage(WeightCriterion):
         """As `Criterion.maps`."""
         network, generator = context.network(), torch.Generator().manual_seed(context.draw_seed())
 
-        def target(logits: Tensor, places: slice) -> Tensor:
-            return (logits * cross_entropy_root(logits, signs_like(logits, generator))).sum()
+        def target(outputs: Tree, places: slice) -> Tensor:
+            return projection(outputs, generator, context.task.curvature_root)
 
         draws = [
             observe(
@@ -63,7 +64,7 @@ class OptimalBrainDamage(WeightCriterion):
         """As `WeightCriterion.weights`."""
         space, generator = context.space, torch.Generator().manual_seed(context.draw_seed())
         network, images = context.network(), context.device_images
-        diagonal = gauss_newton_diagonal(network, space, images, generator, cross_entropy_root)
+        diagonal = gauss_newton_diagonal(network, space, images, generator, context.task.curvature_root)
         weights = layer_weights(context.model, space)
         return {name: h * weights[name].square() / 2 for name, h in diagonal.items()}
 
@@ -73,7 +74,7 @@ def gauss_newton_diagonal(
 ) -> dict[str, Tensor]:
     """The diagonal of the Gauss-Newton matrix of the mean loss, (1/n) sum of J^T H J, for every layer's weight.
 
-    J is the derivative of the logits by the weights, H the Hessian of the loss by the logits. With v = H^(1/2) z and
+    J is the derivative of the outputs by the weights, H the Hessian of the loss by the outputs. With v = H^(1/2) z and
     random signs z, the mean of (J^T v)^2 is that diagonal: terms that mix examples or outputs cancel. There are `DRAWS`
     draws of signs for each example. The matrix is the Hessian without the second derivatives of the network itself.
 
@@ -93,29 +94,21 @@ def gauss_newton_diagonal(
     diagonal = {name: torch.zeros_like(weight) for name, weight in layer_weights(network, space).items()}
     for _ in range(DRAWS):
         for batch in images.split(CURVATURE_BATCH):
-            logits = network(batch)
-            target = (logits * root(logits, signs_like(logits, generator))).sum()
+            target = projection(network(batch), generator, root)
             for name, gradient in weight_gradients(network, space, target).items():
                 diagonal[name] += gradient.square() / (DRAWS * len(images))
     return diagonal
 
 
-def cross_entropy_root(logits: Tensor, signs: Tensor) -> Tensor:
-    """H^(1/2) z for H = diag(p) - p p^T, the Hessian of the cross entropy by logits; without gradient.
-
-    Args:
-        logits: (b, classes).
-        signs: (b, classes).
-
-    Returns:
-        (b, classes).
-    """
-    shares = logits.detach().softmax(1)
-    root = shares.sqrt() * signs
-    return root - shares * root.sum(1, keepdim=True)
+def projection(outputs: Tree, generator: torch.Generator, root: CurvatureRoot) -> Tensor:
+    """The scalar outputs . H^(1/2) z for random signs z; floats alone count."""
+    signs = map_tensors(lambda tensor: signs_like(tensor, generator), outputs)
+    pairs = zip(tensors_in(outputs), tensors_in(root(outputs, signs)), strict=True)
+    products = [(tensor * other).sum() for tensor, other in pairs if tensor.is_floating_point()]
+    return torch.stack(products).sum() if len(products) > 1 else products[0]
 
 
-def signs_like(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """-1 or 1, each with probability 1/2, of the shape, device and type of the logits."""
-    drawn = torch.randint(0, 2, logits.shape, generator=generator)
-    return (2 * drawn - 1).to(logits.device, logits.dtype)
+def signs_like(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """-1 or 1, each with probability 1/2, of the shape, device and type of the outputs."""
+    drawn = torch.randint(0, 2, outputs.shape, generator=generator)
+    return (2 * drawn - 1).to(outputs.device, outputs.dtype)

@@ -1,7 +1,6 @@
 """Criteria that look at activations and gradients of a network on examples."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
@@ -9,6 +8,7 @@ from evoprune.criteria.importance import LayerValues, WeightScores, layer_weight
 from evoprune.criteria.observation import BATCH_SIZE, BackwardTarget, observe
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import weight_tensors
+from evoprune.tasks.trees import moved, select, split
 
 
 class MeanActivation(Criterion):
@@ -58,16 +58,16 @@ class Taylor(WeightCriterion):
             context.device_images,
             lambda maps, gradients: maps * gradients,
             lambda sums, pixels: (sums / pixels).abs(),
-            _cross_entropy(context),
+            _summed_loss(context),
         )
 
     def weights(self, context: CriterionContext) -> WeightScores:
         """As `WeightCriterion.weights`."""
-        network, images, labels = context.network(), context.device_images, context.labels.to(context.device)
+        network, images, targets = context.network(), context.device_images, moved(context.targets, context.device)
         weights = layer_weights(context.model, context.space)
         totals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        for batch, expected in zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
-            loss = F.cross_entropy(network(batch), expected, reduction="sum") / len(images)
+        for batch, expected in zip(images.split(BATCH_SIZE), split(targets, BATCH_SIZE), strict=True):
+            loss = context.task.summed_loss(network(batch), expected) / len(images)
             for name, gradient in weight_gradients(network, context.space, loss).items():
                 totals[name] += gradient
         return {name: (weights[name] * total).abs() for name, total in totals.items()}
@@ -80,9 +80,9 @@ def weight_gradients(network: nn.Module, space: SearchSpace, target: Tensor) -> 
     return {name: gradient.to("cpu", torch.float64) for name, gradient in zip(weights, found, strict=True)}
 
 
-def _cross_entropy(context: CriterionContext) -> BackwardTarget:
-    labels = context.labels.to(context.device)
-    return lambda logits, places: F.cross_entropy(logits, labels[places], reduction="sum")
+def _summed_loss(context: CriterionContext) -> BackwardTarget:
+    targets = moved(context.targets, context.device)
+    return lambda outputs, places: context.task.summed_loss(outputs, select(targets, places))
 
 
 def _mean(sums: Tensor, pixels: Tensor) -> Tensor:

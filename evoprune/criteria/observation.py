@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from evoprune.criteria.importance import LayerValues
 from evoprune.space.plan import Layer
 from evoprune.space.search_space import SearchSpace
+from evoprune.tasks.trees import Tree
 
 BATCH_SIZE = 32
 """Images in a pass; all maps of a network are in memory at once."""
 
-BackwardTarget = Callable[[Tensor, slice], Tensor]
-"""(logits (b, classes), places of those images) -> the scalar to differentiate, a sum over images."""
+BackwardTarget = Callable[[Tree, slice], Tensor]
+"""(outputs, places of those images) -> the scalar to differentiate, a sum over images."""
 
 PixelValues = Callable[[Tensor, Tensor], Tensor]
 """(activations, gradients) -> values, all (b, positions, pixels). Gradients are empty if there is no target."""
@@ -88,8 +89,8 @@ def observe(
         for start in range(0, len(images), BATCH_SIZE):
             places = slice(start, min(start + BATCH_SIZE, len(images)))
             with torch.set_grad_enabled(target is not None):
-                logits = network(images[places])
-                gradients = _gradients(watched, None if target is None else target(logits, places))
+                outputs = network(images[places])
+                gradients = _gradients(watched, None if target is None else target(outputs, places))
             for layer, total, layer_gradients in zip(watched, totals, gradients, strict=True):
                 total += _layer_sum(layer, layer_gradients, pixel_values, map_values)
                 layer.inputs.clear()

@@ -77,7 +77,7 @@ def check_split(split: Split, name: str, classes: int | None = None, *, pixels: 
     if not len(split):
         return []
     warnings = _pixel_warnings(split.images, name) if pixels else []
-    return warnings + (_class_warnings(split.labels, name, classes) if classes is not None else [])
+    return warnings + (_class_warnings(split.targets, name, classes) if classes is not None else [])
 
 
 def _pixel_warnings(images: Images, name: str) -> list[str]:

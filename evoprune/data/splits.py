@@ -18,11 +18,12 @@ Indices = NDArray[np.int64]
 class Split:
     """The images and targets of one split. Images read from it are normalised: (pixels - mean) / std.
 
-    targets: labels int64 (n,), or as the task has them; None if the data have none. mean, std: float32 (c,), of the training images.
+    targets: labels int64 (n,), or as the task has them; None if the data have none. mean, std: float32 (c,), of the
+    training images.
     """
 
     images: Images
-    targets: Tree | None
+    targets: Tree
     mean: Tensor
     std: Tensor
 

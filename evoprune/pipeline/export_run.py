@@ -23,7 +23,8 @@ from evoprune.record.runs import Run, load_run
 from evoprune.surgery import export_formats as export
 from evoprune.surgery.lowering.lower import Lowered, lower_compacted
 from evoprune.surgery.lowering.stopwatch import seconds_a_call
-from evoprune.training.evaluation import count_misclassified
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.judging import count_errors_of
 
 FORMATS = ("onnx", "torch")
 TABLE = "exports.csv"
@@ -297,8 +298,8 @@ class _Exporter:
         outputs = _outputs(network, inputs_of(self.images.pixels))
         mcr_validation = mcr_test = math.nan
         if (data := self.images.data) is not None:
-            mcr_validation = _mcr(outputs, data.validation.labels)
-            mcr_test = _mcr(_outputs(network, inputs_of(data.test.pixels())), data.test.labels)
+            mcr_validation = _mcr(outputs, data.validation.targets)
+            mcr_test = _mcr(_outputs(network, inputs_of(data.test.pixels())), data.test.targets)
         return ExportRow(
             key=key,
             format=format,
@@ -312,7 +313,7 @@ class _Exporter:
 
 
 def _mcr(logits: Tensor, labels: Tensor) -> float:
-    return count_misclassified(logits, labels) / len(labels)
+    return count_errors_of(Classification(), logits, labels) / len(labels)
 
 
 def _same(row: ExportRow) -> ExportRow:

@@ -44,7 +44,7 @@ def identity_of(data: Data, weights: Mapping[str, Tensor] | None, *, calibration
     for name, split in splits.items():
         identity[f"{name} images"] = _sha256(split.images.identity())
         if name != "calibration" or calibration_labels:
-            identity[f"{name} labels"] = _sha256(tensor_identity(split.labels))
+            identity[f"{name} labels"] = _sha256(tensor_identity(split.targets))
     if data.class_names is not None:
         identity["class names"] = _sha256(f"{name}\0".encode() for name in data.class_names)
     return identity

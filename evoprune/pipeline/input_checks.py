@@ -38,7 +38,7 @@ def check_data(data: Data, *, calibration_labels: bool = True) -> None:
         # few calibration images of many classes are usual, and enough for statistics of layers
         few = name == "calibration" and len(split) < data.classes
         if labelled:
-            check_labels(split.labels, data.classes, name)
+            check_labels(split.targets, data.classes, name)
         # files have no NaN, and are read here only if the search reads all of them anyway
         pixels = name in ("calibration", "validation") or not isinstance(split.images, ImageFiles)
         for warning in check_split(split, name, data.classes if labelled and not few else None, pixels=pixels):
@@ -88,11 +88,12 @@ def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
 
 def warn_of_useless_baseline(problem: Problem) -> None:
     """Logs a warning if the baseline answers always the same class, or is no better than that on validation images."""
-    if problem.baseline_log_probs is None or len(problem.labels.unique()) < 2:
+    labels = problem.task.classes_of(problem.targets)
+    if problem.reference is None or labels is None or len(labels.unique()) < 2:
         return
-    answers = problem.baseline_log_probs.argmax(dim=1)
-    mistakes = int((answers != problem.labels).sum())
-    by_frequency = len(problem.labels) - int(torch.bincount(problem.labels).max())
+    answers = problem.task.answers(problem.reference)
+    mistakes = int((answers != labels).sum())
+    by_frequency = len(labels) - int(torch.bincount(labels).max())
     if len(answers.unique()) == 1:
         logger.warning(
             "the baseline answers class %d for all %d validation images, so its search means nothing; "

@@ -88,17 +88,17 @@ def problem_of(
         reference: the unpruned network whose errors the tolerance is relative to; None: the baseline itself.
     """
     calibration, _ = data.calibration.tensors()
-    images, labels = data.validation.tensors()
+    images, targets = data.validation.tensors()
     baseline_errors = None
     if reference is not None:
-        baseline_errors = errors_as_scored(reference.model, reference.space, calibration, images, labels, device)
+        baseline_errors = errors_as_scored(reference.model, reference.space, calibration, images, targets, device)
     compensate = config.search.compensation == "gram"
     problem = make_problem(
         model,
         space,
         calibration,
         images,
-        labels,
+        targets,
         tolerance=config.search.allowed_rise,
         compensate=compensate,
         device=device,
@@ -148,23 +148,24 @@ def whole_cost(context: RoundContext, problem: Problem) -> float:
 def criterion_context(
     problem: Problem, workers: Workers, calibration: Split, seed: int, device: torch.device, most_gram_bytes: int
 ) -> CriterionContext:
-    """The input of importance criteria: the baseline, and the calibration images with their labels.
+    """The input of importance criteria: the baseline, and the calibration images with their targets.
 
     Args:
         most_gram_bytes: memory for statistics of layers' inputs, if the problem has none yet.
     """
-    images, labels = calibration.tensors()
-    examples = Examples(images, labels)
+    images, targets = calibration.tensors()
+    examples = Examples(images, targets)
     return CriterionContext(
         model=problem.model,
         space=problem.space,
         images=images,
-        labels=labels,
+        targets=targets,
         rng=np.random.default_rng([seed, CRITERION_SEED]),
         losses=lambda genomes: workers.losses(genomes, examples),
         device=device,
         statistics=problem.statistics,
         most_gram_bytes=most_gram_bytes,
+        task=problem.task,
     )
 
 

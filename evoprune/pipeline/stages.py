@@ -94,11 +94,11 @@ def search(context: RoundContext, problem: Problem, workers: Workers) -> list[Ca
     unpruned_cost = whole_cost(context, problem)
     algorithm = set_up_search(problem, config.search, config.seed, criterion_inputs, unpruned_cost)
     fingerprint = search_fingerprint(config, space)
-    snapshot, scored_before = newest_state(folder, fingerprint, space, len(problem.labels))
+    snapshot, scored_before = newest_state(folder, fingerprint, space, len(problem.images))
     last = snapshot.generation if snapshot is not None else -1
     drop_after(folder, last)
     context.progress.stage("search", f"{space.genes} genes in {len(space.groups)} groups")
-    loop = SearchLoop(algorithm, space, workers, config.search, context.progress, len(problem.labels))
+    loop = SearchLoop(algorithm, space, workers, config.search, context.progress, len(problem.images))
     if snapshot is not None:
         restore_search(folder, loop, algorithm, snapshot, scored_before)
     while loop.has_next():

@@ -67,7 +67,7 @@ class Problem:
     latency: LatencyTable | None = None
     cost: CostName = "macs"
     execution: Execution = field(default_factory=Execution)
-    task: Task = Classification()
+    task: Task = field(default_factory=Classification)
     weights: Tensor | None = None
 
     def cost_of(self, genome: Genome) -> float:
@@ -245,7 +245,10 @@ class Scorer:
             unweighted = errors_of(self._problem.task, outputs, select(self._targets, batch))
             each, counted = unweighted.cpu().numpy(), self._weighted(unweighted, batch).cpu().numpy()
             apart = self._divergences(outputs, batch, len(each))
-            errors_so_far, fitness_so_far = errors + counted.cumsum(), fitness + (counted if by_errors else apart).cumsum()
+            errors_so_far, fitness_so_far = (
+                errors + counted.cumsum(),
+                fitness + (counted if by_errors else apart).cumsum(),
+            )
             decided = (errors_so_far > tolerated) | (fitness_so_far > fitness_bound)
             stops = early_stop and bool(decided.any())
             seen = int(decided.argmax()) + 1 if stops else len(each)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from evoprune.errors import DataError
 from evoprune.tasks.task import Task
-from evoprune.tasks.trees import Tree, example_count
+from evoprune.tasks.trees import Tree
 
 
 @dataclass(frozen=True)

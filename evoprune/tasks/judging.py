@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from evoprune.errors import ConfigError, UserError, type_and_first_line
+from evoprune.plugins.guard import is_own, plugin_error
 from evoprune.tasks.task import Task, task_name
 from evoprune.tasks.trees import Tree, finite, map_tensors
 
@@ -26,7 +27,7 @@ def errors_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
         bool (n,) of a task of right and wrong, else float64 (n,), a multiple of 2^-24, so that sums are exact.
 
     Raises:
-        ConfigError: names the task, if it fails or returns anything else than shares.
+        PluginError: names the task, if it fails or returns anything else than shares.
     """
     sound = finite(outputs)
     with _named(task, "errors"):
@@ -37,15 +38,13 @@ def errors_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
     shares = torch.where(sound, found.detach().double(), 1.0)
     wrong = ~((shares >= 0) & (shares <= 1))
     if wrong.any():
-        raise ConfigError(
-            f"task: {task_name(task)}: errors() must give shares from 0 to 1, not {float(shares[wrong][0]):g}; "
-            "divide or clip them"
-        )
+        problem = f"must give shares from 0 to 1, not {float(shares[wrong][0]):g}"
+        raise plugin_error("task", task_name(task), "errors()", problem)
     return _in_steps(shares)
 
 
 def weighted(errors: Tensor, weights: Tensor) -> Tensor:
-    """Errors times their weights, both (n,): float64 (n,), rounded down to multiples of 2^-24, so that sums are exact."""
+    """Errors times their weights, (n,) each: float64, rounded down to multiples of 2^-24, so that sums are exact."""
     return _in_steps(errors * weights)
 
 
@@ -64,19 +63,18 @@ def count_errors_of(task: Task, outputs: Tree, targets: Tree, weights: Tensor | 
 
 
 def loss_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
-    """The training loss, a scalar with its gradient. Raises ConfigError that names the task, if it fails."""
+    """The training loss, a scalar with its gradient. Raises PluginError that names the task, if it fails."""
     with _named(task, "loss"):
         loss = task.loss(outputs, targets)
     if not isinstance(loss, Tensor) or loss.ndim:
         found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise ConfigError(
-            f"task: {task_name(task)}: loss() must give a scalar tensor, the mean over examples, not {found}"
-        )
+        problem = f"must give a scalar tensor, the mean over examples, not {found}"
+        raise plugin_error("task", task_name(task), "loss()", problem)
     return loss
 
 
 def summed_loss_of(task: Task, outputs: Tree, targets: Tree) -> float:
-    """The loss, summed over the examples in float64. Raises ConfigError that names the task, if it fails."""
+    """The loss, summed over the examples in float64. Raises PluginError that names the task, if it fails."""
     with _named(task, "loss"):
         return float(task.summed_loss(map_tensors(_as_double, outputs), targets))
 
@@ -111,7 +109,7 @@ def divergences_of(task: Task, outputs: Tree, reference: Tree) -> Tensor:
         float64 (n,), between 0 and `task.most_divergence`, which counts for outputs that are not finite.
 
     Raises:
-        ConfigError: names the task, if it fails or returns anything else than a number for each example.
+        PluginError: names the task, if it fails or returns anything else than a number for each example.
     """
     most = task.most_divergence
     sound = finite(outputs)
@@ -132,23 +130,18 @@ def _in_steps(shares: Tensor) -> Tensor:
 def _check(task: Task, method: str, found: object, examples: int) -> None:
     if not isinstance(found, Tensor) or found.shape != (examples,):
         shape = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise ConfigError(
-            f"task: {task_name(task)}: {method}() must give one number for each of {examples} examples, "
-            f"a tensor ({examples},), not {shape}"
-        )
+        problem = f"must give a number for each example, a tensor ({examples},), not {shape}"
+        raise plugin_error("task", task_name(task), f"{method}()", problem)
 
 
 @contextmanager
 def _named(task: Task, method: str) -> Iterator[None]:
-    """Inside it, an error of the task becomes one of the user's that names the task; lack of memory stays as it is."""
+    """Inside it, an exception of the user's task names the task; lack of memory stays as it is."""
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if "allocate memory" in str(error):
+        if not is_own(task_name(task)) or "allocate memory" in str(error):
             raise
-        raise ConfigError(
-            f"task: {task_name(task)}: {method}() failed ({type_and_first_line(error)}); "
-            "does the task fit the network's outputs and the data's targets?"
-        ) from error
+        raise plugin_error("task", task_name(task), f"{method}()", f"failed ({type_and_first_line(error)})") from error

@@ -48,12 +48,11 @@ class LikeTeacher(Task):
 
     def errors(self, outputs: Tree, targets: Tree) -> Tensor:
         """The share of outputs that differ by more than the tolerance."""
-        wrong, count = 0.0, 0
+        wrong = []
         for output, target, scale in zip(tensors_in(outputs), tensors_in(targets), self._scales(outputs), strict=True):
             allowed = DEFAULT_TOLERANCE * scale if self.tolerance is None else self.tolerance
-            apart = (output.double() - target.double()).abs().reshape(len(output), -1)
-            wrong, count = wrong + (apart > allowed).sum(1), count + apart.shape[1]
-        return torch.as_tensor(wrong).double() / count
+            wrong.append(((output.double() - target.double()).abs() > allowed).reshape(len(output), -1))
+        return torch.cat(wrong, 1).double().mean(1)
 
     def divergence(self, outputs: Tree, reference: Tree) -> Tensor:
         """The mean squared difference over the variance of each output tensor, the mean over tensors."""

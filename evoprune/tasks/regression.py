@@ -69,11 +69,13 @@ class Regression(Task):
             raise DataError(
                 f"the network must give a tensor with the task regression, not a {type(outputs).__name__}; wrap it"
             )
-        if targets is not None and outputs.shape[1:] != targets.shape[1:] and not (
-            targets.ndim == 1 and outputs.numel() == 1
+        if (
+            targets is not None
+            and outputs.shape[1:] != targets.shape[1:]
+            and not (targets.ndim == 1 and outputs.numel() == 1)
         ):
             raise DataError(
-                f"{name} targets must have the shape of the network's outputs, {tuple(outputs.shape[1:])} for an image, "
+                f"{name} targets must have the shape of the network's outputs, {tuple(outputs.shape[1:])} an image, "
                 f"not {tuple(targets.shape[1:])}"
             )
 

@@ -63,7 +63,7 @@ class Task(ABC):
         return self.loss(outputs, targets) * example_count(outputs)
 
     def reference(self, outputs: Tree) -> Tree:
-        """What `divergence` compares with, from the unpruned network's outputs of n examples. `answers` reads it, too."""
+        """What `divergence` and `answers` read of the unpruned network's outputs of n examples; by default, all."""
         return outputs
 
     def divergence(self, outputs: Tree, reference: Tree) -> Tensor:
@@ -142,7 +142,7 @@ class Task(ABC):
         """
         return map_tensors(lambda tensor: tensor, targets)
 
-    def check_outputs(self, outputs: Tree, targets: Tree, name: str) -> None:
+    def check_outputs(self, outputs: Tree, targets: Tree, name: str) -> None:  # noqa: B027 (nothing is checked)
         """Checks that a network fits the task, and the targets fit the network.
 
         Args:

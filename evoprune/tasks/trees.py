@@ -22,9 +22,7 @@ def map_tensors(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree
     if children is None:
         return tree
     parts = [_checked_children(other, children) for other in others]
-    mapped = {
-        key: map_tensors(function, child, *(part[key] for part in parts)) for key, child in children.items()
-    }
+    mapped = {key: map_tensors(function, child, *(part[key] for part in parts)) for key, child in children.items()}
     return tuple(mapped.values()) if isinstance(tree, tuple | list) else mapped
 
 

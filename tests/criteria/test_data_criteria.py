@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.criteria.criterion import CriterionContext
-from evoprune.criteria.curvature import OptimalBrainDamage, cross_entropy_root, gauss_newton_diagonal
+from evoprune.criteria.curvature import OptimalBrainDamage, gauss_newton_diagonal
 from evoprune.criteria.data_criteria import MeanActivation, NonzeroShare, Taylor
 from evoprune.criteria.importance import LayerValues
 from evoprune.criteria.importance_by_name import map_importance
 from evoprune.criteria.oracle import Oracle
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
+from evoprune.tasks.classification import Classification
 from tests.criteria.contexts import criterion_context, doubles, linear
 
 
@@ -157,7 +158,7 @@ def test_the_root_of_the_curvature_has_the_hessian_of_cross_entropy_for_its_mean
     """Over all signs of three classes, exactly."""
     logits = doubles([[0.3, -1.0, 2.0]])
     signs = [doubles([[a, b, c]]) for a in (-1.0, 1) for b in (-1.0, 1) for c in (-1.0, 1)]
-    roots = [cross_entropy_root(logits, z)[0] for z in signs]
+    roots = [Classification().curvature_root(logits, z)[0] for z in signs]
     mean = torch.stack([root.outer(root) for root in roots]).mean(0)
     hessian = torch.autograd.functional.hessian(
         lambda x: nn.functional.cross_entropy(x, torch.tensor([1])), logits
@@ -172,7 +173,7 @@ def test_the_gauss_newton_diagonal_of_a_linear_classifier_is_its_hessian() -> No
     space = SearchSpace((), (), two_layers.layers[:1], (), ())
     images = image.expand(2000, -1)
     found = gauss_newton_diagonal(
-        model.requires_grad_(True), space, images, torch.Generator().manual_seed(1), cross_entropy_root
+        model.requires_grad_(True), space, images, torch.Generator().manual_seed(1), Classification().curvature_root
     )["0.weight"]
     share = float(torch.softmax(model(image), 1)[0, 0].detach())
     expected = share * (1 - share) * doubles([[1.0, 4.0], [1.0, 4.0]])

@@ -96,7 +96,7 @@ def test_mnist5k_splits_are_disjoint_and_balanced(mnist5k: Data) -> None:
         *(3500, 100, 500, 1000)
     ]
     for split, each in ((mnist5k.train, 350), (mnist5k.calibration, 10), (mnist5k.test, 100)):
-        assert torch.bincount(split.labels).tolist() == [each] * 10
+        assert torch.bincount(split.targets).tolist() == [each] * 10
     train, validation, test = identities(mnist5k)
     assert not train & validation
     assert not train & test
@@ -131,7 +131,7 @@ def test_idx_files(tmp_path: Path, dataset: str, place: str, suffix: str) -> Non
     assert data.image_shape == (1, 28, 28)
     assert data.classes == 10
     # The first pixel numbers the image, and its label is the number's last digit.
-    assert (data.validation.images.read(torch.arange(10))[:, 0, 0, 0] % 10).tolist() == data.validation.labels.tolist()
+    assert (data.validation.images.read(torch.arange(10))[:, 0, 0, 0] % 10).tolist() == data.validation.targets.tolist()
 
 
 def test_damaged_idx_file_is_named(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_svhn_files(tmp_path: Path) -> None:
     for part in ("train", "test"):
         savemat(tmp_path / f"{part}_32x32.mat", {"X": images, "y": np.arange(20)[:, None] % 10 + 1})
     data = small("svhn", tmp_path)
-    assert sorted(data.test.labels.tolist()) == sorted(list(range(10)) * 2)
-    assert data.test.labels[9] == 0  # the file's label 10 is the digit 0
+    assert sorted(data.test.targets.tolist()) == sorted(list(range(10)) * 2)
+    assert data.test.targets[9] == 0  # the file's label 10 is the digit 0
     first = data.test.images.read(torch.tensor([0]))[0]
     assert first.permute(1, 2, 0).numpy().tolist() == images[..., 0].tolist()
 
@@ -203,7 +203,7 @@ def test_image_folder(tmp_path: Path, mode: str, channels: int) -> None:
     data = small("imagefolder", tmp_path, validation=2, calibration=4)
     assert data.image_shape == (channels, 10, 12)
     assert [len(data.train), len(data.validation), len(data.test), data.classes] == [10, 2, 12, 2]
-    assert sorted(data.validation.labels.tolist()) == [0, 1]
+    assert sorted(data.validation.targets.tolist()) == [0, 1]
     assert data.input_format.class_names == ("cat", "dog")
     assert data.input_format.colours == ("RGB" if channels == 3 else "grey")
 

@@ -53,10 +53,10 @@ def test_statistics_and_normalisation_by_hand() -> None:
 def test_a_fingerprint_changes_with_every_part_of_a_split() -> None:
     pixels = torch.arange(2400, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(1200, 1, 2, 1)
     split = Split(ImageArray(pixels), torch.arange(1200) % 3, torch.tensor([0.5]), torch.tensor([0.25]))
-    copied = Split(ImageArray(pixels.clone()), split.labels.clone(), split.mean.clone(), split.std.clone())
+    copied = Split(ImageArray(pixels.clone()), split.targets.clone(), split.mean.clone(), split.std.clone())
     assert split.fingerprint() == copied.fingerprint()
     assert len(split.fingerprint()) == 64
-    one_pixel, labels = pixels.clone(), split.labels.clone()
+    one_pixel, labels = pixels.clone(), split.targets.clone()
     one_pixel[1100, 0, 1, 0] += 1
     labels[1199] = 0
     order = torch.arange(1200).flip(0)
@@ -65,8 +65,8 @@ def test_a_fingerprint_changes_with_every_part_of_a_split() -> None:
         replace(split, images=ImageArray(pixels.float())),
         replace(split, images=ImageArray(pixels.reshape(1200, 1, 1, 2))),
         replace(split, images=ImageArray(pixels.reshape(1200, 2, 1, 1))),
-        replace(split, images=ImageArray(pixels[order]), labels=split.labels[order]),
-        replace(split, labels=labels),
+        replace(split, images=ImageArray(pixels[order]), targets=split.targets[order]),
+        replace(split, targets=labels),
         replace(split, mean=torch.tensor([0.25])),
         replace(split, std=torch.tensor([0.5])),
         replace(split, mean=split.std, std=split.mean),

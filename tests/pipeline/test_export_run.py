@@ -67,7 +67,7 @@ class TestWhatExportedNetworksRead:
         split = tiny_runs.data(tiny_run).test
         pixels = split.images.read(torch.arange(len(split)))
         assert pixels.dtype == torch.uint8
-        return pixels.float() / 255, split.labels
+        return pixels.float() / 255, split.targets
 
     def test_answers_on_raw_pixels_are_the_survivors(self, tiny_run: ep.Run, exported: Path) -> None:
         pixels, labels = self.raw(tiny_run)

@@ -47,9 +47,9 @@ def with_image_changed(data: Data, name: str) -> Data:
 
 def with_label_changed(data: Data, name: str) -> Data:
     split = getattr(data, name)
-    labels = split.labels.clone()
+    labels = split.targets.clone()
     labels[-1] = (labels[-1] + 1) % 10
-    return replace(data, **{name: replace(split, labels=labels)})
+    return replace(data, **{name: replace(split, targets=labels)})
 
 
 @pytest.mark.parametrize("name", SPLITS)

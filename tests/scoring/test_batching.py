@@ -69,15 +69,15 @@ def test_what_does_not_fit_is_scored_in_halves(monkeypatch: pytest.MonkeyPatch) 
     genome = genomes(posed.space)[2]
     expected = Scorer(posed, CPU).score(genome)
     scorer, sizes = Scorer(posed, CPU), []
-    counted = scoring.misclassified
+    counted = scoring.errors_of
 
-    def full_memory(logits: scoring.Tensor, labels: scoring.Tensor) -> scoring.Tensor:
+    def full_memory(task: scoring.Task, logits: scoring.Tensor, labels: scoring.Tensor) -> scoring.Tensor:
         sizes.append(len(logits))
         if len(logits) > 4:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory")
-        return counted(logits, labels)
+        return counted(task, logits, labels)
 
-    monkeypatch.setattr(scoring, "misclassified", full_memory)
+    monkeypatch.setattr(scoring, "errors_of", full_memory)
     found = scorer.score(genome)
     assert dataclasses.replace(found.score, eval_seconds=0) == dataclasses.replace(expected.score, eval_seconds=0)
     assert sizes[:3] == [16, 8, 4]
@@ -90,6 +90,6 @@ def test_other_faults_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
         raise RuntimeError("a bug")
 
     scorer = Scorer(posed, CPU)
-    monkeypatch.setattr(scoring, "misclassified", broken)
+    monkeypatch.setattr(scoring, "errors_of", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         scorer.score(posed.space.full())

@@ -20,8 +20,8 @@ def test_what_is_beaten_by_hand() -> None:
 
 def test_flags_of_an_outcome_come_back() -> None:
     flags = [True, False, False, True, True, False, True, False, False, True]
-    assert outcome(flags, images=20).wrong_flags().tolist() == flags
-    assert len(outcome(flags, images=20).wrong) == 2
+    assert outcome(flags, images=20).image_errors().tolist() == flags
+    assert len(outcome(flags, images=20).packed) == 2
 
 
 def test_the_record_by_hand() -> None:

@@ -14,13 +14,17 @@ from evoprune.errors import SearchSpaceError
 from evoprune.scoring.candidate import Score
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.execution import Execution
-from evoprune.scoring.measures import MOST_NATS, allowed_errors, divergences, hardest_first
+from evoprune.scoring.measures import allowed_errors
 from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.surgery.compensation import compensated
 from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.surgery.recalibration import recalibrate
-from evoprune.training.evaluation import count_misclassified
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.judging import count_errors_of, divergences_of
 from tests.scoring.problems import CPU, NETWORKS, genomes, problem
+
+TASK = Classification()
+MOST = TASK.most_divergence
 
 
 def plain_network(posed: Problem, genome: np.ndarray) -> nn.Module:
@@ -38,7 +42,7 @@ def plain_errors(posed: Problem, genome: np.ndarray) -> Tensor:
     """Which of the validation images are misclassified: bool (images,)."""
     with torch.no_grad():
         logits = plain_network(posed, genome)(posed.images)
-    return (logits.argmax(1) != posed.labels) | ~logits.isfinite().all(1)
+    return (logits.argmax(1) != posed.targets) | ~logits.isfinite().all(1)
 
 
 def untimed(score: Score) -> Score:
@@ -101,7 +105,7 @@ def test_the_fast_way_equals_the_plain_one_under_every_mask(name: str, masks: tu
         with torch.no_grad():
             expected = plain_network(posed, genome)(posed.images)
             found = scorer.prepare(genome)(posed.images)
-        assert score.errors == count_misclassified(expected, posed.labels)
+        assert score.errors == count_errors_of(posed.task, expected, posed.targets)
         assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
@@ -133,7 +137,7 @@ def test_an_early_stop_tells_nothing_but_the_truth(batch_size: int) -> None:
     for genome in genomes(posed.space):
         outcome, errors = scorer.score(genome), plain_errors(posed, genome).long()
         score, reached = outcome.score, errors.cumsum(0)
-        assert outcome.wrong_flags().tolist() == errors[: score.images_seen].bool().tolist()
+        assert outcome.image_errors().tolist() == errors[: score.images_seen].bool().tolist()
         if int(reached[-1]) <= 10:
             assert (score.exact, score.feasible, score.errors) == (True, True, int(reached[-1]))
             continue
@@ -169,20 +173,20 @@ def test_divergences_by_hand() -> None:
     said[2] = torch.tensor([200.0, -200.0])
     given = torch.tensor([[4.0, 1.0], [9.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]).log()
     given[2:] = torch.tensor([[-200.0, 200.0], [math.nan, 0.0], [math.inf, 0.0]])
-    found = divergences(given, said.double().log_softmax(1))
-    assert found.tolist() == pytest.approx([math.log(5 / 4), 0, MOST_NATS, MOST_NATS, MOST_NATS], abs=1e-6)
+    found = divergences_of(TASK, given, TASK.reference(said))
+    assert found.tolist() == pytest.approx([math.log(5 / 4), 0, MOST, MOST, MOST], abs=1e-6)
 
 
 def test_the_divergence_is_that_of_the_images_seen() -> None:
     posed = problem("plain")
     scorer = Scorer(posed, CPU)
-    said = scorer.logits(posed.space.full()).double().log_softmax(1)
+    said = scorer.outputs(posed.space.full())
     assert scorer.score(posed.space.full()).score.divergence == pytest.approx(0, abs=1e-5)
     seen = set()
     for genome in genomes(posed.space):
         score = scorer.score(genome).score
         with torch.no_grad():
-            apart = divergences(plain_network(posed, genome)(posed.images), said)
+            apart = divergences_of(TASK, plain_network(posed, genome)(posed.images), TASK.reference(said))
         assert score.divergence == pytest.approx(float(apart[: score.images_seen].sum()), rel=1e-3, abs=1e-4)
         seen.add(score.exact)
     assert seen == {True, False}
@@ -193,9 +197,9 @@ def test_what_diverges_more_than_a_known_one_is_stopped_and_left_open() -> None:
     posed = problem("plain")
     half = ep.cost(posed.space, posed.space.full()).macs // 2
     scorer = Scorer(posed, CPU)
-    whole = {posed.space.key(genome): scorer.logits(genome) for genome in genomes(posed.space, 24)}
-    said = scorer.logits(posed.space.full()).double().log_softmax(1)
-    nats = {key: divergences(logits, said).numpy() for key, logits in whole.items()}
+    whole = {posed.space.key(genome): scorer.outputs(genome) for genome in genomes(posed.space, 24)}
+    said = scorer.outputs(posed.space.full())
+    nats = {key: divergences_of(TASK, logits, TASK.reference(said)).numpy() for key, logits in whole.items()}
     bound = float(np.quantile([apart.sum() for apart in nats.values()], 0.2))
     scorer.set_conditions(Conditions(np.arange(60), dominance_bounds=((half, bound),), judged_by="divergence"))
     found = set()
@@ -312,7 +316,8 @@ def test_a_genome_of_another_space_is_refused() -> None:
 def test_hardest_first_by_hand() -> None:
     """Margins: 3 - 1 = 2, 0 - 5 = -5, 2 - 2 = 0 and 4 - 2 = 2; equal ones stay in their order."""
     logits = torch.tensor([[3.0, 1.0, 0.0], [5.0, 0.0, 1.0], [2.0, 1.0, 2.0], [0.0, 2.0, 4.0]])
-    assert hardest_first(logits, torch.tensor([0, 1, 2, 2])).tolist() == [1, 2, 0, 3]
+    assert TASK.margins(logits, torch.tensor([0, 1, 2, 2])).tolist() == [2, -5, 0, 2]
+    assert torch.argsort(TASK.margins(logits, torch.tensor([0, 1, 2, 2])), stable=True).tolist() == [1, 2, 0, 3]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from evoprune.config.schema import TrainConfig
 from evoprune.data.images import ImageArray
 from evoprune.data.splits import Split
+from evoprune.tasks.classification import Classification
 from evoprune.training import distillation
-from evoprune.training.distillation import Distillation, Teacher, distillation_loss
+from evoprune.training.distillation import Distillation, Teacher
 from evoprune.training.fit import fit
 
 CPU = torch.device("cpu")
@@ -53,7 +54,7 @@ def test_distillation_alone_reaches_the_teacher(few: Split) -> None:
 
     def distance(student: nn.Module) -> float:
         with torch.no_grad():
-            return float(distillation_loss(student.eval()(images), model(images), 4.0))
+            return float(Classification().distillation_loss(student.eval()(images), model(images), 4.0))
 
     student = trained(few, Teacher(model, few, CPU, "float32"))
     assert not model.training
@@ -74,10 +75,10 @@ def test_what_is_remembered_is_what_is_computed(few: Split, monkeypatch: pytest.
     remembering, computing = (Teacher(Network(1), few, CPU, "float32") for _ in range(2))
     indices = torch.tensor([64, 3, 17])
     images, _ = few.batch(indices)
-    remembered = remembering.logits(indices, images, same_every_epoch=True)
-    torch.testing.assert_close(remembered, computing.logits(indices, images, same_every_epoch=False))
+    remembered = remembering.outputs(indices, images, same_every_epoch=True)
+    torch.testing.assert_close(remembered, computing.outputs(indices, images, same_every_epoch=False))
     monkeypatch.setattr(distillation, "REMEMBERED_BYTES", 65 * 3 * 4 - 1)
-    torch.testing.assert_close(remembered, computing.logits(indices, images, same_every_epoch=True))
+    torch.testing.assert_close(remembered, computing.outputs(indices, images, same_every_epoch=True))
 
 
 def test_augmented_images_are_shown_as_they_are(few: Split) -> None:
@@ -90,7 +91,9 @@ def test_the_loss_by_hand(few: Split) -> None:
     # T = 1: teacher (1/4, 3/4), student (1/2, 1/2): 1/4 ln(1/2) + 3/4 ln(3/2)
     taught = torch.tensor([[1.0, 3.0]]).log()
     expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
-    assert float(distillation_loss(torch.zeros(1, 2), taught, 1.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(Classification().distillation_loss(torch.zeros(1, 2), taught, 1.0)) == pytest.approx(
+        expected, rel=1e-5
+    )
     mixed = Distillation(Teacher(Network(1), few, CPU, "float32"), 0.9, 1.0)
-    found = float(mixed.loss(torch.tensor(2.0), torch.zeros(1, 2), taught))
+    found = float(mixed.loss(Classification(), torch.tensor(2.0), torch.zeros(1, 2), taught))
     assert found == pytest.approx(0.1 * 2 + 0.9 * expected, rel=1e-5)

@@ -8,14 +8,13 @@ from torch import nn
 
 from evoprune.data.images import ImageArray
 from evoprune.data.splits import Split
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.judging import count_errors_of, errors_of, summed_loss_of
 from evoprune.training.evaluation import (
     batches_of,
     count_errors,
-    count_misclassified,
     evaluate,
-    misclassified,
     outputs,
-    summed_cross_entropy,
 )
 
 CPU = torch.device("cpu")
@@ -43,9 +42,9 @@ class Fixed(nn.Module):
 
 
 def test_logits_that_are_not_finite_are_errors(few: Split) -> None:
-    logits = nn.functional.one_hot(few.labels, 3).float()
-    logits[3, few.labels[3]] = math.inf
-    logits[4, (few.labels[4] + 1) % 3] = math.nan
+    logits = nn.functional.one_hot(few.targets, 3).float()
+    logits[3, few.targets[3]] = math.inf
+    logits[4, (few.targets[4] + 1) % 3] = math.nan
     logits[5] = logits[5].roll(1)
     model = Fixed(logits)
     model.inner.eval()
@@ -56,18 +55,18 @@ def test_logits_that_are_not_finite_are_errors(few: Split) -> None:
 
 def test_what_a_network_makes_of_a_split(few: Split) -> None:
     """Twice the weight on the label as on either of the others: probability 1/2; the last, on a wrong one."""
-    logits = math.log(2) * nn.functional.one_hot(few.labels, 3).float()
+    logits = math.log(2) * nn.functional.one_hot(few.targets, 3).float()
     logits[-1] = logits[-1].roll(1)
     made = evaluate(Fixed(logits), few, CPU)
     assert (made.errors, made.images, made.mcr) == (1, len(few), 1 / len(few))
-    assert made.cross_entropy == pytest.approx(((len(few) - 1) * math.log(2) + math.log(4)) / len(few))
+    assert made.loss == pytest.approx(((len(few) - 1) * math.log(2) + math.log(4)) / len(few))
 
 
 def test_misclassified_by_hand() -> None:
     logits = torch.tensor([[3.0, 1.0], [0.0, 1.0], [math.nan, 9.0], [-math.inf, 9.0], [9.0, math.inf], [0.0, 1.0]])
     labels = torch.tensor([0, 0, 1, 1, 1, 1])
-    assert misclassified(logits, labels).tolist() == [False, True, True, True, True, False]
-    assert count_misclassified(logits, labels) == 4
+    assert errors_of(Classification(), logits, labels).tolist() == [False, True, True, True, True, False]
+    assert count_errors_of(Classification(), logits, labels) == 4
 
 
 def test_batches_give_the_sums_of_the_whole() -> None:
@@ -76,5 +75,7 @@ def test_batches_give_the_sums_of_the_whole() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1])
     made = list(outputs(nn.Identity(), batches_of(images, labels, 2), CPU))
     assert [len(logits) for logits, _ in made] == [2, 2, 1]
-    assert sum(count_misclassified(*pair) for pair in made) == 1
-    assert sum(summed_cross_entropy(*pair) for pair in made) == pytest.approx(4 * math.log(4 / 3) + math.log(4))
+    assert sum(count_errors_of(Classification(), *pair) for pair in made) == 1
+    assert sum(summed_loss_of(Classification(), *pair) for pair in made) == pytest.approx(
+        4 * math.log(4 / 3) + math.log(4)
+    )

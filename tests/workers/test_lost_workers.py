@@ -45,7 +45,7 @@ def whole() -> Problem:
 
 
 def untimed(outcomes: list[Outcome]) -> list[Outcome]:
-    return [Outcome(dataclasses.replace(found.score, eval_seconds=0.0), found.wrong) for found in outcomes]
+    return [Outcome(dataclasses.replace(found.score, eval_seconds=0.0), found.packed) for found in outcomes]
 
 
 def expected(whole: Problem, asked: list[np.ndarray], *failed: int) -> list[Outcome]:
@@ -120,7 +120,7 @@ def test_without_a_cluster_exceptions_are_set_aside_as_well(whole: Problem, tmp_
 
 @pytest.mark.slow
 def test_retraining_that_hangs_every_time_ends_the_run(pool: RayPool, whole: Problem) -> None:
-    split: Any = Split(Endless(whole.images.float()), whole.labels, torch.zeros(1), torch.ones(1))
+    split: Any = Split(Endless(whole.images.float()), whole.targets, torch.zeros(1), torch.ones(1))
     workers = RayWorkers(pool.actors, whole, WorkersConfig(epoch_timeout_s=1.0))
     with pytest.raises(WorkerError, match=r"retraining ends its worker 3 times in turn \(it took longer than 1 sec"):
         workers.retrain(

@@ -38,7 +38,7 @@ TRAIN = TrainConfig(epochs=3, batch_size=50)
 @pytest.fixture(scope="module")
 def few() -> Split:
     split = digits().train
-    return dataclasses.replace(split, images=split.images.select(torch.arange(200)), labels=split.labels[:200])
+    return dataclasses.replace(split, images=split.images.select(torch.arange(200)), targets=split.targets[:200])
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_more_than_the_cluster_has(
 def part(split: Split, images: int) -> Split:
     """Evenly spaced images of a split, for it is sorted by labels."""
     chosen = torch.linspace(0, len(split) - 1, images).long()
-    return Split(split.images.select(chosen), split.labels[chosen], split.mean, split.std)
+    return Split(split.images.select(chosen), split.targets[chosen], split.mean, split.std)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def ray_workers(pool: RayPool, posed: Problem) -> Any:
 
 
 def untimed(outcomes: list[Outcome]) -> list[Outcome]:
-    return [Outcome(dataclasses.replace(found.score, eval_seconds=0.0), found.wrong) for found in outcomes]
+    return [Outcome(dataclasses.replace(found.score, eval_seconds=0.0), found.packed) for found in outcomes]
 
 
 def same(one: list[FitState], other: list[FitState]) -> bool:
@@ -291,13 +291,13 @@ def test_without_epochs_networks_stay_as_they_were_scored(
 
 def test_losses_are_the_cross_entropy_of_the_cut_networks(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
     """By masking instead of cutting; in the genomes' order, and the same in other processes."""
-    asked, examples = genomes(posed.space, 5), Examples(posed.images[:40], posed.labels[:40])
+    asked, examples = genomes(posed.space, 5), Examples(posed.images[:40], posed.targets[:40])
     losses = serial.losses(asked, examples)
     assert losses == ray_workers.losses(asked, examples)
     for genome, loss in zip(asked, losses, strict=True):
         with torch.no_grad():
             logits = mask(posed.model, posed.space, genome)(examples.images)
-        assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, examples.labels)), rel=1e-5)
+        assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, examples.targets)), rel=1e-5)
 
 
 def test_a_mistake_of_the_users_comes_through_as_itself(

@@ -127,7 +127,7 @@ def _searched(context: MethodContext, config: SearchConfig, seed: int) -> tuple[
     """The best genome for each target, of one search for all of them, and the number of candidates scored."""
     problem, progress = context.problem, context.progress
     algorithm = set_up_search(problem, config, seed, context.criterion_inputs(seed))
-    loop = SearchLoop(algorithm, problem.space, context.workers, config, progress, len(problem.labels))
+    loop = SearchLoop(algorithm, problem.space, context.workers, config, progress, len(problem.images))
     candidates: list[Candidate] = []
     while loop.has_next():
         generation = loop.next()

@@ -30,7 +30,8 @@ from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.weight_masks import WeightMasks, sparse_cost, with_masked_weights
-from evoprune.training.evaluation import batches_of, count_misclassified, outputs
+from evoprune.tasks.judging import count_errors_of
+from evoprune.training.evaluation import batches_of, outputs
 from evoprune.training.fit import FitState
 from evoprune.workers.protocol import score
 from evoprune.workers.retraining import Retrainer, Retraining
@@ -130,7 +131,7 @@ def _pruned(
     retraining = context.retraining(context.config.retrain, seed)
     state = Retrainer(problem, retraining, context.device).start(smaller)
     space, kept = context.problem.space, within(genome, smaller)
-    mcr = outcome.score.errors / len(problem.labels)
+    mcr = outcome.score.errors / len(problem.images)
     return Start(kept, state, cost(space, kept), mcr, space.key(kept), 0.0)
 
 
@@ -164,13 +165,14 @@ def _posed(context: MethodContext, genome: Genome, state: FitState) -> Problem:
         space,
         unpruned.calibration,
         unpruned.images,
-        unpruned.labels,
+        unpruned.targets,
         tolerance=1.0,
         compensate=config.search.compensation == "gram",
         device=context.device,
         cost=unpruned.cost,
         gram_bytes=gram_bytes(config.workers),
         execution=unpruned.execution,
+        task=unpruned.task,
     )
 
 
@@ -185,9 +187,9 @@ def _mcr(network: nn.Module, context: MethodContext) -> float:
     """The network's MCR on the validation set."""
     problem, size = context.problem, context.problem.execution.batch_size
     with torch.inference_mode():
-        batches = batches_of(problem.images, problem.labels, size)
-        errors = sum(count_misclassified(*pair) for pair in outputs(network, batches, context.device))
-    return errors / len(problem.labels)
+        batches = batches_of(problem.images, problem.targets, size)
+        errors = sum(count_errors_of(problem.task, *pair) for pair in outputs(network, batches, context.device))
+    return errors / len(problem.images)
 
 
 def _key_of(masks: WeightMasks) -> str:

@@ -126,7 +126,7 @@ def row_of(choice: Choice, tested: Evaluation, baseline_mcr_test: float, left: C
         compression_ratio=round(unpruned.params / left.params, 3),
         theoretical_speedup=round(unpruned.macs / left.macs, 3),
         bytes=left.bytes,
-        cross_entropy_test=round(tested.cross_entropy, 5),
+        cross_entropy_test=round(tested.loss, 5),
     )
 
 
