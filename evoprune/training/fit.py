@@ -106,8 +106,8 @@ def fit(
 ) -> None:
     """Trains the model in place, on `device`, and leaves it there in evaluation mode.
 
-    The loss is the task's, with distillation its weighted mean with the distillation loss. Epoch k draws from generators
-    seeded by (seed, k), so it is the same whether training was resumed or not.
+    The loss is the task's, with distillation its weighted mean with the distillation loss. Epoch k draws from
+    generators seeded by (seed, k), so it is the same whether training was resumed or not.
 
     Args:
         model: trained in place.
