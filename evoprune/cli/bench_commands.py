@@ -1,6 +1,7 @@
 """The commands `evoprune bench ...` and `evoprune study`. Heavy modules are imported when a command runs."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -34,17 +35,33 @@ def inference(
         typer.echo(f"written  {path}")
 
 
+class Library(StrEnum):
+    """The libraries of networks (`evoprune.bench.space_libraries.LIBRARIES`)."""
+
+    torchvision = "torchvision"
+    timm = "timm"
+    segmentation = "segmentation"
+
+
 @bench.command()
 def spaces(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Networks (default: all).")] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Table; networks that it has already are skipped.")] = Path(
-        "results/torchvision_spaces.csv"
-    ),
+    library: Annotated[
+        Library,
+        typer.Option(help="torchvision's classification networks, 60 of timm, or 10 of segmentation_models_pytorch."),
+    ] = Library.torchvision,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table; networks that it has already are skipped (default: results/LIBRARY_spaces.csv).",
+        ),
+    ] = None,
 ) -> None:
-    """Find and prove the search spaces of the classification networks of torchvision."""
-    from evoprune.bench.spaces import torchvision_spaces
+    """Find and prove the search spaces of the networks of a library, each in a process of its own."""
+    from evoprune.bench.spaces import library_spaces
 
-    torchvision_spaces(out, names, typer.echo)
+    library_spaces(library.value, out or Path("results") / f"{library.value}_spaces.csv", names, typer.echo)
 
 
 @bench.command()

@@ -157,7 +157,7 @@ def follow_branches(tracer: Tracer, network: nn.Module, inputs: tuple[Any, ...])
     Returns:
         The branches, without a forward if there are none, or if they do not run on the inputs.
     """
-    own = copied(network)  # training can change buffers
+    own = copied(network, share_parameters=True)  # training can change buffers
     branches, nothing = (Tracer(own, tracer.labels.copy(), batch_size(inputs), tracer.follow) for _ in range(2))
     if not any(True for _ in network.children()):
         return Branches(nothing, None)
@@ -166,7 +166,7 @@ def follow_branches(tracer: Tracer, network: nn.Module, inputs: tuple[Any, ...])
             outputs = follow_network(branches, own, inputs)
         if branches.operations == tracer.operations:
             return Branches(nothing, None)
-        others = [branch_outputs_of(copied(network), inputs, seed) for seed in (0, 1)]
+        others = [branch_outputs_of(copied(network, share_parameters=True), inputs, seed) for seed in (0, 1)]
     except Exception:  # a network whose training branches do not run is proved without them
         return Branches(nothing, None)
     repeatable = all(relative_difference(outputs, other) <= TOLERANCE_SINGLE for other in others)

@@ -90,6 +90,14 @@ def probe(space: SearchSpace, groups: Sequence[Group], width: Width, rng: np.ran
     return space.repair(genome, rng.random(space.genes))
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """The failure of a probe. near: groups in the module that raised an exception, which are probed first."""
+
+    reason: str
+    near: frozenset[str] = frozenset()
+
+
 Change = Callable[[nn.Module, SearchSpace, Genome], None]
 """Masks or cuts a network, in place."""
 
@@ -105,37 +113,74 @@ class _Probes:
     worst: float = 0.0
 
     def failing(self, space: SearchSpace, width: Width, groups: Sequence[Group] | None = None) -> dict[str, str]:
-        """The groups (all, if None) that fail, found by bisection, with their reasons."""
+        """The groups (all, if None) that fail, with their reasons."""
         groups = space.groups if groups is None else groups
-        if not groups:
-            return {}
-        difference, reason = self.difference(space, probe(space, groups, width, self.rng))
-        if reason is None:
-            self.worst = max(self.worst, difference)
+        failure = self.failure(space, probe(space, groups, width, self.rng)) if groups else None
+        if failure is None:
             return {}
         if len(groups) == 1:
-            return {groups[0].name: reason}
-        middle = len(groups) // 2
-        failed = self.failing(space, width, groups[:middle]) | self.failing(space, width, groups[middle:])
-        # If each half passes alone and both together fail, the second half stays whole.
-        return failed or {group.name: reason for group in groups[middle:]}
+            return {groups[0].name: failure.reason}
+        near = [group for group in groups if group.name in failure.near]
+        if 0 < len(near) < len(groups) and (failed := self.failing(space, width, near)):
+            rest = [group for group in groups if group.name not in failed]
+            return failed | self.failing(space, width, rest)
+        # If no group fails alone, the second half stays whole.
+        return self._failing_halves(space, width, groups) or {
+            group.name: failure.reason for group in groups[len(groups) // 2 :]
+        }
 
-    def difference(self, space: SearchSpace, genome: Genome) -> tuple[float, str | None]:
-        """The largest relative difference between masked and cut outputs, and the reason if the probe fails."""
+    def _failing_halves(self, space: SearchSpace, width: Width, groups: Sequence[Group]) -> dict[str, str]:
+        """The groups that fail, by bisection of groups that fail together; none if each half passes alone."""
+        middle = len(groups) // 2
+        if failed := self.failing(space, width, groups[:middle]):
+            return failed | self.failing(space, width, groups[middle:])
+        # The first half passes, so that the second one need not be probed as a whole.
+        if len(groups) - middle == 1:
+            return self.failing(space, width, groups[middle:])
+        return self._failing_halves(space, width, groups[middle:])
+
+    def failure(self, space: SearchSpace, genome: Genome) -> "_Failure | None":
+        """The failure of a probe, if masked and cut outputs differ; otherwise notes how little they do."""
+        network = copied(self.model, share_parameters=True)
         try:
-            outputs = self._outputs(cut, space, genome)  # first, because a plan that does not run ends here
+            cut(network, space, genome)  # first, because a plan that does not run ends here
+            outputs = [forward(network) for forward in self.forwards]
             expected = self._outputs(zero, space, genome)
         except Exception as error:  # any exception of the user's forward
-            return 0.0, f"the network does not run without some of its maps: {first_line(error)}"
+            reason = f"the network does not run without some of its maps: {first_line(error)}"
+            return _Failure(reason, _groups_in(space, _module_that_raised(error, network)))
         difference = relative_difference(expected, outputs)
         if not difference <= self.tolerance:
-            return difference, f"masked and cut outputs differ by {difference:.1e} of their scale"
-        return difference, None
+            return _Failure(f"masked and cut outputs differ by {difference:.1e} of their scale")
+        self.worst = max(self.worst, difference)
+        return None
 
     def _outputs(self, change: Change, space: SearchSpace, genome: Genome) -> list[Any]:
         network = copied(self.model, share_parameters=True)
         change(network, space, genome)
         return [forward(network) for forward in self.forwards]
+
+
+def _module_that_raised(error: Exception, network: nn.Module) -> str | None:
+    """The name of the innermost module whose forward raised an exception; None if there is none."""
+    names = {id(module): name for name, module in network.named_modules()}
+    found, frame = None, error.__traceback__
+    while frame is not None:
+        found = names.get(id(frame.tb_frame.f_locals.get("self")), found)
+        frame = frame.tb_next
+    return found
+
+
+def _groups_in(space: SearchSpace, module: str | None) -> frozenset[str]:
+    """The groups along whose maps tensors of a module or its children lie."""
+    if module is None:
+        return frozenset()
+    prefix = f"{module}." if module else ""
+    genes = np.zeros(space.maps, dtype=bool)
+    for axis in space.axes:
+        if axis.tensor.startswith(prefix):
+            genes[axis.gene[axis.gene >= 0]] = True
+    return frozenset(group.name for group in space.groups if genes[group.genes].any())
 
 
 def relative_difference(expected: Any, outputs: Any) -> float:

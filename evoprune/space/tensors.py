@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,9 +75,11 @@ def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype:
     """The tensors that lose positions or weights, in full shape with zeros there; detached copies."""
     result = _masked(tensors, space, phenotype)
     for (name, dim), index in phenotype.kept.items():
-        gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), index)
-        tensor = result.get(name, tensors[name]).detach()
-        result[name] = tensor.index_fill(dim, torch.from_numpy(gone).to(tensor.device), 0)
+        if name not in result:
+            result[name] = tensors[name].detach().clone()
+        shape = [-1 if other == dim else 1 for other in range(result[name].ndim)]
+        gone = torch.ones(result[name].shape[dim], dtype=torch.bool).index_fill(0, torch.from_numpy(index), False)
+        result[name].masked_fill_(gone.reshape(shape).to(result[name].device), 0)
     return result
 
 
