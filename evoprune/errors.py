@@ -33,6 +33,11 @@ def shown(value: object) -> str:
     return printable(masked(str(value)))
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8, which the path of a file with a name in another encoding cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class UserError(ValueError):
     """A mistake of the user's: one line that names the place, the value and the remedy. Shown as `shown` has it."""
 

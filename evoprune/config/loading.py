@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from evoprune.config.complaints import complaints, known_keys, unknown_key
 from evoprune.config.schedules import kept_fractions
 from evoprune.config.schema import Config, SearchConfig
 from evoprune.config.strict_yaml import MOST_CHARACTERS, read_yaml, write_yaml
-from evoprune.errors import ConfigError
+from evoprune.errors import ConfigError, is_utf8
 from evoprune.plugins.kinds import REGISTRIES
 
 OVERRIDE_SOURCE = "--set"
@@ -63,6 +63,8 @@ def validated(
     for key, value in overrides.items():
         if key in keys:
             _put(merged, key.split("."), _plain(value, OVERRIDE_SOURCE))
+    for place, text in _not_utf8(merged):
+        raise ConfigError(f"{_source_of(place, overrides, source)}: {place} must be in UTF-8, not {text}; rename it")
     try:
         # strict JSON instead of strict Python, in which a list is not a tuple and a mapping not a section
         valid = schema.model_validate_json(json.dumps(merged))
@@ -256,6 +258,19 @@ def _plain(value: Any, source: str) -> Any:
         return json.loads(json.dumps(value, default=str))
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{source}: must have plain keys and values ({error})") from error
+
+
+def _not_utf8(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """The texts that no config file could hold, as keys or values, each with its place."""
+    if isinstance(value, str) and not is_utf8(value):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_utf8(key, place)
+            yield from _not_utf8(inner, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _not_utf8(inner, place)
 
 
 def _put(data: dict[str, Any], path: list[str], value: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from evoprune.data.datasets import LabelledImages, RawData
 from evoprune.data.images import ImageArray, ImageFiles, Images, is_grey, opened_image
-from evoprune.errors import DataError
+from evoprune.errors import DataError, is_utf8
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 _MEMORY_LIMIT_BYTES = 2 << 30
@@ -57,7 +57,11 @@ def _part(root: Path, *names: str) -> Path:
 
 
 def _class_names(folder: Path) -> list[str]:
-    return sorted(inside.name for inside in folder.iterdir() if inside.is_dir() and not inside.name.startswith("."))
+    names = sorted(inside.name for inside in folder.iterdir() if inside.is_dir() and not inside.name.startswith("."))
+    for name in names:
+        if not is_utf8(name):
+            raise DataError(f"data.root: the class folder {folder / name} must have a name in UTF-8; rename it")
+    return names
 
 
 def _files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:

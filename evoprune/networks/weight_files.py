@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from evoprune.errors import NetworkError, type_and_first_line
+from evoprune.errors import NetworkError, is_utf8, type_and_first_line
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 _AVERAGED = ("ema_state_dict", "model_ema", "state_dict_ema", "ema")
@@ -44,6 +44,8 @@ def read_weights(path: Path, model: nn.Module | None = None, *, averaged: bool =
             such tensors.
     """
     path = Path(os.path.expanduser(path))  # unlike pathlib, os.path raises nothing for names that no file can have
+    if not is_utf8(str(path)):
+        raise NetworkError(f"model.weights: {path} must be a path in UTF-8; rename the file or its folder")
     if not os.path.isfile(path):
         raise NetworkError(f"model.weights: there is no file {path}; give a safetensors or a state dict file")
     try:

@@ -99,6 +99,7 @@ def evolve(
         raise RunFolderError(f"out: must be a folder, not a {type(out).__name__}")
     if is_remote(out):
         raise RunFolderError(f"out: must be a folder on this machine's disk, not {out}")
+    place = None if out is None else local_path(out)
     if not isinstance(example_input, Tensor) or example_input.ndim != 4 or not len(example_input):
         found = tuple(example_input.shape) if isinstance(example_input, Tensor) else type(example_input).__name__
         raise DataError(f"example_input must be a tensor (1, c, h, w), as the network reads it, not {found}")
@@ -120,7 +121,7 @@ def evolve(
     weights = FitState.before(network).weights
     identity = identity_of(data, weights, calibration_labels=given.calibration_labels is not None)
     experiment = Experiment(config, rounds, data, network, weights, plan, resolve_device(config.device), identity)
-    folder, progress = _folder(out), progress or SilentProgress()
+    folder, progress = _folder(place), progress or SilentProgress()
     carry_out(experiment, folder, progress)
     run = Run(folder.root, network=_copied(model))
     write_report(run, progress)
@@ -162,10 +163,10 @@ def _set_values(section: Any, name: str) -> dict[str, Any]:
     raise ConfigError(f"{name} must be an ep.{_SECTIONS[name].__name__}, not a {type(section).__name__}")
 
 
-def _folder(out: str | Path | None) -> RunFolder:
-    if out is not None:
-        return RunFolder(local_path(out))
-    folder = RunFolder(Path(tempfile.mkdtemp(prefix="evoprune-")))
+def _folder(place: Path | None) -> RunFolder:
+    if place is not None:
+        return RunFolder(place)
+    folder = RunFolder(local_path(tempfile.mkdtemp(prefix="evoprune-")))
     logger.warning("the run is kept in %s, a temporary folder; choose another one with out=", folder.root)
     return folder
 

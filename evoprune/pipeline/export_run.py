@@ -19,6 +19,7 @@ from evoprune.errors import ConfigError, DataError, ExportError, RunFolderError,
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.files import write_bytes, write_tensors
 from evoprune.record.folder import RunFolder
+from evoprune.record.places import local_path
 from evoprune.record.runs import Run, load_run
 from evoprune.surgery import export_formats as export
 from evoprune.surgery.lowering.lower import Lowered, lower_compacted
@@ -111,7 +112,7 @@ def export_run(
     _check_repeated(run, trusted or {})
     exporter = _Exporter(
         run,
-        place=RunFolder(run.root).exported if out is None else Path(out).joinpath,
+        place=RunFolder(run.root).exported if out is None else local_path(out).joinpath,
         formats=formats,
         opset=opset,
         int8=int8,

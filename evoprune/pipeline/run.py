@@ -107,6 +107,7 @@ def resume(
             return resume(copy, overrides, generation=generation, out=out, progress=pushing)
     if is_remote(out):
         raise ConfigError(f"out: a branch's folder must be on this machine's disk, not {out}")
+    target = None if out is None else RunFolder(local_path(out))
     folder = RunFolder(load_run(path).root)
     if outer := folder.round_of():
         raise RunFolderError(f"{path} is a round of the run {outer.root}; go on with `evoprune resume {outer.root}`")
@@ -124,8 +125,8 @@ def resume(
     if generation is None:
         _refuse_locked(folder)
     experiment = _prepared(config, rounds, folder, progress, fresh=False, reads_weights=reads_weights)
-    if generation is not None and out is not None:
-        source, folder = folder, RunFolder(local_path(out))
+    if generation is not None and target is not None:
+        source, folder = folder, target
         branch(source, folder, generation)
     return _carried_out(experiment, folder, progress, fresh=False)
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from evoprune.errors import RunFolderError, is_utf8
+
 _LOCAL = "file://"
 _SCHEME_END = "://"
 
@@ -12,7 +14,13 @@ def is_remote(place: str | Path | None) -> bool:
 
 
 def local_path(place: str | Path) -> Path:
-    """The path of a place on this machine's disk, which may be a file:// URL."""
+    """The path of a place on this machine's disk, which may be a file:// URL.
+
+    Raises:
+        RunFolderError: the path is not in UTF-8, so that the libraries that read tables and tensors cannot open it.
+    """
+    if not is_utf8(str(place)):
+        raise RunFolderError(f"{place} must be a path in UTF-8; rename it, or choose another folder")
     return Path(str(place).removeprefix(_LOCAL))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evoprune.config.loading import load_config, round_configs
+from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
 from evoprune.data.input_format import InputFormat
 from evoprune.errors import RunFolderError
@@ -32,6 +32,7 @@ from evoprune.record.layer_tables import (
 )
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.store import fetched
+from evoprune.record.stored_config import read_config
 from evoprune.record.survivor_files import SavedSurvivor, read_survivor
 from evoprune.record.tables import generations_frame, read_candidates, read_survivors
 
@@ -61,8 +62,8 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """The resolved config."""
-        return load_config(self._folder.config)
+        """The resolved config; keys that this version does not know are left out, with a warning."""
+        return read_config(self._folder.config)
 
     @cached_property
     def candidates(self) -> pd.DataFrame:

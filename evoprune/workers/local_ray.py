@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from evoprune.errors import WorkerError, type_and_first_line
+from evoprune.errors import WorkerError, is_utf8, type_and_first_line
 from evoprune.workers import ray_guard
 from evoprune.workers.ray_connection import RayConnection, own_sigterm_handler
 
@@ -144,6 +144,11 @@ def local_ray(ray: Any) -> Iterator[RayConnection]:
     Raises:
         WorkerError: Ray does not start, or fails within the context.
     """
+    if not is_utf8(os.getcwd()):
+        raise WorkerError(
+            f"workers.backend: Ray starts only in a folder whose path is in UTF-8, not {os.getcwd()}; start from "
+            "another folder, or set it to serial"
+        )
     with _environment(ray):
         _try_in_limited_memory()
         session = _start(ray)

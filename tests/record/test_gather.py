@@ -1,16 +1,30 @@
-from collections.abc import Callable
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from evoprune.errors import RunFolderError
+from evoprune.config.loading import config_from_dict, dump_config, load_config
+from evoprune.errors import ConfigError, RunFolderError
+from evoprune.record import files
 from evoprune.record.folder import RunFolder
-from evoprune.record.gather import load_candidates, load_runs
-from evoprune.record.tables import SurvivorRow
+from evoprune.record.gather import load_candidates, load_runs, runs_at
+from evoprune.record.runs import load_run
+from evoprune.record.tables import SURVIVOR_DTYPES, SurvivorRow
 
 MakeRun = Callable[..., RunFolder]
 MakeSurvivor = Callable[..., SurvivorRow]
+
+
+LATIN = os.fsdecode(b"caf\xe9")
+"""A name of a folder that is not in UTF-8."""
+
+
+def write_config(folder: RunFolder, settings: Mapping[str, object]) -> None:
+    files.write_text(folder.config, dump_config(config_from_dict({"name": "changed", **settings})))
 
 
 class TestLoadRuns:
@@ -23,12 +37,63 @@ class TestLoadRuns:
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "config.yaml").write_text("not ours")
         runs = load_runs(tmp_path)
-        assert runs[["run", "key", "macs", "search.tolerance"]].to_dict("split")["data"] == [
-            ["deep/two", "b1", 500, 0.01],
-            ["one", "a1", 400, 0.05],
-            ["one", "a2", 600, 0.05],
+        assert runs[["run", "status", "key", "macs", "search.tolerance"]].dropna().to_dict("split")["data"] == [
+            ["deep/two", "finished", "b1", 500, 0.01],
+            ["one", "finished", "a1", 400, 0.05],
+            ["one", "finished", "a2", 600, 0.05],
         ]
-        assert runs.index.tolist() == [0, 1, 2]
+        assert runs.index.tolist() == [0, 1, 2, 3]
+
+    def test_a_run_without_survivors_has_a_row_without_them(
+        self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor
+    ) -> None:
+        make_run("nothing", [])
+        make_run("one", [survivor("a1", 400, 0.12)])
+        runs = load_runs(tmp_path)
+        assert runs[["run", "status"]].to_dict("split")["data"] == [["nothing", "finished"], ["one", "finished"]]
+        assert runs[[*SURVIVOR_DTYPES]].isna().loc[0].all()
+        assert runs["search.tolerance"].tolist() == [0.02, 0.02]
+        assert (str(runs["macs"].dtype), runs["macs"].sum()) == ("Int64", 400)
+
+    @pytest.mark.parametrize(
+        ("snapshots", "status"),
+        [
+            ([], "before the search"),
+            ([0], "in generation 1"),
+            ([0, 1, 2], "in generation 3"),
+            ([7, 8], "in retraining"),
+        ],
+    )
+    def test_a_run_that_stopped_says_where(
+        self, tmp_path: Path, make_run: MakeRun, snapshots: list[int], status: str
+    ) -> None:
+        folder = make_run("one", [])
+        folder.survivors_table.unlink()
+        for generation in snapshots:
+            folder.snapshot(generation).write_text("")
+        assert load_runs(tmp_path)["status"].tolist() == [f"stopped {status}"]
+
+    def test_a_run_with_rounds_says_in_which_it_stopped(self, tmp_path: Path, make_run: MakeRun) -> None:
+        folder = make_run("one", [])
+        folder.survivors_table.unlink()
+        rounds = {"target_cost": 0.5, "schedule": "linear", "steps": 3}
+        files.write_text(folder.config, dump_config(config_from_dict({"name": "one", "search": rounds})))
+        make_run("one/rounds/1", [])
+        make_run("one/rounds/2", []).survivors_table.unlink()
+        folder.round(2).snapshot(0).write_text("")
+        assert load_runs(tmp_path)["status"].tolist() == ["stopped in generation 1 of round 2"]
+
+    def test_a_number_is_a_number_beside_texts(self, tmp_path: Path, make_run: MakeRun) -> None:
+        for name, search in (("none", {}), ("one", {"target_cost": 0.25})):
+            write_config(make_run(name, []), {"search": search, "workers": {"count": 2}})
+        runs = load_runs(tmp_path)
+        assert (str(runs["search.target_cost"].dtype), runs["search.target_cost"].sum()) == ("Float64", 0.25)
+        assert (str(runs["workers.count"].dtype), runs["workers.count"].tolist()) == ("Int64", [2, 2])
+        write_config(make_run("several", []), {"search": {"target_cost": [0.5, 0.25]}})
+        runs = load_runs(tmp_path)
+        assert runs["search.target_cost"].tolist()[1:] == [0.25, "0.5,0.25"]
+        assert runs["search.target_cost"].isna().tolist() == [True, False, False]
+        assert runs["workers.count"].tolist() == [2, 2, "auto"]
 
     def test_an_empty_folder_has_the_same_columns_and_types(
         self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor
@@ -51,10 +116,59 @@ class TestLoadRuns:
     def test_a_run_itself_counts(self, make_run: MakeRun, survivor: MakeSurvivor) -> None:
         assert load_runs(make_run("one", [survivor("a1", 400, 0.12)]).root)["run"].tolist() == ["."]
 
-    def test_a_damaged_table_is_named(self, tmp_path: Path, make_run: MakeRun) -> None:
-        make_run("one", []).survivors_table.write_bytes(b"PAR1")
-        with pytest.raises(RunFolderError, match=r"survivors\.parquet is damaged"):
-            load_runs(tmp_path)
+    @pytest.mark.parametrize(
+        ("file", "content", "reason"),
+        [
+            ("survivors.parquet", "PAR1", r"survivors\.parquet is damaged"),
+            ("config.yaml", "name: [", "config.yaml: not valid YAML"),
+            ("config.yaml", "name: bad\nsearch: {algorithm: of 2030}", "search.algorithm must be"),
+        ],
+    )
+    def test_a_run_that_cannot_be_read_spoils_nothing(
+        self,
+        tmp_path: Path,
+        make_run: MakeRun,
+        survivor: MakeSurvivor,
+        caplog: pytest.LogCaptureFixture,
+        file: str,
+        content: str,
+        reason: str,
+    ) -> None:
+        make_run("good", [survivor("a1", 400, 0.12)])
+        (make_run("bad", [survivor("b1", 400, 0.12)]).root / file).write_text(content)
+        with caplog.at_level(logging.WARNING):
+            runs = load_runs(tmp_path)
+        [message] = caplog.messages
+        assert message.startswith("the run bad cannot be read, and is listed as damaged: ")
+        assert re.search(reason, message)
+        assert runs["status"].tolist() == ["damaged", "finished"]
+        assert runs["key"].isna().tolist() == [True, False]
+
+    def test_a_key_of_a_newer_version_is_left_out(
+        self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = make_run("one", [survivor("a1", 400, 0.12)], tolerance=0.07)
+        folder.config.write_text(folder.config.read_text() + "colour: blue\n")
+        folder.config.write_text(folder.config.read_text().replace("search:\n", "search:\n  warp: 9\n"))
+        with caplog.at_level(logging.WARNING):
+            runs = load_runs(tmp_path)
+        assert "does not know (search.warp, colour)" in caplog.text
+        assert runs[["status", "key", "search.tolerance"]].to_dict("split")["data"] == [["finished", "a1", 0.07]]
+        with pytest.raises(ConfigError, match="unknown key"):  # but such a run does not go on
+            load_config(folder.config)
+
+    def test_a_path_that_is_not_utf8_is_escaped(
+        self, tmp_path: Path, make_run: MakeRun, survivor: MakeSurvivor, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        make_run("good", [survivor("a1", 400, 0.12)])
+        make_run("bad", []).root.rename(tmp_path / LATIN)
+        with caplog.at_level(logging.WARNING):
+            runs = load_runs(tmp_path)
+        assert runs[["run", "status"]].to_dict("split")["data"] == [["caf\\udce9", "damaged"], ["good", "finished"]]
+        assert "must be a path in UTF-8; rename it" in caplog.text
+        for read in (load_runs, load_candidates, load_run):
+            with pytest.raises(RunFolderError, match=r"caf\\udce9 must be a path in UTF-8; rename it"):
+                read(tmp_path / LATIN)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="nowhere is no folder"):
@@ -105,10 +219,18 @@ class TestLoadCandidates:
             folder.candidates(generation).unlink()
         assert set(load_candidates(tmp_path)["run"]) == {"one"}
 
-    def test_a_damaged_table_is_named(self, tmp_path: Path, make_run: MakeRun) -> None:
-        make_run("one", []).candidates(1).write_bytes(b"PAR1")
-        with pytest.raises(RunFolderError, match=r"gen-0001\.parquet is damaged"):
-            load_candidates(tmp_path)
+    def test_a_run_that_cannot_be_read_is_left_out(
+        self, tmp_path: Path, make_run: MakeRun, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        make_run("good", [])
+        make_run("bad", []).candidates(1).write_bytes(b"PAR1")
+        with caplog.at_level(logging.WARNING):
+            candidates = load_candidates(tmp_path)
+        [message] = caplog.messages
+        assert message.startswith("the run bad cannot be read, and is left out: ")
+        assert "gen-0001.parquet is damaged" in message
+        assert candidates["run"].unique().tolist() == ["good"]
+        assert candidates["status"].unique().tolist() == ["finished"]
 
     def test_it_groups_as_a_frame_does(self, tmp_path: Path, make_run: MakeRun) -> None:
         for name, tolerance in (("one", 0.05), ("two", 0.01)):
@@ -116,3 +238,17 @@ class TestLoadCandidates:
         best = load_candidates(tmp_path).query("feasible").groupby("search.tolerance")["macs"].min()
         pd.testing.assert_series_equal(best, best.astype("int64"))
         assert best.to_dict() == {0.01: 600, 0.05: 600}
+
+
+class TestRunsAt:
+    def test_a_run_that_cannot_be_read_is_left_out_unless_it_is_named(
+        self, tmp_path: Path, make_run: MakeRun, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        good, bad = make_run("good", []), make_run("bad", [])
+        bad.config.write_text("name: [")
+        with caplog.at_level(logging.WARNING):
+            assert [run.root for run in runs_at([tmp_path])] == [good.root]
+        assert "the run bad cannot be read, and is left out" in caplog.text
+        [named] = runs_at([bad.root])
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            _ = named.config
