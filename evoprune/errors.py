@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """How a value from outside (a URL, a path, a message of a library) is shown: `masked` and `printable`."""
+    """The form in which a value from outside (a URL, a path, a library's message) is shown: `masked`, `printable`."""
     return printable(masked(str(value)))
 
 

@@ -66,16 +66,16 @@ class SilentProgress:
         pass
 
     def stage(self, name: str, detail: str = "") -> None:
-        pass
+        """Does nothing."""
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
-        pass
+        """Does nothing."""
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
-        pass
+        """Does nothing."""
 
     def generation(self, summary: GenerationSummary) -> None:
-        pass
+        """Does nothing."""
 
 
 def describe(summary: GenerationSummary) -> str:

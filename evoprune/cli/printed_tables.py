@@ -110,7 +110,7 @@ def survivors_table(console: Console, survivors: Sequence[Mapping[str, Any]]) ->
 
 
 def layers_table(console: Console, layers: Iterable[_LayerRow], genes: int, macs: int, params: int) -> RenderableType:
-    """What would be searched, layer by layer, with the totals last."""
+    """The layers of a search space, with the totals last."""
     rows = [
         (row.name, row.kind, f"{row.maps:,}", f"{row.genes:,}", count(row.macs), count(row.params)) for row in layers
     ]

@@ -28,15 +28,18 @@ class PlainProgress:
         self._stream.flush()
 
     def stage(self, name: str, detail: str = "") -> None:
+        """Prints the stage that begins."""
         self._line(f"{name}: {detail}" if detail else name)
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        """Prints an epoch and its loss."""
         self._line(f"  {what}: {_epoch_text(epoch, epochs, loss)}")
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
         """Prints nothing: a line per candidate would bury the others."""
 
     def generation(self, summary: GenerationSummary) -> None:
+        """Prints a generation's summary."""
         counts = f"{summary.evaluated} scored, {summary.cached} known"
         title = f"generation {summary.generation}/{summary.generations}"
         self._line(f"  {title}: {counts}, {describe(summary)}")
@@ -75,21 +78,25 @@ class LiveProgress:
         self._bars.stop()
 
     def stage(self, name: str, detail: str = "") -> None:
+        """Completes the bar of the stage before, and draws one for the stage that begins."""
         self._finish_stage()
         self._stage_name = name
         if name != "done":
             self._stage = self._bars.add_task(escape(shown(name)), total=None, state=escape(shown(detail)))
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        """Advances the bar of a network in training."""
         task = self._stage if what == self._stage_name else self._training.get(what)
         if task is None:
             task = self._training[what] = self._bars.add_task(f"  {escape(shown(what))}", total=epochs, state="")
         self._bars.update(task, total=epochs, completed=epoch, state=_epoch_text(epoch, epochs, loss))
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
+        """Advances the bar of the search by a part of a generation."""
         self._search(generation, generations, done / max(total, 1))
 
     def generation(self, summary: GenerationSummary) -> None:
+        """Advances the bar of the search by a generation, and shows its summary."""
         self._last_summary = describe(summary)
         self._search(summary.generation, summary.generations, 1.0)
 

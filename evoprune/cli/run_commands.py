@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evoprune.record.runs import Run
 
 SECONDS_BETWEEN_LOOKS = 0.5
-"""How often `evoprune watch` looks at the folder."""
+"""Seconds between two looks of `evoprune watch` at the folder."""
 
 
 def run(

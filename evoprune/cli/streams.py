@@ -24,19 +24,24 @@ class LossyStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream; utf-8 without one."""
         return (self._stream and self._stream.encoding) or "utf-8"
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
+        """The error handler of the stream's encoding."""
         return self._stream.errors if self._stream else None
 
     def writable(self) -> bool:
+        """True, whether or not text is lost."""
         return True
 
     def isatty(self) -> bool:
+        """True if the stream is a terminal."""
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
+        """The stream's file descriptor. Raises io.UnsupportedOperation if there is none."""
         if self._stream is None:
             raise io.UnsupportedOperation("the stream is closed")
         return self._stream.fileno()
@@ -53,6 +58,7 @@ class LossyStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
+        """Writes buffered text, or drops it if that is impossible."""
         if self._stream is not None:
             try:
                 self._stream.flush()

@@ -36,7 +36,7 @@ class PluginName:
 
     @property
     def rule(self) -> str:
-        """What a value must be, as it follows "must be" in an error message."""
+        """The rule for a value, as it follows "must be" in an error message."""
         return f"one of {', '.join(self.names)}, or module:attribute for one of your own"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

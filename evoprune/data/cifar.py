@@ -96,7 +96,7 @@ def _bytes(encoded: Any) -> bytes:
 
 
 def _contents(operations: Iterable[tuple[pickletools.OpcodeInfo, Any, Any]]) -> Any:
-    """What the operations of a pickle build, with every call in it as a `_Call`."""
+    """The object that the operations of a pickle build, with every call in it as a `_Call`."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     for operation, argument, _ in islice(operations, _MOST_OPERATIONS):

@@ -209,7 +209,7 @@ def _obtain(
 
 
 def _checked(read: Callable[[Path], Any], path: Path) -> Any:
-    """What `read` makes of a file. However it fails, running out of memory included, the file is named."""
+    """The result of `read` for a file. Raises DataError, which names the file, however `read` fails."""
     try:
         return read(path)
     except Exception as error:

@@ -18,7 +18,7 @@ _CHUNK = 1000
 _FILES_TO_INSPECT = 5000
 
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-"""Whatever a file's name says. Among Pillow's other formats is EPS, which Ghostscript would run as a program."""
+"""The formats that are read, whatever a file's name. Ghostscript would run a file in another one, EPS, as a program."""
 
 
 class Images(Protocol):
@@ -48,6 +48,7 @@ class ImageArray:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one image."""
         _, channels, height, width = self.pixels.shape
         return channels, height, width
 
@@ -55,12 +56,15 @@ class ImageArray:
         return len(self.pixels)
 
     def read(self, indices: Tensor) -> Tensor:
+        """The images at positions int64 (b,)."""
         return self.pixels[indices]
 
     def select(self, indices: Tensor) -> "ImageArray":
+        """The images at positions int64 (n,) alone, copied."""
         return ImageArray(self.pixels[indices])
 
     def identity(self) -> Iterator[bytes]:
+        """The type, shape and elements of the pixels."""
         return tensor_identity(self.pixels)
 
 
@@ -76,12 +80,14 @@ class ImageFiles:
         return len(self.paths)
 
     def read(self, indices: Tensor) -> Tensor:
+        """Reads the images at positions int64 (b,): uint8 (b, c, h, w)."""
         pixels = torch.empty(len(indices), *self.shape, dtype=torch.uint8)
         for place, index in enumerate(indices.tolist()):
             pixels[place] = read_image(self.paths[index], self.shape)
         return pixels
 
     def select(self, indices: Tensor) -> "ImageFiles":
+        """The files at positions int64 (n,) alone."""
         return ImageFiles(self.root, tuple(self.paths[index] for index in indices.tolist()), self.shape)
 
     def identity(self) -> Iterator[bytes]:

@@ -73,6 +73,7 @@ Width = Callable[[Group, np.random.Generator], int]
 
 
 def least_width(group: Group, rng: np.random.Generator) -> int:
+    """The smallest number of maps that the group may keep."""
     return group.minimum
 
 

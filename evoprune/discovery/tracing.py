@@ -47,10 +47,12 @@ class Call:
 
     @property
     def tensors(self) -> list[Tensor]:
+        """The tensors among the arguments."""
         return [value for value in tree_leaves(self.inputs) if isinstance(value, Tensor)]
 
     @property
     def output(self) -> Tensor:
+        """The first output."""
         return self.outputs[0]
 
 

@@ -1,1 +1,1 @@
-"""How long a layer or a whole network takes."""
+"""Latencies of layers and of whole networks."""

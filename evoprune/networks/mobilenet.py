@@ -39,6 +39,7 @@ class InvertedResidual(nn.Module):
         self.adds_input = stride == 1 and in_maps == maps
 
     def forward(self, images: Tensor) -> Tensor:
+        """images: (batch, in_maps, h, w). Returns (batch, maps, h / stride, w / stride)."""
         outputs = self.project(self.depthwise(self.expand(images)))  # (batch, maps, h / stride, w / stride)
         return images + outputs if self.adds_input else outputs
 

@@ -30,6 +30,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, images: Tensor) -> Tensor:
+        """images: (batch, in_maps, h, w). Returns (batch, maps, h / stride, w / stride)."""
         inner = self.relu1(self.norm1(self.conv1(images)))  # (batch, maps, h, w)
         return self.relu2(self.norm2(self.conv2(inner)) + self.shortcut(images))
 

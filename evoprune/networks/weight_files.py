@@ -144,7 +144,7 @@ def dtype_name(tensor: Tensor) -> str:
 
 
 def _prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], *, prefers_average: bool) -> str:
-    """What stands before the network's names in the file: "" if nothing does, or no prefix can be told.
+    """The prefix of the network's names in the file: "" if there is none, or it is ambiguous.
 
     Args:
         prefers_average: whether an average's prefix (`ema_model.`) is taken before others, not after them.

@@ -40,6 +40,7 @@ class GreyToColour(nn.Module):
     """Repeats the channel of grey images three times, for networks that read colour images."""
 
     def forward(self, images: Tensor) -> Tensor:
+        """images: (batch, 1, h, w). Returns (batch, 3, h, w)."""
         return images.repeat(1, 3, 1, 1)  # (batch, 1, h, w) -> (batch, 3, h, w)
 
 

@@ -210,12 +210,12 @@ class _Images:
         return low + (high - low) * torch.rand(RANDOM_IMAGES, *self.inputs.image_shape, generator=generator)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """What the survivor reads."""
+        """The input of the survivor: pixels with the mean 0 and the deviation 1 of the training images."""
         mean, std = self._statistics
         return (pixels - mean[:, None, None]) / std[:, None, None]
 
     def as_read(self, pixels: Tensor) -> Tensor:
-        """What the exported network reads."""
+        """The input of the exported network."""
         return pixels if self.normalisation else self.normalised(pixels)
 
     def deployed(self, network: nn.Module) -> nn.Module:
@@ -324,7 +324,7 @@ def _same(row: ExportRow) -> ExportRow:
 
 
 def _naming_the_part(write: Callable[[], Any], network: nn.Module, example: Tensor) -> Any:
-    """What `write` returns. Raises its ExportError with the module that is in the way, if it is one."""
+    """The result of `write`. Raises its ExportError with the module that is in the way, if it is one."""
     try:
         return write()
     except ExportError as error:

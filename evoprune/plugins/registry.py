@@ -87,14 +87,14 @@ class Registry:
         raise self._error_class(f"{self.key}: there is no {self.kind} {reference!r}; {self.hint(reference)}")
 
     def hint(self, name: str) -> str:
-        """What to write instead of an unknown name: the nearest one, the command that lists all, or one's own."""
+        """The remedy for an unknown name: the nearest one, the command that lists all, or one's own."""
         nearest = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.4)
         return (
             f"the nearest is {nearest[0]}; " if nearest else ""
         ) + f"`evoprune list {self.plural}` lists them, and module:attribute names one of your own"
 
     def reference(self, plugin: str | object) -> str:
-        """How a config names a plug-in, so that every process finds it.
+        """The name of a plug-in in a config, by which every process finds it.
 
         Args:
             plugin: a registered name, `module:attribute`, or a function or class at the top level of a module.
@@ -140,5 +140,5 @@ def _place(plugin: object) -> str:
 
 
 def _identity(plugin: object) -> object:
-    """What is equal for a plug-in and itself, defined once more by the same module."""
+    """A value that is equal for two definitions of one plug-in by the same module."""
     return _place(plugin) if hasattr(plugin, "__qualname__") else plugin

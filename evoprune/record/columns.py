@@ -89,7 +89,7 @@ _ALLOWED: Mapping[str, _Numbers | _Texts] = {
     "taps_kept": _COUNT,
     "weights": _Texts(),
 }
-"""What a column may have, whichever table it is in."""
+"""The values that a column may have, in all tables."""
 
 
 def empty(dtypes: Mapping[str, Any]) -> pd.DataFrame:

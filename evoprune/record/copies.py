@@ -35,6 +35,7 @@ class Sighting:
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Sighting":
+        """The sighting of a file by its status."""
         return cls(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
 
@@ -71,7 +72,7 @@ class LocalCopy:
         self.root.mkdir(parents=True, exist_ok=True)
 
     def manifest(self) -> Manifest | None:
-        """What the store had when the two last met; None if that is unknown."""
+        """The store's manifest when the two last met; None if it is unknown."""
         path = self.root / MANIFEST
         return parsed(path.read_bytes()) if path.is_file() else None
 
@@ -133,6 +134,7 @@ class LocalCopy:
 
 
 def entry_of(data: bytes) -> FileEntry:
+    """The manifest's entry of a file with these bytes."""
     return FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 

@@ -178,7 +178,7 @@ def _counts(space: "SearchSpace", phenotype: "Phenotype") -> list[_Kept]:
 
 
 def _present(layer: "Layer", phenotype: "Phenotype") -> np.ndarray:
-    """Which kernels stay. Returns bool (outputs, inputs)."""
+    """The kernels that stay: bool (outputs, inputs)."""
     if (masked := phenotype.kernels.get(layer.weight)) is not None:
         return np.any(masked, axis=2)
     sides = []

@@ -57,7 +57,7 @@ Entries = Mapping[str, FileEntry]
 
 
 class Manifest(BaseModel):
-    """What a store holds after a push.
+    """The contents of a store after a push.
 
     Attributes:
         counter: the number of pushes in the run's life.
@@ -86,7 +86,7 @@ def parsed(data: bytes | None) -> Manifest | None:
 
 
 class Side(Enum):
-    """Which side a run goes on from."""
+    """The side that a run goes on from."""
 
     copy = "the copy on this machine"
     store = "the store"
@@ -128,7 +128,7 @@ def _same(name: str, here: Entries, there: Entries) -> bool:
 
 @dataclass(frozen=True, order=True)
 class Reached:
-    """How far a run is: finished rounds, then the stage of the round after them (a place in STAGES), and so on."""
+    """The progress of a run: finished rounds, then the stage of the round after them (a place in STAGES), and so on."""
 
     rounds: int
     stage: int
@@ -137,7 +137,7 @@ class Reached:
 
 
 def reached(names: Collection[str]) -> Reached:
-    """How far a run is that has these files."""
+    """The progress of a run that has these files."""
     finished = 0
     while f"rounds/{finished + 1}/survivors.parquet" in names:
         finished += 1

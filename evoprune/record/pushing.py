@@ -128,16 +128,20 @@ class PushingProgress:
         self._pusher = pusher
 
     def stage(self, name: str, detail: str = "") -> None:
+        """Passes on that a stage begins."""
         self._pusher.mark()
         self._progress.stage(name, detail)
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        """Passes on an epoch."""
         self._pusher.mark()
         self._progress.epoch(what, epoch, epochs, loss)
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
+        """Passes on the number of candidates; no file is complete then, so that nothing is marked."""
         self._progress.scored(generation, generations, done, total)
 
     def generation(self, summary: GenerationSummary) -> None:
+        """Passes on a generation's summary."""
         self._pusher.mark()
         self._progress.generation(summary)

@@ -261,7 +261,7 @@ class Store:
 
 
 def _state(names: Mapping[str, object]) -> str:
-    """How far a run is that has these files, in words."""
+    """The progress of a run that has these files, in words."""
     state = reached(names)
     rounds = f"round {state.rounds + 1}, " if any(name.startswith("rounds/") for name in names) else ""
     generation = f", generation {state.generation}" if state.generation >= 0 else ""

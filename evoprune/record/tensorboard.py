@@ -50,18 +50,22 @@ class ScalarProgress:
         self._writer: SummaryWriter | None = None
 
     def stage(self, name: str, detail: str = "") -> None:
+        """Passes on that a stage begins; a round's number becomes part of the tags."""
         if name == "round":
             self._prefix = f"round {detail.split()[0]}/"
         self._progress.stage(name, detail)
 
     def epoch(self, what: str, epoch: int, epochs: int, loss: float) -> None:
+        """Writes the loss of an epoch."""
         self._write({f"loss/{what}": loss}, epoch)
         self._progress.epoch(what, epoch, epochs, loss)
 
     def scored(self, generation: int, generations: int, done: int, total: int) -> None:
+        """Passes on the number of candidates; scalars are those of whole generations."""
         self._progress.scored(generation, generations, done, total)
 
     def generation(self, summary: GenerationSummary) -> None:
+        """Writes the numbers of a generation."""
         scalars = {
             "evaluated": summary.evaluated,
             "cached": summary.cached,
@@ -77,6 +81,7 @@ class ScalarProgress:
         self._progress.generation(summary)
 
     def close(self) -> None:
+        """Closes the file, if one was opened."""
         if self._writer is not None:
             self._writer.close()
 

@@ -191,6 +191,7 @@ class RunSection:
         return float(self.run.generations["eval_seconds"].sum())
 
     def id_of(self, picture: Picture) -> str:
+        """The identifier of a picture's element on the page."""
         return f"{self.prefix}-{picture.name}"
 
     def link(self, path: Path) -> str:

@@ -48,6 +48,7 @@ class FusedNetwork:
         self._attributes = [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]
 
     def __call__(self, images: Tensor) -> Any:
+        """images: float (batch, c, h, w). Returns the network's outputs."""
         return self._graph(images)
 
     def calibrate(self, images: Tensor, batch_size: int) -> None:
@@ -145,6 +146,7 @@ class FusedBlock(nn.Module):
         self._var: list[Tensor] = []
 
     def forward(self, values: Tensor) -> Tensor:
+        """values: the layer's input. Returns the block's output."""
         return self._folded[0](values) if self._folded else self._measured(values)
 
     def begin(self) -> None:

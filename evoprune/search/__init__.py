@@ -1,1 +1,1 @@
-"""Which genomes to try next."""
+"""The search: it chooses the genomes to try next."""

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def non_dominated(points: np.ndarray) -> np.ndarray:
-    """Which points no other point dominates.
+    """Finds the points that no other point dominates.
 
     A point dominates another one if it is as low in both coordinates and lower in at least one; equal points do not
     dominate each other. Sorts once, so that n points take O(n log n).

@@ -41,7 +41,7 @@ def dominates(one: Candidate, other: Candidate, objective: Objective) -> bool:
 
 
 def violation(candidate: Candidate, objective: Objective) -> tuple[int, float]:
-    """How far a candidate is from feasible, as a pair that sorts.
+    """The distance of a candidate from feasible, as a pair that sorts.
 
     Returns:
         (0, 0.0) if it is feasible; (1, rate) if its scoring stopped because a known candidate dominates it; (2, rate)

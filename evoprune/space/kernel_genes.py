@@ -25,10 +25,12 @@ class KernelGenes:
 
     @property
     def size(self) -> int:
+        """Number of genes."""
         return -(-self.shape[0] // self.block) * self.shape[1]
 
     @property
     def genes(self) -> slice:
+        """Places of the genes in the genome."""
         return slice(self.start, self.start + self.size)
 
     @cached_property
@@ -66,10 +68,12 @@ class StrideGenes:
 
     @cached_property
     def size(self) -> int:
+        """Number of genes."""
         return int(self.of_kernel.max()) + 1
 
     @property
     def genes(self) -> slice:
+        """Places of the genes in the genome."""
         return slice(self.start, self.start + self.size)
 
     @cached_property

@@ -38,6 +38,7 @@ class Group:
 
     @property
     def genes(self) -> slice:
+        """Places of the genes in the genome."""
         return slice(self.start, self.start + self.size)
 
 

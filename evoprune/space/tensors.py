@@ -199,6 +199,7 @@ class NormOverKept:
     dim: int
 
     def __call__(self, module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The output of the module with these arguments, normalised anew."""
         kept = self.kept.to(output.device)
         values = args[0].index_select(self.dim, kept)
         scale, shift = (None if v is None else v.index_select(0, kept) for v in (module.weight, module.bias))

@@ -50,6 +50,7 @@ class Normalised(nn.Module):
         self.register_buffer("std", std[:, None, None].clone())
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: float (n, c, h, w), not normalised. Returns the network's outputs."""
         return self.network((pixels - self.mean) / self.std)
 
 

@@ -1,1 +1,1 @@
-"""Who scores and trains: this process, or Ray actors."""
+"""Workers that score and train: this process, or Ray actors."""

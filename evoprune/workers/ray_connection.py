@@ -20,7 +20,7 @@ SHUTDOWN_SECONDS = 10.0
 """Longest duration of Ray's shutdown, which takes about 5 seconds if Ray's processes are gone."""
 
 _Request = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
-"""Where the result goes, the function, and its arguments."""
+"""The future that gets the result, the function, and its arguments."""
 
 
 class RayConnection:

@@ -69,9 +69,11 @@ class RayWorkers:
 
     @property
     def count(self) -> int:
+        """The number of actors that work."""
         return min(self._pool.size, self._at_most or self._pool.size)
 
     def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        """Sends genomes to the actors in chunks. Returns the ticket for `collect`."""
         self._pool.prepare_with(self._prepare, self._at_most)
         ticket, self._tickets = self._tickets, self._tickets + 1
         shared = self._reference_to(conditions)
@@ -84,6 +86,7 @@ class RayWorkers:
         return ticket
 
     def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        """Waits for the outcomes of a submission, in the order of its genomes."""
         submission = self._submissions[ticket]
         try:
             while len(submission.outcomes) < submission.count:
@@ -135,6 +138,7 @@ class RayWorkers:
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
+        """Trains networks at the same time, one epoch a job, so that a lost actor costs one epoch."""
         shared = self._reference_to(retraining)
         reached = list(states)
 
@@ -162,6 +166,7 @@ class RayWorkers:
         return [state for state in reached if state is not None]
 
     def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        """The mean cross entropy of each genome's network, one network a job."""
         shared = self._pool.put(examples)
         found: dict[int, float] = {}
 

@@ -26,7 +26,7 @@ from evoprune.training.recipes import SGD, make_recipe
 
 @dataclass(frozen=True, eq=False)
 class Retraining:
-    """What retraining depends on besides the genome.
+    """All that retraining depends on besides the genome.
 
     Attributes:
         config: Section `retrain` of a config.

@@ -32,10 +32,12 @@ class SerialWorkers:
         self._waiting: deque[tuple[list[Genome], Conditions]] = deque()
 
     def submit(self, genomes: Sequence[Genome], conditions: Conditions) -> int:
+        """Queues genomes, which `collect` scores. Returns the ticket."""
         self._waiting.append((list(genomes), conditions))
         return len(self._waiting)
 
     def collect(self, ticket: int, on_score: OnScore) -> list[Outcome]:
+        """Scores the genomes that were queued first."""
         genomes, conditions = self._waiting.popleft()
         outcomes = []
         with torch_threads(self._threads):
@@ -65,6 +67,7 @@ class SerialWorkers:
     def retrain(
         self, genomes: Sequence[Genome], states: Sequence[FitState | None], retraining: Retraining, on_epoch: OnEpoch
     ) -> list[FitState]:
+        """Trains one network after the other."""
         retrainer = Retrainer(self._problem, retraining, self._device)
         reached = []
         with torch_threads(self._threads):
@@ -77,5 +80,6 @@ class SerialWorkers:
         return reached
 
     def losses(self, genomes: Sequence[Genome], examples: Examples) -> list[float]:
+        """The mean cross entropy of each genome's network."""
         with torch_threads(self._threads):
             return [loss_of(self._problem, genome, examples, self._device) for genome in genomes]

@@ -53,6 +53,7 @@ class SerialPool:
     threads: int
 
     def workers(self, problem: Problem) -> Workers:
+        """This process as the only worker on a problem."""
         return SerialWorkers(problem, self.device, self.threads)
 
 
@@ -64,6 +65,7 @@ class RayPool:
     config: WorkersConfig
 
     def workers(self, problem: Problem) -> Workers:
+        """The pool's actors as workers on a problem."""
         return RayWorkers(self.actors, problem, self.config)
 
 

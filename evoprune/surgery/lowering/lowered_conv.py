@@ -158,6 +158,7 @@ class BlockConv(nn.Module):
         self._pad = geometry.pad if shifts and any(geometry.pad) else None
 
     def forward(self, values: Tensor) -> Tensor:
+        """values: (batch, inputs, *sizes). Returns the block's output maps."""
         if self.select is not None:
             values = values.index_select(1, self.select)
         padded = values if self._pad is None else F.pad(values, self._pad)
@@ -198,6 +199,7 @@ class LoweredConv(nn.Module):
         self.register_buffer("restore", None if natural else torch.from_numpy(np.argsort(rows)), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
+        """values: (batch, inputs, *sizes). Returns (batch, outputs, *sizes after the convolution)."""
         if self._pad is not None:
             values = F.pad(values, self._pad, mode=self._mode)
         parts = [block(values) for block in self.blocks]
