@@ -17,7 +17,7 @@ from evoprune.pipeline.configured import probe_image
 from evoprune.pipeline.identity import Identity
 from evoprune.pipeline.input_checks import warn_of_useless_baseline
 from evoprune.pipeline.posing import pose_problem
-from evoprune.pipeline.resuming import check_same_search, go_on_in, round_folder
+from evoprune.pipeline.resuming import check_same_search, go_on_in
 from evoprune.pipeline.round_context import Reference, RoundContext
 from evoprune.pipeline.testing import test
 from evoprune.progress import Progress
@@ -96,7 +96,7 @@ def _carry_out_rounds(experiment: Experiment, folder: RunFolder, progress: Progr
         experiment.config, folder, experiment.data, experiment.network, experiment.space, experiment.device, progress
     )
     for number, config in enumerate(rounds, 1):
-        context = replace(context, config=config, folder=round_folder(folder, number, len(rounds)))
+        context = replace(context, config=config, folder=folder.of_round(number, len(rounds)))
         if len(rounds) > 1:
             progress.stage("round", f"{number} of {len(rounds)}")
         finished = context.folder.survivors_table.is_file()

@@ -62,7 +62,7 @@ def check_changes(folder: RunFolder, config: Config, rounds: Sequence[Config], g
     """
     check_same_search(load_config(folder.config), config)
     for number, settings in enumerate(rounds, 1):
-        is_last, place = number == len(rounds), round_folder(folder, number, len(rounds))
+        is_last, place = number == len(rounds), folder.of_round(number, len(rounds))
         if not is_last and place.survivors_table.is_file():
             continue  # a finished round stays as it is
         reached = _last_generation(place) if goes_on_from is None or not is_last else goes_on_from
@@ -111,11 +111,6 @@ def branch(source: RunFolder, target: RunFolder, generation: int) -> None:
         for path in (*identity, source.config, *copied, source.baseline, source.space, source.execution):
             # identity and config come first, so that an interrupted branch is a run, too
             files.write_bytes(held.same_place(path, source), files.read_bytes(path))
-
-
-def round_folder(folder: RunFolder, number: int, rounds: int) -> RunFolder:
-    """The folder of a round, counted from 1: the last round's is the run's own, the others are below it."""
-    return folder if number == rounds else folder.round(number)
 
 
 def _retraining_of(last_round: Config) -> dict[str, Any]:

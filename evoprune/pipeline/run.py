@@ -17,7 +17,7 @@ from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
 from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
 from evoprune.pipeline.identity import check_identity, identity_of
 from evoprune.pipeline.input_checks import check_data, check_network
-from evoprune.pipeline.resuming import branch, check_changes, is_finished, round_folder
+from evoprune.pipeline.resuming import branch, check_changes, is_finished
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.lock import locked
@@ -152,7 +152,7 @@ def run_or_resume(config: Config, folder: RunFolder, progress: Progress, pool: W
 
 def _is_trained(folder: RunFolder, rounds: tuple[Config, ...]) -> bool:
     """Whether the run folder has the baseline's weights."""
-    return round_folder(folder, 1, len(rounds)).baseline.is_file()
+    return folder.of_round(1, len(rounds)).baseline.is_file()
 
 
 def _finished(config: Config, folder: RunFolder, *, reads_weights: bool = True) -> Run:

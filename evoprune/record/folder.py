@@ -157,8 +157,12 @@ class RunFolder:
         return [path.stem for path in self.own_files_in("survivors")]
 
     def round(self, number: int) -> "RunFolder":
-        """The run folder of a round before the last one, counted from 1; the last round is in this folder."""
+        """The run folder of a round before the last one, counted from 1."""
         return replace(self, root=self._inside(_ROUNDS, str(number)))
+
+    def of_round(self, number: int, rounds: int) -> "RunFolder":
+        """The folder of a round, counted from 1: the last round's is the run's own, the others are below it."""
+        return self if number == rounds else self.round(number)
 
     def rounds(self) -> list["RunFolder"]:
         """The run folders of earlier rounds that are on disk, in order."""

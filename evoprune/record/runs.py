@@ -66,6 +66,11 @@ class Run:
         return read_config(self._folder.config)
 
     @cached_property
+    def rounds(self) -> tuple[Config, ...]:
+        """The config of each round; the resolved config itself if there is only one."""
+        return round_configs(self.config)
+
+    @cached_property
     def candidates(self) -> pd.DataFrame:
         """One row for each candidate and generation; the columns of `tables.CANDIDATE_DTYPES`."""
         return read_candidates(self._folder)
@@ -212,7 +217,7 @@ class Run:
 
     def _earlier_rounds(self) -> list["Run"]:
         outer = self._folder.round_of()
-        last = len(round_configs(self.config)) if outer is None else int(self.root.absolute().name)
+        last = len(self.rounds) if outer is None else int(self.root.absolute().name)
         return [Run((outer or self._folder).round(number).root) for number in range(1, last)]
 
     @property
@@ -222,7 +227,7 @@ class Run:
 
     @property
     def _tolerance(self) -> float:
-        return round_configs(self.config)[-1].search.allowed_rise
+        return self.rounds[-1].search.allowed_rise
 
     def _survivor_genomes(self) -> dict[str, np.ndarray]:
         return {key: self.genome(key) for key in self.survivors["key"]}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
 from evoprune.progress import GenerationSummary, Progress, duration
 from evoprune.record.costs import cost_column, whole_cost
@@ -41,13 +40,11 @@ def watch(path: str | Path, progress: Progress, wait: Wait) -> Run:
         RunFolderError: the folder holds no run, or holds none any more, or one of its files is damaged.
     """
     run = load_run(path)
-    configs = round_configs(run.config)
-    folder = RunFolder(run.root)
-    for number, config in enumerate(configs, 1):
-        if len(configs) > 1:
-            progress.stage("round", f"{number} of {len(configs)}")
-        here = folder if number == len(configs) else folder.round(number)
-        _follow(_Round(here, config, folder), progress, wait)
+    folder, rounds = RunFolder(run.root), run.rounds
+    for number, config in enumerate(rounds, 1):
+        if len(rounds) > 1:
+            progress.stage("round", f"{number} of {len(rounds)}")
+        _follow(_Round(folder.of_round(number, len(rounds)), config, folder), progress, wait)
     progress.stage("done", str(run.root))
     return load_run(path)
 

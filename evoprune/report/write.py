@@ -15,7 +15,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from evoprune.config.complaints import known_keys
-from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
 from evoprune.errors import RunFolderError, masked
 from evoprune.record import files
@@ -136,14 +135,9 @@ class RunSection:
     @cached_property
     def best(self) -> Survivor | None:
         """The cheapest survivor within the tolerance on the validation set after retraining, else the cheapest one."""
-        tolerance = round_configs(self.run.config)[-1].search.allowed_rise
+        tolerance = self.run.rounds[-1].search.allowed_rise
         within = (s for s in self.survivors if s.row["mcr_retrained"] <= s.row["baseline_mcr_validation"] + tolerance)
         return next(within, next(iter(self.survivors), None))
-
-    @property
-    def rounds(self) -> int:
-        """The number of rounds of the run."""
-        return len(round_configs(self.run.config))
 
     @cached_property
     def pictures(self) -> list[Picture]:
@@ -177,7 +171,7 @@ class RunSection:
     @property
     def what(self) -> str:
         """The parts that the search may remove, in words."""
-        space = round_configs(self.run.config)[-1].space
+        space = self.run.rounds[-1].space
         parts = (
             ("feature maps", space.feature_maps),
             ("kernels", space.kernels),

@@ -29,9 +29,7 @@ def mask(model: nn.Module, space: SearchSpace, genome: Genome, statistics: Stati
         >>> masked = ep.mask(model, space, genome)
         >>> masked(images)  # as of ep.compact(model, space, genome)
     """
-    masked = copied(model)
-    if statistics is not None:
-        compensate(masked, space, genome, statistics)
+    masked = _compensated(model, space, genome, statistics)
     zero(masked, space, genome)
     return masked
 
@@ -43,8 +41,7 @@ def compact(model: nn.Module, space: SearchSpace, genome: Genome, statistics: St
         model: The network that the search space was made from; not changed.
         space: Its search space.
         genome: uint8 (genes,).
-        statistics: Of `ep.gram_statistics`: the weights that stay then take over the removed contributions in closed
-            form. Batch-norm statistics stay as they are; take them again on calibration images afterwards.
+        statistics: As of `ep.mask`.
 
     Returns:
         A module whose outputs are those of `ep.mask`, up to rounding.
@@ -57,8 +54,14 @@ def compact(model: nn.Module, space: SearchSpace, genome: Genome, statistics: St
         >>> sum(parameter.numel() for parameter in small.parameters()) == ep.cost(space, genome).params
         True
     """
-    small = copied(model)
-    if statistics is not None:
-        compensate(small, space, genome, statistics)
+    small = _compensated(model, space, genome, statistics)
     cut(small, space, genome)
     return small
+
+
+def _compensated(model: nn.Module, space: SearchSpace, genome: Genome, statistics: Statistics | None) -> nn.Module:
+    """A copy of the network, compensated for the parts that are to be removed if there are statistics."""
+    copy = copied(model)
+    if statistics is not None:
+        compensate(copy, space, genome, statistics)
+    return copy

@@ -105,8 +105,9 @@ def test_blocks_of_several_sizes_lose_what_plain_least_squares_loses(
         before = after
 
 
-def _left_over(square: np.ndarray, weight: np.ndarray, out: list[int]) -> float:
+def _left_over(square: np.ndarray, weight: np.ndarray, removed: list[int]) -> float:
     """tr(W_g (H_gg - H_gs H_ss^-1 H_sg) W_g^T): the error when the columns that stay are solved for."""
+    out = np.array(removed)
     stays = np.setdiff1d(np.arange(len(square)), out)
     schur = square[np.ix_(out, out)] - square[np.ix_(out, stays)] @ np.linalg.solve(
         square[np.ix_(stays, stays)], square[np.ix_(stays, out)]

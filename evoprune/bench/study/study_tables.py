@@ -30,7 +30,23 @@ Hexadecimal = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})*$")]
 
 
 @dataclass(frozen=True)
-class StudyRow:
+class _OfCell:
+    """The columns that identify a row, in either table."""
+
+    network: str
+    target: Share
+    seed: int
+    method: str
+    compensation: str
+
+    @property
+    def cell(self) -> Cell:
+        """The values that identify the row."""
+        return self.network, self.target, self.seed, self.method, self.compensation
+
+
+@dataclass(frozen=True)
+class StudyRow(_OfCell):
     """The result of one method on one network, at one target and with one seed.
 
     Attributes:
@@ -53,11 +69,6 @@ class StudyRow:
         cross_entropy_test: mean over the test images after retraining, in nats; NaN in older rows.
     """
 
-    network: str
-    target: Share
-    seed: int
-    method: str
-    compensation: str
     macs_ratio: Share
     mcr_before: Share
     mcr_test: Share
@@ -71,36 +82,21 @@ class StudyRow:
     bytes: int | float = math.nan
     cross_entropy_test: float = math.nan
 
-    @property
-    def cell(self) -> Cell:
-        """The values that identify the row."""
-        return self.network, self.target, self.seed, self.method, self.compensation
-
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(_OfCell):
     """A row before its network is retrained.
 
     Attributes:
         genome: the chosen genome as hexadecimal digits; the others as of `StudyRow`.
     """
 
-    network: str
-    target: Share
-    seed: int
-    method: str
-    compensation: str
     macs_ratio: Share
     mcr_before: Share
     scores: int
     seconds: float
     key: str
     genome: Hexadecimal
-
-    @property
-    def cell(self) -> Cell:
-        """The values that identify the row."""
-        return self.network, self.target, self.seed, self.method, self.compensation
 
     @property
     def genes(self) -> Genome:
