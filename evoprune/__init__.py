@@ -11,12 +11,16 @@ from evoprune.errors import PluginError, UserError
 
 if TYPE_CHECKING:
     from evoprune.config.schema import RecordConfig, RetrainConfig, SearchConfig, SpaceConfig, WorkersConfig
+    from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
+    from evoprune.criteria.importance import LayerValues
     from evoprune.discovery.discover import search_space
     from evoprune.pipeline.evolve import evolve
     from evoprune.pipeline.run import resume, run
     from evoprune.plugins.kinds import algorithm, cost_model, criterion, dataset, network, recipe, task
     from evoprune.record.gather import load_candidates, load_runs
     from evoprune.record.runs import Run, load_run
+    from evoprune.search.algorithm import Algorithm
+    from evoprune.search.inputs import SearchInputs
     from evoprune.space.cost import cost
     from evoprune.space.search_space import SearchSpace
     from evoprune.surgery.apply import compact, mask
@@ -27,15 +31,21 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Algorithm",
+    "Criterion",
+    "CriterionContext",
+    "LayerValues",
     "PluginError",
     "Recipe",
     "RecordConfig",
     "RetrainConfig",
     "Run",
     "SearchConfig",
+    "SearchInputs",
     "SearchSpace",
     "SpaceConfig",
     "UserError",
+    "WeightCriterion",
     "WorkersConfig",
     "__version__",
     "algorithm",
@@ -60,14 +70,20 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Algorithm": "evoprune.search.algorithm",
+    "Criterion": "evoprune.criteria.criterion",
+    "CriterionContext": "evoprune.criteria.criterion",
+    "LayerValues": "evoprune.criteria.importance",
     "Recipe": "evoprune.training.recipe",
     "RecordConfig": "evoprune.config.schema",
     "RetrainConfig": "evoprune.config.schema",
-    "SearchConfig": "evoprune.config.schema",
-    "SpaceConfig": "evoprune.config.schema",
-    "WorkersConfig": "evoprune.config.schema",
     "Run": "evoprune.record.runs",
+    "SearchConfig": "evoprune.config.schema",
+    "SearchInputs": "evoprune.search.inputs",
     "SearchSpace": "evoprune.space.search_space",
+    "SpaceConfig": "evoprune.config.schema",
+    "WeightCriterion": "evoprune.criteria.criterion",
+    "WorkersConfig": "evoprune.config.schema",
     "algorithm": "evoprune.plugins.kinds",
     "compact": "evoprune.surgery.apply",
     "cost": "evoprune.space.cost",

@@ -12,7 +12,7 @@ from evoprune.config.choices import CriterionName
 from evoprune.config.schema import Config
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.importance import merge_layers, normalised
-from evoprune.criteria.importance_by_name import CRITERIA
+from evoprune.criteria.importance_by_name import find_criterion
 from evoprune.data.load import load_data
 from evoprune.errors import ConfigError
 from evoprune.pipeline.posing import criterion_context, pose
@@ -122,7 +122,7 @@ def correlations(
 
 def _raw(name: CriterionName, context: CriterionContext) -> np.ndarray:
     """A criterion's values of all maps, not normalised; NaN for maps without one."""
-    criterion = CRITERIA[name]
+    criterion = find_criterion(name)
     try:
         return merge_layers(context.space, criterion.maps(context), "none", criterion.additive)
     except ConfigError:  # the criterion does not go with this network

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from evoprune.config.choices import (
-    AlgorithmName,
+    AlgorithmChoice,
     Compensation,
     CostName,
     CriterionChoice,
@@ -16,7 +16,7 @@ from evoprune.config.choices import (
     Scope,
     StrideSharing,
 )
-from evoprune.config.fields import Mark, Section, choice, flag, fraction, value, whole
+from evoprune.config.fields import Mark, Section, choice, flag, fraction, plugin, value, whole
 from evoprune.config.schedules import Schedule
 
 MOST_MAPS = 65_536
@@ -75,12 +75,12 @@ class SpaceConfig(Section):
 class SearchConfig(Section):
     """The search over candidates."""
 
-    algorithm: AlgorithmName = choice(
+    algorithm: AlgorithmChoice = plugin(
         "widths",
         "widths: evolves the number of maps per group and refines single maps; nsga2: evolves the front of MCR and "
         "cost over single maps; genetic: the same with one objective; particle_filter, random: as by Anwar and Sung; "
         "ranking: no search, the criterion decides at each target, or as far as the tolerance allows",
-        AlgorithmName,
+        AlgorithmChoice,
     )
     population: int = whole(24, "number of candidates per generation", "candidates", least=4, most=100_000)
     generations: int = whole(
@@ -118,7 +118,7 @@ class SearchConfig(Section):
         "images; auto: divergence with a target_cost, errors without one",
         FitnessChoice,
     )
-    criterion: CriterionChoice = choice(
+    criterion: CriterionChoice = plugin(
         "auto",
         "importance criterion, by which the first candidates and mutations prefer parts to keep; those that need "
         "images use the calibration images and their labels; elimination: the error that compensation leaves; oracle: "

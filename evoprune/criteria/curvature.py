@@ -10,6 +10,7 @@ from evoprune.criteria.criterion import CriterionContext, WeightCriterion
 from evoprune.criteria.data_criteria import weight_gradients
 from evoprune.criteria.importance import LayerValues, WeightScores, layer_weights
 from evoprune.criteria.observation import observe
+from evoprune.plugins.kinds import criterion
 from evoprune.space.search_space import SearchSpace
 from evoprune.tasks.trees import Tree, map_tensors, tensors_in
 
@@ -23,6 +24,7 @@ CurvatureRoot = Callable[[Tree, Tree], Tree]
 """(outputs, random signs) -> H^(1/2) z, a tree as both, for the Hessian H of the loss by an image's outputs."""
 
 
+@criterion("obd")
 class OptimalBrainDamage(WeightCriterion):
     """h u^2 / 2: the second-order change of the mean loss if u is set to zero.
 

@@ -6,11 +6,13 @@ from torch import Tensor, nn
 from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
 from evoprune.criteria.importance import LayerValues, WeightScores, layer_weights
 from evoprune.criteria.observation import BATCH_SIZE, BackwardTarget, observe
+from evoprune.plugins.kinds import criterion
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import weight_tensors
 from evoprune.tasks.trees import moved, select, split
 
 
+@criterion("mean_activation")
 class MeanActivation(Criterion):
     """Mean |activation| over pixels and examples, where the map is read: after activation and pooling.
 
@@ -25,6 +27,7 @@ class MeanActivation(Criterion):
         return observe(context.network(), context.space, context.device_images, lambda maps, _: maps.abs(), _mean)
 
 
+@criterion("zeros")
 class NonzeroShare(Criterion):
     """Share of activations that are not zero: 1 - APoZ (average percentage of zeros).
 
@@ -37,6 +40,7 @@ class NonzeroShare(Criterion):
         return observe(context.network(), context.space, context.device_images, lambda maps, _: maps != 0, _mean)
 
 
+@criterion("taylor")
 class Taylor(WeightCriterion):
     """First-order change of an example's loss if a map (or a weight) is set to zero.
 

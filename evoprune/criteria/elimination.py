@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evoprune.criteria.criterion import Criterion, CriterionContext
 from evoprune.criteria.importance import LayerValues
+from evoprune.plugins.kinds import criterion
 from evoprune.space.plan import Group, Layer
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied, named_tensors
@@ -40,6 +41,7 @@ class Elimination:
     error: np.ndarray
 
 
+@criterion("elimination")
 class BackwardElimination(Criterion):
     """The error of the readers' outputs, after compensation, when a map is eliminated after all less important ones.
 

@@ -1,41 +1,37 @@
-"""Criteria of importance by name: one registry for rankings, first candidates and mutations."""
+"""Criteria of importance by name, for rankings, first candidates and mutations.
 
-from collections.abc import Mapping
-from types import MappingProxyType
+Importing this file registers the built-in ones.
+"""
 
 import numpy as np
 
-from evoprune.config.choices import CriterionName
+from evoprune.criteria import curvature, data_criteria, elimination, oracle, synflow, weight_criteria
 from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
-from evoprune.criteria.curvature import OptimalBrainDamage
-from evoprune.criteria.data_criteria import MeanActivation, NonzeroShare, Taylor
-from evoprune.criteria.elimination import BackwardElimination
 from evoprune.criteria.importance import Normalisation, WeightScores, merge_layers
-from evoprune.criteria.oracle import Oracle
-from evoprune.criteria.synflow import SynFlow
-from evoprune.criteria.weight_criteria import L1, L2, BatchNormScale, Random, filter_l1
+from evoprune.criteria.own_criterion import own_criterion
+from evoprune.criteria.weight_criteria import filter_l1
 from evoprune.errors import ConfigError
+from evoprune.plugins.guard import is_own
+from evoprune.plugins.kinds import CRITERIA
 
-CRITERIA: Mapping[CriterionName, Criterion] = MappingProxyType(
-    {
-        "elimination": BackwardElimination(),
-        "l1": L1(),
-        "l2": L2(),
-        "mean_activation": MeanActivation(),
-        "zeros": NonzeroShare(),
-        "batch_norm_scale": BatchNormScale(),
-        "taylor": Taylor(),
-        "oracle": Oracle(),
-        "obd": OptimalBrainDamage(),
-        "synflow": SynFlow(),
-        "random": Random(),
-    }
-)
+__all__ = ["CRITERIA", "curvature", "data_criteria", "elimination", "oracle", "synflow", "weight_criteria"]
 
 
-def map_importance(
-    name: CriterionName, context: CriterionContext, normalisation: Normalisation | None = None
-) -> np.ndarray:
+def find_criterion(name: str) -> Criterion:
+    """The criterion of a name in `CRITERIA`, or the one that `module:attribute` names.
+
+    Raises:
+        ConfigError: there is none.
+        PluginError: it is none, or its constructor fails.
+    """
+    found = CRITERIA.find(name)
+    if is_own(name):
+        return own_criterion(name, found)
+    criterion: Criterion = found()
+    return criterion
+
+
+def map_importance(name: str, context: CriterionContext, normalisation: Normalisation | None = None) -> np.ndarray:
     """The importance of every feature map.
 
     Maps that the criterion does not value (without batch norm, or read by layers that cannot be watched) are ranked by
@@ -51,8 +47,15 @@ def map_importance(
 
     Raises:
         ConfigError: the criterion values no map of this network.
+        PluginError: a criterion of the user's own fails.
     """
-    criterion = CRITERIA[name]
+    return importance_of_maps(find_criterion(name), name, context, normalisation)
+
+
+def importance_of_maps(
+    criterion: Criterion, name: str, context: CriterionContext, normalisation: Normalisation | None = None
+) -> np.ndarray:
+    """As `map_importance`, by a criterion of that name."""
     normalisation = normalisation or criterion.normalisation
     importance = merge_layers(context.space, criterion.maps(context), normalisation, criterion.additive)
     missing = np.isnan(importance)
@@ -64,24 +67,24 @@ def map_importance(
     return importance
 
 
-def weight_importance(name: CriterionName, context: CriterionContext) -> WeightScores:
+def weight_importance(name: str, context: CriterionContext) -> WeightScores:
     """The importance of every single weight of every layer.
 
     Raises:
         ConfigError: the criterion is not defined for single weights.
     """
-    criterion = CRITERIA[name]
+    criterion = find_criterion(name)
     if not isinstance(criterion, WeightCriterion):
-        defined = ", ".join(name for name, criterion in CRITERIA.items() if isinstance(criterion, WeightCriterion))
+        defined = ", ".join(name for name in CRITERIA.names if issubclass(CRITERIA.find(name), WeightCriterion))
         raise ConfigError(f"the criterion {name} is not defined for single weights; take one of {defined}")
     return criterion.weights(context)
 
 
-def kernel_importance(name: CriterionName, context: CriterionContext) -> list[np.ndarray]:
+def kernel_importance(name: str, context: CriterionContext) -> list[np.ndarray]:
     """The importance of kernel genes: float64 (genes,) for every entry of `space.kernels`."""
-    return CRITERIA[name].kernels(context) if context.space.kernels else []
+    return find_criterion(name).kernels(context) if context.space.kernels else []
 
 
-def stride_importance(name: CriterionName, context: CriterionContext) -> list[np.ndarray]:
+def stride_importance(name: str, context: CriterionContext) -> list[np.ndarray]:
     """The share of importance that each stride mask keeps, as `mask_shares`, for every entry of `space.strides`."""
-    return CRITERIA[name].strides(context) if context.space.strides else []
+    return find_criterion(name).strides(context) if context.space.strides else []

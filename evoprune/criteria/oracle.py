@@ -4,8 +4,10 @@ import numpy as np
 
 from evoprune.criteria.criterion import Criterion, CriterionContext
 from evoprune.criteria.importance import LayerValues
+from evoprune.plugins.kinds import criterion
 
 
+@criterion("oracle")
 class Oracle(Criterion):
     """|change of the loss| if a map (or a kernel) is removed and nothing else changes: one evaluation for each.
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from evoprune.config.choices import CriterionChoice, CriterionName
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.importance import kernel_values, magnitude, mask_shares, merge_layers
-from evoprune.criteria.importance_by_name import kernel_importance, map_importance, stride_importance
+from evoprune.criteria.importance_by_name import find_criterion, importance_of_maps
 from evoprune.criteria.weight_criteria import filter_l1
 from evoprune.errors import ConfigError
 from evoprune.space.search_space import SearchSpace
@@ -37,7 +36,7 @@ class Preferences:
         return np.concatenate((self.maps, *self.kernels, *(np.zeros(len(values)) for values in self.strides)))
 
 
-def preferences_of(choice: CriterionChoice, context: CriterionContext) -> Preferences:
+def preferences_of(choice: str, context: CriterionContext) -> Preferences:
     """Preferences by a criterion; kernels and taps by the weights' magnitude if the criterion does not define them.
 
     Args:
@@ -56,13 +55,13 @@ def preferences_of(choice: CriterionChoice, context: CriterionContext) -> Prefer
     return _preferences_by(choice, context)
 
 
-def _preferences_by(name: CriterionName, context: CriterionContext) -> Preferences:
-    space = context.space
-    importance = map_importance(name, context) if space.maps else np.zeros(0)
+def _preferences_by(name: str, context: CriterionContext) -> Preferences:
+    space, criterion = context.space, find_criterion(name)
+    importance = importance_of_maps(criterion, name, context) if space.maps else np.zeros(0)
     return Preferences(
         maps=group_ranks(space, importance),
-        kernels=tuple(ranks(values) for values in kernel_importance(name, context)),
-        strides=tuple(stride_importance(name, context)),
+        kernels=tuple(ranks(values) for values in (criterion.kernels(context) if space.kernels else ())),
+        strides=tuple(criterion.strides(context) if space.strides else ()),
         importance=importance,
     )
 

@@ -10,6 +10,7 @@ from torch import nn
 from evoprune.config.schedules import exponential
 from evoprune.criteria.criterion import CriterionContext, WeightCriterion
 from evoprune.criteria.importance import LayerValues, WeightScores, filter_values, kernel_values, merge_layers
+from evoprune.plugins.kinds import criterion
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied, weight_tensors
 from evoprune.surgery.apply import mask
@@ -21,6 +22,7 @@ LEAST_KEPT = 0.01
 """Share of the parts left after the last iteration; these are ranked by their last scores."""
 
 
+@criterion("synflow")
 class SynFlow(WeightCriterion):
     """The order in which SynFlow removes maps, kernels or weights, as values; maps of one group member share a value.
 

@@ -14,9 +14,11 @@ from evoprune.criteria.importance import (
     merge_positions,
 )
 from evoprune.errors import ConfigError
+from evoprune.plugins.kinds import criterion
 from evoprune.space.search_space import SearchSpace
 
 
+@criterion("l1")
 class L1(WeightCriterion):
     """Mean absolute weight of each filter; |w| of single weights.
 
@@ -40,6 +42,7 @@ def filter_l1(model: nn.Module, space: SearchSpace) -> list[LayerValues]:
     return filter_values(space, magnitude(model, space))
 
 
+@criterion("l2")
 class L2(WeightCriterion):
     """Root mean square of each filter's weights; w^2 of single weights, which ranks them as |w| does.
 
@@ -59,6 +62,7 @@ class L2(WeightCriterion):
         return {name: weight.square() for name, weight in layer_weights(context.model, context.space).items()}
 
 
+@criterion("batch_norm_scale")
 class BatchNormScale(Criterion):
     """|gamma|, the factor of each map's batch norm. There is none for maps without batch norm.
 
@@ -87,6 +91,7 @@ class BatchNormScale(Criterion):
         return values
 
 
+@criterion("random")
 class Random(WeightCriterion):
     """Uniform draws: the reference that any criterion has to beat.
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from evoprune.config.choices import CriterionChoice
-from evoprune.criteria.importance_by_name import CRITERIA
+from evoprune.criteria.importance_by_name import find_criterion
 from evoprune.data.examples import read_examples
 from evoprune.data.images import ImageArray
 from evoprune.data.load import Data
@@ -53,7 +52,7 @@ class GivenData:
         training = None if train is None else _labelled(train, "train")
         return cls(images, labels, calibration_images, calibration_labels, training)
 
-    def splits(self, classes: int, criteria: Iterable[CriterionChoice]) -> Data:
+    def splits(self, classes: int, criteria: Iterable[str]) -> Data:
         """The data of a run.
 
         Args:
@@ -64,7 +63,7 @@ class GivenData:
             DataError: if images differ in shape, or a criterion reads calibration labels and there are none.
         """
         for criterion in criteria if self.calibration_labels is None else ():
-            if criterion != "auto" and CRITERIA[criterion].needs_labels:
+            if criterion != "auto" and find_criterion(criterion).needs_labels:
                 raise DataError(
                     f"calibration must have labels, because search.criterion is {criterion}, not images alone; "
                     "give (images, labels) or a DataLoader of them, or take l1"

@@ -26,7 +26,8 @@ from evoprune.scoring.batching import gram_bytes, measured_execution
 from evoprune.scoring.losses import Examples
 from evoprune.scoring.problem import errors_as_scored, make_problem
 from evoprune.scoring.scorer import Problem
-from evoprune.search.algorithms import Algorithm, make_algorithm
+from evoprune.search.algorithm import Algorithm
+from evoprune.search.algorithms import make_algorithm
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.layer_statistics import uncompensated
 from evoprune.training.devices import resolve_device

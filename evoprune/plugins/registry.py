@@ -48,8 +48,8 @@ class Registry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The registered names, in the order of registration."""
-        return tuple(self._entries)
+        """The registered names, in alphabetical order: the order of registration is that of imports."""
+        return tuple(sorted(self._entries))
 
     def register(self, name: str) -> Callable[[Plugin], Plugin]:
         """A decorator that registers a function or class under a name, and returns it as it is.
@@ -126,7 +126,7 @@ class Registry:
         """Every registered plug-in, in alphabetical order."""
         return [
             Description(name, (inspect.getdoc(plugin) or "").partition("\n")[0])
-            for name, plugin in sorted(self._entries.items())
+            for name, plugin in ((name, self._entries[name]) for name in self.names)
         ]
 
 

@@ -13,11 +13,37 @@ from evoprune.space.plan import Genome
 class Algorithm(ABC):
     """A search algorithm: proposes genomes (`ask`) and learns from their scores (`tell`).
 
-    Whoever evaluates the genomes between the two calls is free. Subclasses extend `tell`, `state` and `restore`, and
-    call the base class's.
+    Everything else comes from outside: scores by any number of workers, their early stop, the record, and resuming. A
+    subclass is made from a `SearchInputs`, and draws random numbers from `inputs.rng` alone; it extends `tell`, `state`
+    and `restore`, and calls the base class's.
 
     Attributes:
         front: all feasible candidates so far that no other one dominates, cheapest first.
+
+    Example:
+        >>> class HillClimbing(ep.Algorithm):
+        ...     '''Changes one gene of the best candidate at a time.'''
+        ...     def __init__(self, inputs):
+        ...         super().__init__(inputs.objective)
+        ...         self.space, self.rng, self.best = inputs.space, inputs.rng, None
+        ...     def ask(self, count):
+        ...         if self.best is None:
+        ...             return [self.space.full() for _ in range(count)]
+        ...         return [self.neighbour() for _ in range(count)]
+        ...     def neighbour(self):
+        ...         genome, gene = self.best.genome.copy(), self.rng.integers(self.space.genes)
+        ...         genome[gene] = self.rng.integers(self.space.cardinality[gene])
+        ...         return self.space.repair(genome, self.rng.random(self.space.genes))
+        ...     def tell(self, candidates):
+        ...         super().tell(candidates)
+        ...         self.best = self.front[0]
+        ...     def state(self):
+        ...         return super().state() | {"rng": self.rng.bit_generator.state, "best": self.best and self.best.key}
+        ...     def restore(self, state, candidates):
+        ...         super().restore(state, candidates)
+        ...         self.rng.bit_generator.state, self.best = state["rng"], candidates.get(state["best"])
+
+        In a config: `search: {algorithm: "my_module:HillClimbing"}`.
     """
 
     def __init__(self, objective: Objective):

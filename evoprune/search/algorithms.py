@@ -1,26 +1,30 @@
-"""Search algorithms by name."""
+"""Search algorithms by name. Importing this file registers the built-in ones."""
 
 import numpy as np
 
 from evoprune.config.schema import SearchConfig
 from evoprune.criteria.preferences import Preferences
 from evoprune.errors import ConfigError
+from evoprune.plugins.guard import is_own
+from evoprune.plugins.kinds import ALGORITHMS
+from evoprune.search import genetic, nsga2, particle_filter, random_search, ranking_search, width_search
 from evoprune.search.algorithm import Algorithm
-from evoprune.search.breeding import Breeder
 from evoprune.search.fit_to_cost import CostOf, smallest_genome
-from evoprune.search.genetic import Genetic
-from evoprune.search.nsga2 import NSGA2
+from evoprune.search.inputs import SearchInputs
 from evoprune.search.objective import Objective
-from evoprune.search.operators import GeneOperators, MutationRates
-from evoprune.search.particle_filter import ParticleFilter
-from evoprune.search.pre_selection import PreSelection
-from evoprune.search.random_search import RandomSearch
-from evoprune.search.ranking import rank_maps
-from evoprune.search.ranking_search import RankingSearch
-from evoprune.search.surrogate import Surrogate
-from evoprune.search.width_operators import WidthOperators, gene_mutation_share
-from evoprune.search.width_search import WidthSearch
+from evoprune.search.own_algorithm import OwnAlgorithm
 from evoprune.space.search_space import SearchSpace
+
+__all__ = [
+    "ALGORITHMS",
+    "genetic",
+    "make_algorithm",
+    "nsga2",
+    "particle_filter",
+    "random_search",
+    "ranking_search",
+    "width_search",
+]
 
 
 def make_algorithm(
@@ -42,37 +46,17 @@ def make_algorithm(
         full_cost: cost of the unpruned network, of which targets are shares. None: that of the space's whole network.
 
     Raises:
-        ConfigError: even the smallest network costs more than a target.
+        ConfigError: there is no such algorithm, or even the smallest network costs more than a target.
+        PluginError: an algorithm of the user's own fails.
     """
     objective = Objective.of(config, cost_of(space.full()) if full_cost is None else full_cost)
     _check_reachable(space, config, objective, cost_of)
-    rates = MutationRates(config.mutation_rate, config.kernel_mutation_rate, config.stride_mutation_rate)
-    gene_operators = GeneOperators(space, preferences, rates)
-    map_breeder = Breeder(space, gene_operators, preferences, cost_of, config.crossover_rate)
-    match config.algorithm:
-        case "random":
-            return RandomSearch(space, objective, cost_of, rng)
-        case "ranking":
-            return RankingSearch(space, rank_maps(space, preferences.importance, config.scope), objective, cost_of)
-        case "particle_filter":
-            return ParticleFilter(map_breeder, objective, config.generations, rng)
-        case "genetic":
-            return Genetic(map_breeder, objective, config.population, rng)
-        case "nsga2":
-            return NSGA2(map_breeder, objective, config.population, rng)
-        case "widths":
-            breeder = PreSelection(
-                width_breeder=Breeder(
-                    space, WidthOperators(gene_operators), preferences, cost_of, config.crossover_rate
-                ),
-                map_breeder=map_breeder,
-                map_share=gene_mutation_share(space, config.refinement),
-                brood_size=config.litter,
-                surrogate=Surrogate(space, objective),
-            )
-            # Without a target, children have different costs: nothing for the surrogate to choose among.
-            algorithm = WidthSearch if objective.targets else NSGA2
-            return algorithm(breeder, objective, config.population, rng)
+    inputs = SearchInputs(space, objective, cost_of, preferences, config, rng)
+    make = ALGORITHMS.find(config.algorithm)
+    if is_own(config.algorithm):
+        return OwnAlgorithm(config.algorithm, make, inputs)
+    algorithm: Algorithm = make(inputs)
+    return algorithm
 
 
 def _check_reachable(space: SearchSpace, config: SearchConfig, objective: Objective, cost_of: CostOf) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from deap import base, tools
 
+from evoprune.plugins.kinds import algorithm
 from evoprune.scoring.candidate import Candidate
 from evoprune.search.algorithm import Algorithm, keys_of
 from evoprune.search.breeding import Breeding
+from evoprune.search.inputs import SearchInputs
 from evoprune.search.objective import Objective
 from evoprune.search.selection import violation
 from evoprune.space.plan import Genome
@@ -138,3 +140,9 @@ class _Ranked:
         else:
             values = (float(kind), fitness if kind == 0 else rate, cost)
         self.fitness = _Rank(values)
+
+
+@algorithm("genetic")
+def make_genetic(inputs: SearchInputs) -> Algorithm:
+    """A genetic algorithm over single maps with one objective: the fitness at each target, or the cost."""
+    return Genetic(inputs.map_breeder, inputs.objective, inputs.settings.population, inputs.rng)

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from evoprune.plugins.kinds import algorithm
 from evoprune.scoring.candidate import Candidate
 from evoprune.search.algorithm import Algorithm, keys_of
 from evoprune.search.breeding import Breeding
+from evoprune.search.inputs import SearchInputs
 from evoprune.search.objective import Objective
 from evoprune.search.selection import dominates, select_population
 from evoprune.space.plan import Genome
@@ -78,3 +80,9 @@ class NSGA2(Algorithm):
         """The better one of two random candidates; the first one if neither dominates the other."""
         one, other = (self._population[index] for index in self._rng.integers(len(self._population), size=2).tolist())
         return other if dominates(other, one, self._objective) else one
+
+
+@algorithm("nsga2")
+def make_nsga2(inputs: SearchInputs) -> Algorithm:
+    """NSGA-II over single maps: the front of fitness and cost."""
+    return NSGA2(inputs.map_breeder, inputs.objective, inputs.settings.population, inputs.rng)

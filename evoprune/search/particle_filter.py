@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from evoprune.plugins.kinds import algorithm
 from evoprune.scoring.candidate import Candidate
 from evoprune.search.algorithm import Algorithm, keys_of
 from evoprune.search.breeding import Breeder
+from evoprune.search.inputs import SearchInputs
 from evoprune.search.objective import Objective
 from evoprune.search.random_search import random_genome_at
 from evoprune.space.plan import Genome
@@ -150,3 +152,9 @@ def systematic_resample(weights: np.ndarray, count: int, rng: np.random.Generato
     """
     points = (rng.random() + np.arange(count)) / count
     return np.minimum(np.searchsorted(np.cumsum(weights), points), len(weights) - 1).tolist()
+
+
+@algorithm("particle_filter")
+def make_particle_filter(inputs: SearchInputs) -> Algorithm:
+    """Particles of masks at one cost level, which falls from generation to generation, as by Anwar et al."""
+    return ParticleFilter(inputs.map_breeder, inputs.objective, inputs.settings.generations, inputs.rng)

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from evoprune.plugins.kinds import algorithm
 from evoprune.scoring.candidate import Candidate
 from evoprune.search.algorithm import Algorithm
 from evoprune.search.fit_to_cost import CostOf, fit_to_cost
+from evoprune.search.inputs import SearchInputs
 from evoprune.search.objective import Objective
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
@@ -74,3 +76,9 @@ def random_genome_at(space: SearchSpace, target: float, cost_of: CostOf, rng: np
     for strides in space.strides:
         genome[strides.genes] = rng.integers(len(strides.table), size=strides.size)
     return fit_to_cost(space, genome, target, cost_of, rng.random(space.genes))
+
+
+@algorithm("random")
+def make_random_search(inputs: SearchInputs) -> Algorithm:
+    """Random masks at given costs, of which the best are kept, as by Anwar and Sung."""
+    return RandomSearch(inputs.space, inputs.objective, inputs.cost_of, inputs.rng)

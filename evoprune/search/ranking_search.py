@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from evoprune.plugins.kinds import algorithm
 from evoprune.scoring.candidate import Candidate
 from evoprune.search.algorithm import Algorithm
 from evoprune.search.fit_to_cost import CostOf
+from evoprune.search.inputs import SearchInputs
 from evoprune.search.objective import Objective
-from evoprune.search.ranking import most_maps_within, top_ranked
+from evoprune.search.ranking import most_maps_within, rank_maps, top_ranked
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
 
@@ -79,3 +81,10 @@ class RankingSearch(Algorithm):
     def _kept_maps(self, candidate: Candidate) -> int:
         """The number of maps of the ranking that a candidate keeps."""
         return most_maps_within(self._space, self._order, self._objective.cost_of(candidate), self._cost_of)
+
+
+@algorithm("ranking")
+def make_ranking_search(inputs: SearchInputs) -> Algorithm:
+    """No search: the criterion decides at each target, or as far as the tolerance allows."""
+    order = rank_maps(inputs.space, inputs.preferences.importance, inputs.settings.scope)
+    return RankingSearch(inputs.space, order, inputs.objective, inputs.cost_of)

@@ -5,10 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from evoprune.plugins.kinds import algorithm
 from evoprune.scoring.candidate import Candidate
+from evoprune.search.algorithm import Algorithm
+from evoprune.search.breeding import Breeder
 from evoprune.search.genetic import Genetic
+from evoprune.search.inputs import SearchInputs
+from evoprune.search.nsga2 import NSGA2
 from evoprune.search.objective import Objective
 from evoprune.search.pre_selection import PreSelection
+from evoprune.search.surrogate import Surrogate
+from evoprune.search.width_operators import WidthOperators, gene_mutation_share
 
 
 class WidthSearch(Genetic):
@@ -32,3 +39,20 @@ class WidthSearch(Genetic):
         """Continues from a state, as `Algorithm.restore`."""
         super().restore(state, candidates)
         self._surrogate.restore(state["surrogate"], candidates)
+
+
+@algorithm("widths")
+def make_width_search(inputs: SearchInputs) -> Algorithm:
+    """Evolves the number of maps per group with a surrogate, and refines single maps."""
+    space, settings, objective = inputs.space, inputs.settings, inputs.objective
+    operators = WidthOperators(inputs.gene_operators)
+    breeder = PreSelection(
+        width_breeder=Breeder(space, operators, inputs.preferences, inputs.cost_of, settings.crossover_rate),
+        map_breeder=inputs.map_breeder,
+        map_share=gene_mutation_share(space, settings.refinement),
+        brood_size=settings.litter,
+        surrogate=Surrogate(space, objective),
+    )
+    # Without a target, children have different costs: nothing for the surrogate to choose among.
+    make = WidthSearch if objective.targets else NSGA2
+    return make(breeder, objective, settings.population, inputs.rng)

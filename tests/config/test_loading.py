@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import evoprune as ep
 from evoprune.config.complaints import known_keys
 from evoprune.config.loading import (
     config_from_dict,
@@ -20,6 +21,7 @@ from evoprune.config.loading import (
 from evoprune.config.schema import Config
 from evoprune.config.strict_yaml import read_yaml, write_yaml
 from evoprune.errors import ConfigError
+from evoprune.plugins.kinds import CRITERIA
 
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 CONFIGS = sorted(path for path in EXPERIMENTS.glob("*.yaml") if not path.stem.startswith(("study_", "curve_")))
@@ -389,11 +391,19 @@ def test_what_is_written_reads_back_equal(value: object) -> None:
         ({"model": {"network": "mine:net"}}, {"model.network": "mine:net"}),
         ({"data": {"root": "/images"}}, {"data.root": "/images"}),
         ({"model": {"weights": "w.safetensors"}}, {"model.weights": "w.safetensors"}),
+        ({"search": {"algorithm": "mine:Climb"}}, {"search.algorithm": "mine:Climb"}),
+        ({"search": {"criterion": "mine:spread"}}, {"search.criterion": "mine:spread"}),
+        ({"retrain": {"recipe": "mine:Recipe"}}, {"retrain.recipe": "mine:Recipe"}),
+        ({"search": {"rounds": [{"search": {"population": 8}}]}}, {}),
+        (
+            {"search": {"rounds": [{"search": {"criterion": "mine:spread"}}]}},
+            {"search.rounds": ({"search": {"criterion": "mine:spread"}},)},
+        ),
         ({"workers": {"address": "auto"}}, {}),
         ({"workers": {"address": "head:6379"}}, {"workers.address": "head:6379"}),
     ],
 )
-def test_keys_that_a_user_repeats(config: dict[str, object], keys: dict[str, str]) -> None:
+def test_keys_that_a_user_repeats(config: dict[str, object], keys: dict[str, object]) -> None:
     assert trusted_keys(config_from_dict({"name": "a"} | config)) == keys
 
 
@@ -417,3 +427,38 @@ def test_pasted_options_are_the_values(value: str) -> None:
     words = shlex.split(repeated({"data.root": value}))
     assert words[0] == "--set"
     assert parse_override(words[1]) == ("data.root", value)
+
+
+def test_pasted_rounds_are_the_rounds() -> None:
+    rounds = ({"search": {"criterion": "mine:it's"}}, {"retrain": {"epochs": 1}})
+    words = shlex.split(repeated({"search.rounds": rounds}))
+    assert parse_override(words[1]) == ("search.rounds", list(rounds))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("search.criterion", "tailor", r"not \"tailor\" \(did you mean 'taylor'\?\)"),
+        ("search.criterion", "zzz", r"or module:attribute for one of your own, not \"zzz\"$"),
+        ("search.criterion", "a:b:c", r"or module:attribute for one of your own, not \"a:b:c\"$"),
+        ("search.criterion", "mine:", r"not \"mine:\"$"),
+        ("search.criterion", "mine: spread", r"not \"mine: spread\"$"),
+        ("search.algorithm", "width", r"must be one of widths, nsga2, .*, or module:attribute .*did you mean 'widths'"),
+        ("retrain.recipe", "sdg", r"must be one of sgd, adamw, or module:attribute .*did you mean 'sgd'"),
+    ],
+)
+def test_plug_ins_that_a_config_cannot_name(key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_from_dict({"name": "a"}, {key: value})
+
+
+def test_a_plug_in_that_is_registered_is_recorded_as_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
+    ep.criterion("my_own")(my_own)
+    config = config_from_dict({"name": "a", "search": {"criterion": "my_own"}})
+    assert config.search.criterion == f"{__name__}:my_own"
+    assert CRITERIA.find(config.search.criterion) is my_own
+
+
+def my_own() -> None:
+    """A criterion, as far as a config goes."""

@@ -9,6 +9,7 @@ from evoprune.config.choices import CriterionName
 from evoprune.criteria.criterion import WeightCriterion
 from evoprune.criteria.importance_by_name import (
     CRITERIA,
+    find_criterion,
     kernel_importance,
     map_importance,
     stride_importance,
@@ -25,7 +26,7 @@ def blurred() -> nn.Module:
         return nn.Sequential(conv_bn(3, 4), Blur(4, persistent=False), conv_bn(4, 6), head(6)).eval()
 
 
-@pytest.mark.parametrize("name", sorted(CRITERIA))
+@pytest.mark.parametrize("name", sorted(CRITERIA.names))
 def test_every_criterion_runs(name: CriterionName) -> None:
     model = blurred()
     images = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -34,7 +35,7 @@ def test_every_criterion_runs(name: CriterionName) -> None:
     assert importance.shape == (context.space.maps,)
     assert np.isfinite(importance).all()
     assert torch.equal(model.get_buffer("1.taps"), torch.ones(4, 1, 3, 3) / 9)
-    if isinstance(CRITERIA[name], WeightCriterion):
+    if isinstance(find_criterion(name), WeightCriterion):
         assert weight_importance(name, context)["1.taps"].shape == (4, 1, 3, 3)
         assert len(kernel_importance(name, context)) == len(context.space.kernels)
         assert len(stride_importance(name, context)) == len(context.space.strides)

@@ -9,9 +9,10 @@ import pytest
 
 from evoprune.config.choices import AlgorithmName, Scope
 from evoprune.config.schema import SearchConfig
-from evoprune.errors import ConfigError
+from evoprune.errors import ConfigError, PluginError
 from evoprune.record.loop_state import loop_from_json
 from evoprune.scoring.candidate import Candidate
+from evoprune.search.algorithms import ALGORITHMS as REGISTRY
 from evoprune.search.particle_filter import particle_weights, systematic_resample
 from evoprune.search.ranking import rank_maps, top_ranked
 from tests.search.made_up import (
@@ -29,6 +30,9 @@ from tests.search.made_up import (
 )
 
 ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
+OWN = "tests.plugins.own_algorithms"
+EVERY: tuple[Any, ...] = (*ALGORITHMS, f"{OWN}:HillClimbing")
+"""The built-in ones, and one of a user's own."""
 
 
 def half_right(workers: Counting) -> np.ndarray:
@@ -151,7 +155,7 @@ def test_the_front_trades_errors_for_cost_within_the_tolerance(cost: Any, algori
     assert found == {(errors, useful - errors) for errors in range(4)}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 def test_the_front_is_kept_over_all_generations(algorithm: AlgorithmName) -> None:
     """No candidate ever told is feasible and better than what is on the front at the end."""
     workers = planted(2, allowed=3)
@@ -234,7 +238,7 @@ def test_the_front_says_what_is_beaten() -> None:
 # --- states
 
 
-@pytest.mark.parametrize("algorithm", sorted({*ALGORITHMS} - {"ranking"}))  # which draws nothing
+@pytest.mark.parametrize("algorithm", sorted({*EVERY} - {"ranking"}))  # which draws nothing
 def test_the_same_generator_gives_the_same_search(algorithm: AlgorithmName) -> None:
     config = SearchConfig(algorithm=algorithm, population=8, generations=6)
     one, two, other = (searched(planted(0, allowed=2), config, seed) for seed in (5, 5, 6))
@@ -243,7 +247,7 @@ def test_the_same_generator_gives_the_same_search(algorithm: AlgorithmName) -> N
     assert one.states != other.states
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("steady", [False, True], ids=["by generation", "steady state"])
 @pytest.mark.parametrize("target", [None, (0.6, 0.3)])
 @pytest.mark.parametrize("after", [0, 3])
@@ -267,7 +271,7 @@ def test_a_restored_state_goes_on_exactly(algorithm: AlgorithmName, after: int, 
     assert workers.scored == [c.key for c in told if not c.cached] + again.scored
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("steady", [False, True], ids=["by generation", "steady state"])
 @pytest.mark.parametrize("generations", [0, 1, 3])
 def test_a_shorter_search_is_the_beginning_of_a_longer_one(
@@ -289,6 +293,42 @@ def test_a_shorter_search_is_the_beginning_of_a_longer_one(
 def plain(candidates: Sequence[Candidate]) -> list[tuple[Any, ...]]:
     """Candidates without the arrays, for which == means something else."""
     return [(c.generation, c.key, c.genome.tolist(), c.score, c.cached) for c in candidates]
+
+
+# --- a user's own
+
+
+def test_names_are_those_of_the_config() -> None:
+    assert sorted(REGISTRY.names) == sorted(ALGORITHMS)
+    assert all(summary for _, summary in REGISTRY.describe())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "FailsInTheThird",
+            r"^search\.algorithm: .*:FailsInTheThird: tell failed \(RuntimeError: first line\); c",
+        ),
+        ("Leaves", r":Leaves: ask failed \(SystemExit: 0\)"),
+        ("TooFew", r":TooFew: ask returned 7 genomes, not 8"),
+        ("Floats", r":Floats: ask returned a genome that is float64 \(30,\), not uint8 \(30,\)"),
+        ("Longer", r":Longer: ask returned a genome that is uint8 \(31,\), not uint8 \(30,\)"),
+        ("Larger", r":Larger: ask returned 7 for gene 0, which must be below 2"),
+        ("Lists", r":Lists: ask returned a genome that is a list, not uint8 \(30,\)"),
+        ("NothingAsked", r":NothingAsked: ask failed \(TypeError"),
+        ("NotWhole", r":NotWhole: ask must return the unpruned network, space\.full\(\), as the very first genome"),
+        ("StateOfArrays", r":StateOfArrays: state failed \(TypeError: Object of type ndarray is not JSON"),
+        ("StateOfTuples", r":StateOfTuples: state must return plain JSON data"),
+        ("NoAsk", r":NoAsk: its constructor failed \(TypeError: Can't instantiate abstract class NoAsk"),
+        ("number", r":number must make an ep\.Algorithm, not a int"),
+        ("NOT_CALLABLE", r":NOT_CALLABLE must be a subclass of ep\.Algorithm, not a str"),
+    ],
+)
+def test_a_mistake_names_the_algorithm_and_the_call(name: str, message: str) -> None:
+    with pytest.raises(PluginError, match=message) as caught:
+        searched(planted(0, allowed=2), SearchConfig(algorithm=f"{OWN}:{name}", population=8, generations=6))
+    assert "\n" not in str(caught.value)
 
 
 # --- the particle filter's parts

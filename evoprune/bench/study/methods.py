@@ -9,7 +9,6 @@ from evoprune.bench.study.torch_pruning_choices import IMPORTANCES
 from evoprune.config.choices import AlgorithmName, CriterionName, RetrainStart, Scope
 from evoprune.config.schedules import Schedule
 from evoprune.config.schema import Config, SearchConfig
-from evoprune.criteria.importance_by_name import CRITERIA
 from evoprune.errors import ConfigError
 
 TORCH_PRUNING, RANKING, UNSTRUCTURED, SMALL_DENSE = "torch_pruning", "ranking", "unstructured", "small_dense"
@@ -107,7 +106,9 @@ def known_methods() -> tuple[Method, ...]:
     pruners = (
         Method(f"{TORCH_PRUNING}:{by}:{scope}", "torch_pruning", by, scope) for by in IMPORTANCES for scope in SCOPES
     )
-    rankings = [Method(f"{RANKING}:{by}:{scope}", "ranking", by, scope) for by in CRITERIA for scope in SCOPES]
+    rankings = [
+        Method(f"{RANKING}:{by}:{scope}", "ranking", by, scope) for by in get_args(CriterionName) for scope in SCOPES
+    ]
     scheduled = (
         Method(f"{one.name}:{schedule}", "scheduled", one.by, one.scope, schedule)
         for one in rankings
@@ -129,7 +130,7 @@ def _patterns() -> tuple[str, ...]:
     return (
         *get_args(AlgorithmName),
         f"{TORCH_PRUNING}:({'|'.join(IMPORTANCES)}):{scope}",
-        f"{RANKING}:({'|'.join(CRITERIA)}):{scope}[:({'|'.join(SCHEDULES)})]",
+        f"{RANKING}:({'|'.join(get_args(CriterionName))}):{scope}[:({'|'.join(SCHEDULES)})]",
         f"{UNSTRUCTURED}:({'|'.join(SINGLE_WEIGHTS)}):{scope}",
         f"{SMALL_DENSE}[:distilled]; searches, {TORCH_PRUNING} and {RANKING} without a schedule also with "
         f"@({'|'.join(STARTS)})",
