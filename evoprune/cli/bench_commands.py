@@ -105,6 +105,39 @@ def criteria(
 
 
 @bench.command()
+def proxies(
+    config: Annotated[Path, typer.Argument(metavar="STUDY", help="The study, a YAML file.")] = Path(
+        "experiments/study_fashion.yaml"
+    ),
+    choices: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Shapes that the study chose (default: results/NAME_choices.csv)."),
+    ] = None,
+    target: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the MACs that they were chosen for.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed that they were chosen with.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table; shapes that it has already are skipped.")] = Path(
+        "results/proxies.csv"
+    ),
+) -> None:
+    """Compare what is known of a shape early (divergence, parameters, a short training) with what training makes of it.
+
+    Every shape is trained for four passes over the training images. The same command resumes it.
+    """
+    from evoprune.bench.study.study_config import load_study
+
+    settings = load_study(config)
+    from evoprune.bench.study.proxies import bench_proxies
+    from evoprune.bench.study.proxy_agreement import agreements, write_agreements
+
+    chosen = choices or Path("results") / f"{settings.name}_choices.csv"
+    bench_proxies(settings, chosen, target, seed, out, typer.echo)
+    agreement = out.with_name(f"{out.stem}_agreement.csv")
+    write_agreements(agreement, agreements(out))
+    for path in (out, agreement):
+        typer.echo(f"table  {path}")
+
+
+@bench.command()
 def overhead(
     population: Annotated[int, typer.Option(min=4, help="Number of candidates per generation.")] = 512,
     generations: Annotated[int, typer.Option(min=1, help="Number of generations after the first.")] = 15,

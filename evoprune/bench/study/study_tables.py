@@ -193,6 +193,11 @@ def opened_tables(out: Path) -> Iterator[Tables]:
         yield Tables.read(out)
 
 
+def read_choices(path: Path) -> list[Choice]:
+    """The choices in a file; none if it does not exist. Raises ConfigError: it is another table, or is damaged."""
+    return _read(path, Choice)
+
+
 def choices_path(out: Path) -> Path:
     """The file of the choices, beside the table."""
     return out.with_name(f"{out.stem}_choices.csv")
