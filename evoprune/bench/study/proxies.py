@@ -4,6 +4,7 @@ The shapes are those that a study's methods chose. All of them train on the same
 point of the schedule. `proxy_agreement` compares what was known early with the result.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -168,10 +169,12 @@ class ShapeTrainer:
             schedule_units=0,
             units=0,
             spent_seconds=0,
-            **self._measured(choice, start),
+            cross_entropy_validation=math.nan,
+            cross_entropy_test=math.nan,
+            mcr_test=math.nan,
         )
         units_a_part = left.macs / (self.target * whole.macs) / PARTS
-        rows = [common]
+        rows = [self._measured(choice, start, common)]
         for length, points in SCHEDULES:
             state, spent = start, 0.0
             for part in range(1, length + 1):
@@ -179,15 +182,13 @@ class ShapeTrainer:
                 state = self._trained(choice, state, length, part)
                 spent += time.process_time() - began
                 if part in points:
-                    rows.append(
-                        replace(
-                            common,
-                            schedule_units=round(length * units_a_part, 4),
-                            units=round(part * units_a_part, 4),
-                            spent_seconds=round(spent, 1),
-                            **self._measured(choice, state),
-                        )
+                    point = replace(
+                        common,
+                        schedule_units=round(length * units_a_part, 4),
+                        units=round(part * units_a_part, 4),
+                        spent_seconds=round(spent, 1),
                     )
+                    rows.append(self._measured(choice, state, point))
         return rows
 
     def _trained(self, choice: Choice, state: FitState, length: int, part: int) -> FitState:
@@ -219,17 +220,18 @@ class ShapeTrainer:
             return None
         return Distillation(self.teachers[place], self.config.retrain.distillation, self.config.retrain.temperature)
 
-    def _measured(self, choice: Choice, state: FitState) -> dict[str, float]:
-        """Cross entropies and MCR of a state, as fields of `ProxyRow`."""
+    def _measured(self, choice: Choice, state: FitState, row: ProxyRow) -> ProxyRow:
+        """The row with cross entropies and MCR of a state."""
         network = compact(self.problem.model, self.problem.space, choice.genes)
         load_weights(network, state.weights, "trained weights")
         validation = evaluate(network, self.data.validation, self.device)
         test = evaluate(network, self.data.test, self.device)
-        return {
-            "cross_entropy_validation": round(validation.loss, 5),
-            "cross_entropy_test": round(test.loss, 5),
-            "mcr_test": round(test.mcr, 5),
-        }
+        return replace(
+            row,
+            cross_entropy_validation=round(validation.loss, 5),
+            cross_entropy_test=round(test.loss, 5),
+            mcr_test=round(test.mcr, 5),
+        )
 
 
 def _selected(split: Split, indices: torch.Tensor) -> Split:

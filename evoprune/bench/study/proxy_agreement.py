@@ -81,13 +81,13 @@ def shape_table(frame: pd.DataFrame) -> pd.DataFrame:
     for _, points in frame.groupby("key", sort=False):
         longest = points["schedule_units"].max()
         shape = {"divergence": points["divergence"].iloc[0], "params": points["params"].iloc[0]}
-        for row in points.itertuples():
-            kind = "long" if row.schedule_units == longest else "short"
-            if row.units == longest:
-                shape["result"] = row.cross_entropy_test
-            elif row.units:
+        for row in points.to_dict("records"):
+            kind = "long" if row["schedule_units"] == longest else "short"
+            if row["units"] == longest:
+                shape["result"] = row["cross_entropy_test"]
+            elif row["units"]:
                 # A shape's own MACs are within a thousandth of the target's: the column's name is the round number.
-                shape[f"{kind} {round(4 * float(row.units)) / 4:g}"] = row.cross_entropy_validation
+                shape[f"{kind} {round(4 * float(row['units'])) / 4:g}"] = row["cross_entropy_validation"]
         shapes.append(shape)
     return pd.DataFrame(shapes)
 
