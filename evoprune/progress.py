@@ -99,3 +99,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {whole_seconds:02d} s" if minutes else f"{whole_seconds} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 survivor`, `2 survivors`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

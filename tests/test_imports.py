@@ -155,3 +155,12 @@ def test_public_names_are_listed_and_found() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'evoprune' has no attribute 'prune'"):
         _ = evoprune.prune  # type: ignore[attr-defined]
+
+
+def test_contributing_names_the_rooms_from_top_to_bottom() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = text.partition("From the top: ")[2].partition(".")[0]
+    named = [name.strip(" `\n") for name in listed.split(",")]
+    rooms = {one for floor in FLOORS for one in floor} - {"errors", "progress", "__main__"}
+    assert sorted(named) == sorted(rooms)
+    assert [LEVELS[name] for name in named] == sorted((LEVELS[name] for name in named), reverse=True)

@@ -1,7 +1,9 @@
-"""The commands that explain a search space and the keys of a config."""
+"""The commands that explain a search space and the keys of a config, and write an example of one."""
 
 from enum import StrEnum
+from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -60,6 +62,22 @@ def explain(
 
     console = console_of_output()
     console.print(keys_table(console, config_help()))
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="The new file.")] = Path("experiment.yaml"),
+) -> None:
+    """Write an example of an experiment, and print how to run it."""
+    text = (files("evoprune.config") / "example.yaml").read_text(encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already; give the name of a new file") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); give another file") from error
+    typer.echo(f"written  {path}")
+    typer.echo(f"edit it, then run: evoprune run {quote(str(path))}")
 
 
 def _image_shape(text: str) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from evoprune.cli.bench_commands import bench, study
-from evoprune.cli.explaining_commands import explain, inspect
+from evoprune.cli.explaining_commands import explain, init, inspect
 from evoprune.cli.result_commands import export, report
 from evoprune.cli.run_commands import resume, run, sweep, watch
 from evoprune.cli.streams import printed_warnings, take_standard_streams
@@ -71,10 +71,9 @@ app = typer.Typer(
     cls=_Commands,
     help="Evolutionary structured pruning of convolutional networks.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, sweep, watch, report, inspect, export, study):
+for command in (init, run, resume, sweep, watch, report, inspect, export, study):
     app.command()(command)
 app.command("help")(explain)
 app.add_typer(bench, name="bench")

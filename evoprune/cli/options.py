@@ -1,5 +1,6 @@
 """Arguments and options that several commands have, and the console of standard output."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,5 +31,6 @@ def parsed(overrides: Sequence[str] | None) -> dict[str, object]:
 
 
 def console_of_output() -> Console:
-    """A console on standard output; lines are not folded unless it is a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    """A console on standard output; lines are not folded unless it is a terminal, or COLUMNS gives a width."""
+    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(highlight=False, width=None if has_width else _PIPE_WIDTH)

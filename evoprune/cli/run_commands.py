@@ -83,13 +83,15 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Run all combinations of the values of some keys on the same workers. The same command resumes a sweep."""
+    if not choices:
+        raise ConfigError("a sweep needs --set KEY=VALUE,... with the values to try; for a single run: evoprune run")
     load_config(config_path)
     try:
         with stoppable(), make_progress(quiet, sys.stderr) as progress:
             from evoprune.pipeline.sweep import parse_choices
             from evoprune.pipeline.sweep import sweep as run_all
 
-            rows, folder = run_all(config_path, parse_choices(choices or ()), out, progress)
+            rows, folder = run_all(config_path, parse_choices(choices), out, progress)
     except KeyboardInterrupt as error:
         raise Interrupted("go on with the same command") from error
     console = console_of_output()

@@ -13,6 +13,7 @@ from evoprune.networks.weights import load_weights
 from evoprune.pipeline.posing import criterion_context, set_up_search, whole_cost
 from evoprune.pipeline.resuming import search_fingerprint
 from evoprune.pipeline.round_context import BASELINE, BASELINE_SEED, RETRAIN_SEED, RoundContext
+from evoprune.progress import counted
 from evoprune.record import files
 from evoprune.record.checkpoint import Snapshot, drop_after, newest_state, restore_search, write_snapshot
 from evoprune.record.housekeeping import drop_survivors
@@ -119,7 +120,9 @@ def retrain(context: RoundContext, workers: Workers, survivors: Sequence[Candida
     drop_survivors(folder, keep={survivor.key for survivor in survivors})
     left = [survivor for survivor in survivors if not _is_retrained(context, survivor)]
     if left:
-        context.progress.stage("retrain", f"{len(left)} survivors, {config.retrain.epochs} epochs each")
+        if config.retrain.epochs:
+            epochs = counted(config.retrain.epochs, "epoch")
+            context.progress.stage("retrain", f"{counted(len(left), 'survivor')}, {epochs} each")
         states = workers.retrain(
             [survivor.genome for survivor in left],
             [read_training_state(folder, survivor.key) for survivor in left],
