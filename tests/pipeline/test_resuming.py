@@ -19,7 +19,7 @@ from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
 
-LONGER = {"search.population": 16, "search.generations": 5}
+LONGER = {"search.population": 16, "search.generations": 5, "retrain.epochs": 0}
 
 
 @pytest.fixture(scope="module")

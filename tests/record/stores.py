@@ -1,7 +1,6 @@
 """A store in memory that fails when it is told to, and a made-up run that works on it."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,7 +195,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.setattr(lease, "EXPIRES_S", -1.0)
     monkeypatch.setattr(lease, "WATCH_S", 0.0)
     monkeypatch.setattr(pushing, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test here cuts the power
     change("here")
     forget()
     yield change

@@ -47,8 +47,7 @@ def opened(browser: Browser, path: Path, width: int = 1280, scheme: str = "light
     return page, wrong
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_it_loads_without_errors_and_fits(browser: Browser, report: Path, width: int, scheme: str) -> None:
     page, wrong = opened(browser, report, width, scheme)
     assert wrong == []

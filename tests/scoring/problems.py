@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from evoprune.config.schema import DataConfig
 from evoprune.data.load import Data, load_data
 from evoprune.discovery.discover import search_space
+from evoprune.networks.mobilenet import InvertedResidual
+from evoprune.networks.resnet import small_resnet
 from evoprune.networks.zoo import build_network
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.problem import make_problem
@@ -64,14 +66,30 @@ def _without_norm() -> nn.Module:
     )
 
 
+def _inverted_residuals() -> nn.Module:
+    """The blocks of MobileNetV2: one that adds its input and one that halves height and width."""
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),
+            norm=nn.BatchNorm2d(8),
+            relu=nn.ReLU6(),
+            adding=InvertedResidual(8, 8, stride=1, expansion=2),
+            halving=InvertedResidual(8, 12, stride=2, expansion=2),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            out=nn.Linear(12, 10),
+        )
+    )
+
+
 def _zoo(name: str) -> nn.Module:
     return build_network(name, (1, PIXELS, PIXELS), 10, torch.Generator().manual_seed(0))
 
 
 NETWORKS: dict[str, Any] = {
     "plain": lambda: _zoo("8C3-MP2-8C3-MP2-16FC-10"),
-    "residual": lambda: _zoo("resnet20"),
-    "depthwise": lambda: _zoo("mobilenetv2_small"),
+    "residual": lambda: small_resnet(8, channels=1, classes=10),
+    "depthwise": _inverted_residuals,
     "concatenating": Concatenating,
     "without norm": _without_norm,
 }
