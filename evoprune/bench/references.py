@@ -1,6 +1,5 @@
 """The usual ways to score a pruned network, against which ours is measured."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 from evoprune.errors import ConfigError
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
+from evoprune.space.tensors import copied
 from evoprune.surgery.apply import mask
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.tasks.judging import errors_of
@@ -34,7 +34,7 @@ def torch_pruning(problem: Problem, genome: Genome) -> np.ndarray:
         ConfigError: Torch-Pruning is not installed.
     """
     tp = torch_pruning_library()
-    model = copy.deepcopy(problem.model)
+    model = copied(problem.model)
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=problem.calibration[:1])
     phenotype = problem.space.check(genome)
     for group in problem.space.groups:

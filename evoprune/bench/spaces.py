@@ -21,6 +21,7 @@ from evoprune.record.csv_tables import read_csv, write_csv
 from evoprune.record.lock import locked_table
 from evoprune.space.cost import cost
 from evoprune.space.search_space import SearchSpace
+from evoprune.space.summary import kind_of_reason
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _stays_whole(space: SearchSpace) -> str:
     layers: dict[str, list[str]] = {}
     for part in space.frozen:
         if not part.reason.startswith("it is an output"):
-            layers.setdefault(part.reason.partition(" (in ")[0], []).append(part.name)
+            layers.setdefault(kind_of_reason(part.reason), []).append(part.name)
     return "; ".join(
         f"{len(parts)} ({parts[0]}{' ...' if len(parts) > 1 else ''}): {reason}" for reason, parts in layers.items()
     )

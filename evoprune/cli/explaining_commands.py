@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from evoprune.cli.options import Overrides, console_of_output, parsed
-from evoprune.cli.printed_tables import frozen_lines, keys_table, layers_table
+from evoprune.cli.printed_tables import frozen_lines, keys_table, layers_table, reasons_table
 from evoprune.config.loading import load_config, round_configs
 from evoprune.errors import ConfigError
 
@@ -44,6 +44,8 @@ def inspect(
     console.print(layers_table(console, report.layers, report.genes, report.macs, report.params))
     for line in frozen_lines(report.frozen):
         console.print(line, markup=False)
+    if report.reasons:
+        console.print(reasons_table(console, report.reasons))
     if rounds > 1:
         console.print(f"this is round 1 of {rounds}; each later round searches the network that the one before returns")
 

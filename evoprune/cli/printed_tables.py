@@ -40,6 +40,7 @@ _FITNESS_HEADS = (
     "feasible",
     "share of peak",
 )
+_REASON_HEADS = ("reason to stay whole", "layers", "MACs", "share of MACs")
 _LAYER_HEADS = ("layer", "kind", "maps", "genes", "MACs", "params")
 
 
@@ -90,6 +91,17 @@ class _FitnessRow(Protocol):
     def peak_share(self) -> float: ...
 
 
+class _ReasonRow(Protocol):
+    @property
+    def reason(self) -> str: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def share(self) -> float: ...
+
+
 class _FrozenPart(Protocol):
     @property
     def name(self) -> str: ...
@@ -116,6 +128,12 @@ def layers_table(console: Console, layers: Iterable[_LayerRow], genes: int, macs
     ]
     total = ("total", "", "", f"{genes:,}", count(macs), count(params))
     return table(console, _LAYER_HEADS, [*rows, total])
+
+
+def reasons_table(console: Console, reasons: Iterable[_ReasonRow]) -> RenderableType:
+    """The share of a network's MACs that each reason keeps whole."""
+    rows = [(row.reason, str(row.layers), count(row.macs), share(row.share)) for row in reasons]
+    return table(console, _REASON_HEADS, rows)
 
 
 def keys_table(console: Console, keys: Iterable[_KeyRow]) -> RenderableType:

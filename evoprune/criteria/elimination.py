@@ -242,7 +242,11 @@ class _Reader:
 def _inverse(gram: Tensor) -> Tensor:
     """The inverse of a Gram matrix with a ridge on its diagonal."""
     ridge = RIDGE * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.cholesky_inverse(torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram)))
+    factor, failed = torch.linalg.cholesky_ex(gram + ridge * torch.eye(len(gram)).to(gram))
+    if not failed:
+        return torch.cholesky_inverse(factor)
+    values, vectors = torch.linalg.eigh(gram)  # of constant inputs, all that is left is rounding, of either sign
+    return vectors / (values.clamp_min(0) + ridge) @ vectors.mT
 
 
 def _product(statistics: LayerStatistics) -> Tensor:

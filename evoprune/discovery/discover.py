@@ -25,6 +25,7 @@ from evoprune.discovery.labels import MapLabels
 from evoprune.discovery.operations import follow
 from evoprune.discovery.proof import TOLERANCE, TOLERANCE_SINGLE, Forward, Proof, prove
 from evoprune.discovery.tracing import Tracer
+from evoprune.discovery.unrun import freeze_around_unrun
 from evoprune.errors import SearchSpaceError
 from evoprune.space.kernel_genes import KernelLayer, kernel_genes, stride_genes
 from evoprune.space.plan import Frozen, Layer, TensorInfo
@@ -158,6 +159,7 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
     labels = labels.with_new_axes(branches.tracer.labels)
     layers = _layers(tracer, branches.tracer)
     freeze_kept_layers(labels, layers, options)
+    unrun = freeze_around_unrun(labels, network, (tracer, branches.tracer))
     grouping = group(labels, layers, options)
     whole_modules = branches.tracer.whole_modules | tracer.whole_modules
     space = SearchSpace(
@@ -166,7 +168,7 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
         layers=layers,
         norms=tuple((branches.tracer.norms | tracer.norms).values()),
         tensors=_tensor_infos(model),
-        frozen=grouping.frozen + tuple(Frozen(name, reason) for name, reason in whole_modules.items()),
+        frozen=(*grouping.frozen, *(Frozen(name, reason) for name, reason in whole_modules.items()), *unrun),
         fixed_macs=tracer.fixed_macs,
     )
     forwards: list[Forward] = [partial(outputs_of, inputs=inputs)]

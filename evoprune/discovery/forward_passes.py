@@ -49,24 +49,33 @@ def proof_copy(model: nn.Module, example: tuple[Any, ...]) -> tuple[nn.Module, t
         network = copied(model).cpu().eval()
         inputs = tree_map(lambda value: value.detach().cpu() if isinstance(value, Tensor) else value, example)
         if dtype is not None:
-            network = network.to(dtype)
-            inputs = tree_map(
-                lambda value, dtype=dtype: (
-                    value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-                ),
-                inputs,
-            )
+            network = network._apply(partial(_in_type, dtype))
+            inputs = tree_map(partial(_in_type, dtype), inputs)
         _perturb_uniform_tensors(network)
         try:
             return network, inputs, outputs_of(network, inputs)
         except Exception as error:  # any exception of the user's forward, reported below
             problem = error
     assert problem is not None
+    raise forward_failure(problem, example) from problem
+
+
+def forward_failure(problem: Exception, example: tuple[Any, ...]) -> SearchSpaceError:
+    """The error of a network whose forward fails on an example, in one line."""
     shapes = ", ".join(str(tuple(value.shape)) for value in tensors_of(example))
-    raise SearchSpaceError(
+    keywords = any(isinstance(value, dict) for value in example)
+    return SearchSpaceError(
         f"the network's forward fails on an example input of shape {shapes}: "
         f"{type(problem).__name__}: {first_line(problem)}"
-    ) from problem
+        + ("; a dict is one argument: for keyword arguments, give a tuple in the forward's order" if keywords else "")
+    )
+
+
+def _in_type(dtype: torch.dtype, value: Any) -> Any:
+    """A floating-point tensor in this type, a complex one with parts of this type, anything else as it is."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(dtype)
+    return value.to(dtype.to_complex()) if isinstance(value, Tensor) and value.is_complex() else value
 
 
 def _perturb_uniform_tensors(network: nn.Module) -> None:

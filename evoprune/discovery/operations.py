@@ -64,8 +64,9 @@ def convolution(tracer: Tracer, call: Call) -> Shadow:
     columns = tracer.along(images, 1)
     name = tracer.name(weight)
     if name is None:
-        tracer.freeze(columns, "it is read by a convolution whose weights are computed")
-        tracer.freeze_module("its weights are computed")
+        kind = "complex" if tracer.has_complex_weights() else "computed"
+        tracer.freeze(columns, f"it is read by a convolution whose weights are {kind}")
+        tracer.freeze_module(f"its weights are {kind}")
         return None
     outputs = call.output.shape[1]
     owned = isinstance(tracer.owner(name), nn.modules.conv._ConvNd)

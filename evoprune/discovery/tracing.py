@@ -72,6 +72,9 @@ class Tracer(TorchDispatchMode):
         operations: Number of operations.
         exact: Whether all operations computed in float64.
         whole_modules: Modules without a layer of their own that stay whole, with reasons.
+        read: Names of the parameters and buffers that an operation has read.
+        seen: Module that ran -> labels of the tensors that its own forward saw: its inputs, and what its operations and
+            its children returned.
     """
 
     def __init__(self, model: nn.Module, labels: MapLabels, batch: int, follow: "Follow"):
@@ -85,6 +88,8 @@ class Tracer(TorchDispatchMode):
         self.operations = 0
         self.exact = True
         self.whole_modules: dict[str, str] = {}
+        self.read: set[str] = set()
+        self.seen: dict[str, list[Tensor]] = {"": []}
         self.modules = dict(model.named_modules())
         self._batch = batch
         self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
@@ -102,6 +107,7 @@ class Tracer(TorchDispatchMode):
         def enter(name: str):
             def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
                 self._where.append(name)
+                self._see(tensors_of(args))
                 if isinstance(module, nn.LayerNorm | nn.GroupNorm) and args and isinstance(args[0], Tensor):
                     self._module_inputs[name] = args[0]
 
@@ -109,6 +115,7 @@ class Tracer(TorchDispatchMode):
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self._where.pop()
+            self._see(tensors_of(output))
 
         handles = []
         for name, module in model.named_modules():
@@ -130,6 +137,7 @@ class Tracer(TorchDispatchMode):
         names = (argument.name for argument in func._schema.arguments)
         inputs = dict(zip(names, args, strict=False)) | kwargs
         call = Call(func._schema.name.partition("::")[2], func, inputs, outputs)
+        self.read.update(name for tensor in call.tensors if (name := self.name(tensor)) is not None)
         if not outputs:
             self.freeze_all(call, "its values are read outside of tensors")
         else:
@@ -137,6 +145,7 @@ class Tracer(TorchDispatchMode):
             self.exact &= all(leaf.dtype in _EXACT for leaf in outputs)
             uses = self._uses
             self.follow(self, call, args, kwargs)
+            self._see(outputs)
             if self._uses == uses and (formula := flop_registry.get(func.overloadpacket)):
                 self.fixed_macs += formula(*args, **kwargs, out_val=outputs[0]) // 2 // self._batch
         return result
@@ -145,6 +154,11 @@ class Tracer(TorchDispatchMode):
         """Freezes everything that the network returns."""
         for tensor in tensors_of(outputs):
             self.labels.freeze(self.shadow(tensor), "it is an output of the network")
+
+    def _see(self, tensors: list[Tensor]) -> None:
+        """Notes the labels of tensors for the running module."""
+        seen = self.seen.setdefault(self._where[-1] if self._where else "", [])
+        seen += (self._shadows[tensor] for tensor in tensors if tensor in self._shadows)
 
     def shadow(self, tensor: Tensor) -> Tensor:
         """The class of each element of a tensor: int64 of its shape."""
@@ -181,6 +195,11 @@ class Tracer(TorchDispatchMode):
         if self._where:
             self.whole_modules.setdefault(self._where[-1] or type(self.modules[""]).__name__, reason)
 
+    def has_complex_weights(self) -> bool:
+        """Whether the running module has complex parameters, which operations read as pairs of real ones."""
+        module = self.modules[self._where[-1]] if self._where else None
+        return module is not None and any(parameter.is_complex() for parameter in module.parameters(recurse=False))
+
     def freeze_all(self, call: Call, reason: str) -> None:
         """Freezes all inputs of a call."""
         for tensor in call.tensors:
@@ -198,7 +217,7 @@ class Tracer(TorchDispatchMode):
         """Gives a vector (bias, scale, running mean) these labels, int64 (size,), if it is a parameter or buffer."""
         if tensor is None:
             return
-        name, dim = self.name(tensor), _only_dim(tensor)
+        name, dim = self.name(tensor), 0 if tensor.ndim == 1 else _only_dim(tensor)
         if name is not None and dim is not None:
             self.labels.bind(name, dim, labels, "a parameter is shared with something constant")
         else:

@@ -1,6 +1,5 @@
 """The search without a config file: a network and tensors in, a run out."""
 
-import copy
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -15,17 +14,18 @@ from torch import Tensor, nn
 from evoprune.config.loading import config_from_dict, round_configs
 from evoprune.config.schema import Config, RecordConfig, RetrainConfig, SearchConfig, SpaceConfig, WorkersConfig
 from evoprune.discovery.discover import discover
-from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError, type_and_first_line
+from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError, SearchSpaceError, type_and_first_line
 from evoprune.networks.modes import eval_mode
 from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
 from evoprune.pipeline.given_data import Examples, GivenData
 from evoprune.pipeline.identity import identity_of
-from evoprune.pipeline.input_checks import check_data, check_network
+from evoprune.pipeline.input_checks import check_data, check_network, warn_of_unrun_parts
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard
+from evoprune.space.tensors import copied
 from evoprune.training.devices import resolve_device
 from evoprune.training.fit import FitState
 
@@ -118,6 +118,7 @@ def evolve(
     check_data(data, calibration_labels=given.calibration_labels is not None)
     # later rounds search smaller networks, but their space sections are checked before anything is written
     plan, *_ = [discover(network, example_input, settings.space) for settings in rounds]
+    warn_of_unrun_parts(plan)
     weights = FitState.before(network).weights
     identity = identity_of(data, weights, calibration_labels=given.calibration_labels is not None)
     experiment = Experiment(config, rounds, data, network, weights, plan, resolve_device(config.device), identity)
@@ -184,11 +185,9 @@ def _copied(model: nn.Module) -> nn.Module:
     if isinstance(inner, torch.jit.ScriptModule):
         raise NetworkError("model must be a plain torch.nn.Module, not a compiled ScriptModule; give the original one")
     try:
-        return copy.deepcopy(inner).cpu().eval()
-    except Exception as error:
-        raise NetworkError(
-            f"model cannot be copied ({type_and_first_line(error)}); make copy.deepcopy(model) work"
-        ) from error
+        return copied(inner).cpu().eval()
+    except SearchSpaceError as error:
+        raise NetworkError(f"model: {error}") from error
 
 
 def _count_classes(network: nn.Module, images: Tensor) -> int:

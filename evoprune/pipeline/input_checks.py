@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from evoprune.data.checks import check_split
 from evoprune.data.images import ImageFiles
 from evoprune.data.load import Data
+from evoprune.discovery.unrun import DID_NOT_RUN
 from evoprune.errors import DataError, NetworkError
 from evoprune.scoring.scorer import Problem
+from evoprune.space.plan import Plan
 from evoprune.space.tensors import check_changeable
 
 logger = logging.getLogger(__name__)
@@ -55,15 +57,15 @@ def check_labels(labels: Tensor, classes: int, name: str) -> None:
 
 
 def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
-    """Checks the values of a network's parameters and buffers, and that there is something to train.
+    """Checks the types and values of a network's parameters and buffers, and that there is something to train.
 
     Args:
         name: of the network or its weights, for messages: `model.weights: w.pt`.
         trains: whether the network or its survivors are trained.
 
     Raises:
-        NetworkError: names the first tensor with values that are NaN or infinite, or the first entry that is no tensor,
-            or says that all are frozen.
+        NetworkError: names the first tensor with values that are NaN or infinite, the first parameter that is not of
+            single precision, or the first entry that is no tensor, or says that no parameter can be trained.
         SearchSpaceError: the network is TorchScript, or has lazy layers without shapes.
     """
     check_changeable(network)
@@ -79,11 +81,31 @@ def check_network(network: nn.Module, name: str, *, trains: bool) -> None:
                 f"{name}: tensor {tensor_name!r} must hold finite numbers, but {bad} of {tensor.numel()} are NaN or "
                 "infinite; train the network again, or take an earlier checkpoint"
             )
+    for parameter_name, parameter in network.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise NetworkError(
+                f"{name}: parameters must be of type float32, but {parameter_name} is {_type(parameter)}; "
+                "give model.float()"
+            )
     if trains and not any(parameter.requires_grad for parameter in network.parameters()):
         raise NetworkError(
-            f"{name}: all parameters are frozen (requires_grad is False), so nothing can be trained; "
-            "unfreeze some, or set retrain.epochs to 0"
+            f"{name}: no parameter has requires_grad, so nothing can be trained; unfreeze some, "
+            "or set retrain.epochs to 0"
         )
+
+
+def warn_of_unrun_parts(space: Plan) -> None:
+    """Logs a warning if parts of the network did not run on the example input."""
+    unrun = [part.name for part in space.frozen if part.reason == DID_NOT_RUN]
+    if unrun:
+        logger.warning(
+            "%s did not run on the example input: nothing of it is pruned, and the feature maps that it may read stay",
+            ", ".join(unrun[:5]) + (f" and {len(unrun) - 5} other parts" if len(unrun) > 5 else ""),
+        )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def warn_of_useless_baseline(problem: Problem) -> None:

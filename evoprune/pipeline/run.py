@@ -16,7 +16,7 @@ from evoprune.networks.zoo import build_network
 from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
 from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
 from evoprune.pipeline.identity import check_identity, identity_of
-from evoprune.pipeline.input_checks import check_data, check_network
+from evoprune.pipeline.input_checks import check_data, check_network, warn_of_unrun_parts
 from evoprune.pipeline.resuming import branch, check_changes, is_finished
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
@@ -264,6 +264,7 @@ def _prepared(
     progress.stage("space", config.model.network)
     # later rounds search smaller networks, but their space sections are checked before anything is written
     space, *_ = [discover(network, probe_image(data.image_shape), settings.space) for settings in rounds]
+    warn_of_unrun_parts(space)
     return Experiment(
         config, rounds, data, network, weights if config.model.is_trained else None, space, device, identity
     )

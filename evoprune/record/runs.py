@@ -1,6 +1,5 @@
 """Reading a run: its tables and its networks."""
 
-import copy
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -171,8 +170,9 @@ class Run:
     def load_baseline(self, network: "nn.Module | None" = None) -> "nn.Module":
         """The unpruned network, on the CPU, in eval mode. Arguments and errors as of `load_survivor`."""
         from evoprune.networks.weights import load_weights
+        from evoprune.space.tensors import copied
 
-        network = copy.deepcopy(network or self.network or self._fresh_network(self.input_format))
+        network = copied(network or self.network or self._fresh_network(self.input_format))
         first = (*self._earlier_rounds(), self)[0]._folder
         load_weights(network, files.read_tensors(first.baseline)[0], str(first.baseline))
         return network.cpu().eval()

@@ -49,7 +49,7 @@ class FusedNetwork:
 
     def __call__(self, images: Tensor) -> Any:
         """images: float (batch, c, h, w). Returns the network's outputs."""
-        return self._graph(images)
+        return self._graph.forward(images)  # a call would print what it raises
 
     def calibrate(self, images: Tensor, batch_size: int) -> None:
         """Computes all batch-norm statistics and folds them.
@@ -65,7 +65,7 @@ class FusedNetwork:
         with recalibrated(self._graph) as norms:
             if norms or any(block.normed for block in self._blocks):
                 for batch in calibration_batches(images, batch_size):
-                    self._graph(batch)
+                    self._graph.forward(batch)
         for block in self._blocks:
             block.fold()
 

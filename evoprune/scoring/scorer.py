@@ -1,6 +1,5 @@
 """The scorer: cuts, compensates and recalibrates a candidate's network, and sums its errors on the validation set."""
 
-import copy
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from evoprune.scoring.fusion import FusedNetwork, fused
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
-from evoprune.space.tensors import cut_tensors, named_tensors, replace_tensors, update_sizes, zeroed_tensors
+from evoprune.space.tensors import copied, cut_tensors, named_tensors, replace_tensors, update_sizes, zeroed_tensors
 from evoprune.surgery.compensation import compensated
 from evoprune.surgery.layer_statistics import Statistics, on_device
 from evoprune.surgery.recalibration import recalibrate
@@ -128,7 +127,7 @@ class Scorer:
         """Copies the baseline to the device, and fuses it if the fused network computes the same."""
         self._problem = problem
         self._device = device
-        self._network = copy.deepcopy(problem.model).to(device).eval()
+        self._network = copied(problem.model).to(device).eval()
         calibration = problem.calibration.to(device)
         channels_last = problem.execution.channels_last
         self._layout = lay_out(self._network, calibration) if channels_last else torch.contiguous_format

@@ -1,5 +1,7 @@
 """A search space as rows of a table."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evoprune.space.cost import cut_elements
@@ -20,8 +22,18 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class ReasonReport:
+    """A reason for which layers stay whole. macs: of these layers. share: of the network's MACs, 0..1."""
+
+    reason: str
+    layers: int
+    macs: int
+    share: float
+
+
+@dataclass(frozen=True)
 class SpaceReport:
-    """The search space of one network, with totals over the whole network."""
+    """The search space of one network, with totals over the whole network. reasons: by falling MACs."""
 
     network: str
     layers: tuple[LayerReport, ...]
@@ -30,6 +42,33 @@ class SpaceReport:
     macs: int
     params: int
     frozen: tuple[Frozen, ...]
+    reasons: tuple[ReasonReport, ...]
+
+
+def kind_of_reason(reason: str) -> str:
+    """A reason that a part stays whole without what it names: modules, values, errors."""
+    general = reason.partition(" (")[0].partition(": ")[0]
+    return re.sub(r"^.+(?=, which did not run)", "a part", re.sub(r" by [-+.\de]+(?= of)", "", general))
+
+
+def reason_reports(layers: Sequence[LayerReport], frozen: Sequence[Frozen], macs: int) -> tuple[ReasonReport, ...]:
+    """The layers without genes and their MACs, added up by the kind of reason that keeps them whole.
+
+    Args:
+        layers: All layers of a network.
+        frozen: Its parts that stay whole.
+        macs: Of the whole network.
+    """
+    reason_of = {part.name: kind_of_reason(part.reason) for part in reversed(frozen)}
+    whole: dict[str, list[int]] = {}
+    for layer in layers:
+        if not layer.genes and layer.name in reason_of:
+            whole.setdefault(reason_of[layer.name], []).append(layer.macs)
+    found = (
+        ReasonReport(reason, len(counts), sum(counts), sum(counts) / macs if macs else 0.0)
+        for reason, counts in whole.items()
+    )
+    return tuple(sorted(found, key=lambda report: -report.macs))
 
 
 def space_report(network: str, space: SearchSpace) -> SpaceReport:
@@ -51,4 +90,5 @@ def space_report(network: str, space: SearchSpace) -> SpaceReport:
     )
     params = sum(elements[name] for name in parameters)
     macs = sum(layer.macs for layer in layers) + space.fixed_macs
-    return SpaceReport(network, layers, space.genes, len(space.groups), macs, params, space.frozen)
+    reasons = reason_reports(layers, space.frozen, macs)
+    return SpaceReport(network, layers, space.genes, len(space.groups), macs, params, space.frozen, reasons)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from evoprune.errors import SearchSpaceError, first_line
 from evoprune.space.phenotype import Phenotype
@@ -27,7 +28,7 @@ def copied(model: nn.Module, share_parameters: bool = False) -> nn.Module:
         SearchSpaceError: If the network is of a kind that cannot be changed, or cannot be copied.
     """
     check_changeable(model)
-    computed = (value for module in model.modules() for value in vars(module).values())
+    computed = tree_leaves([vars(module) for module in model.modules()])
     memo: dict[int, Any] = {
         id(value): value.detach().clone() for value in computed if isinstance(value, Tensor) and not value.is_leaf
     }
@@ -37,7 +38,8 @@ def copied(model: nn.Module, share_parameters: bool = False) -> nn.Module:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the user's modules raise
         raise SearchSpaceError(
-            f"the network cannot be copied (copy.deepcopy): {type(error).__name__}: {first_line(error)}"
+            f"the network cannot be copied ({type(error).__name__}: {first_line(error)}); "
+            "make copy.deepcopy(model) work"
         ) from error
 
 

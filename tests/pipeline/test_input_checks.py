@@ -100,7 +100,7 @@ def test_weights_that_are_not_finite_are_named(name: str) -> None:
 def test_frozen_networks_are_refused_if_they_are_to_be_trained() -> None:
     network = nn.Linear(2, 2).requires_grad_(False)
     check_network(network, "model", trains=False)
-    with pytest.raises(NetworkError, match=r"^model: all parameters are frozen .*; unfreeze some"):
+    with pytest.raises(NetworkError, match=r"^model: no parameter has requires_grad, .*; unfreeze some"):
         check_network(network, "model", trains=True)
     network.bias.requires_grad_(True)
     check_network(network, "model", trains=True)
@@ -234,7 +234,7 @@ class Failing(Dataset[Any]):
         ({"train": (IMAGES[:, :, :7], LABELS)}, r"train images must have the shape .* \(1, 14, 14\), not \(1, 7, 14\)"),
         ({"train": (IMAGES, LABELS + 1)}, r"train labels must be 0\.\.9, .* not 1\.\.10"),
         ({"train": (with_value(math.nan), LABELS)}, r"train images must be finite .* 1 of 30"),
-        ({"model": small().requires_grad_(False), "train": (IMAGES, LABELS)}, r"model: all parameters are frozen"),
+        ({"model": small().requires_grad_(False), "train": (IMAGES, LABELS)}, r"model: no parameter has requires_grad"),
         ({"seed": -1}, r"evolve: seed must be a whole number from 0"),
         ({"device": "gpu"}, r"evolve: device must be auto, cpu, cuda or cuda:N"),
         ({"search": {"populatoin": 3}}, r"evolve: search\.populatoin is no key|unknown key"),

@@ -1,6 +1,5 @@
 """The choices of the Torch-Pruning library's own pruners as genomes: its importances, local and global."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from evoprune.data.splits import Split
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import copied
 
 GRADIENT_IMAGES = 512
 """Number of training images for the gradients of Taylor importance."""
@@ -41,7 +41,7 @@ def torch_pruning_genome(problem: Problem, train: Split, importance: str, across
         ConfigError: the library is not installed.
     """
     tp = torch_pruning_library()
-    model = copy.deepcopy(problem.model)
+    model = copied(problem.model)
     importances: dict[str, Callable[[], Any]] = {
         "l1": lambda: tp.importance.MagnitudeImportance(p=1),
         "l2": lambda: tp.importance.MagnitudeImportance(p=2),

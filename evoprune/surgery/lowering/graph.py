@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
@@ -127,7 +126,7 @@ class Graph:
         _plain_pools(flat)
         _at_the_root(flat)
         with torch.no_grad():
-            ShapeProp(flat).propagate(*inputs)
+            _Shapes(flat).run(*inputs)
         _in_place(flat)
         for node in flat.graph.nodes:
             node.meta.clear()
@@ -301,5 +300,15 @@ def _fresh(node: Any) -> bool:
 
 
 def _same_shape_and_type(one: Any, other: Any, result: fx.Node) -> bool:
-    metas: list[Any] = [getattr(node, "meta", {}).get("tensor_meta") for node in (one, other, result)]
-    return None not in metas and len({(meta.shape, meta.dtype) for meta in metas}) == 1
+    found = {getattr(node, "meta", {}).get("shape_and_type") for node in (one, other, result)}
+    return None not in found and len(found) == 1
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph, and notes the shape and type of each node's tensor. (ShapeProp of torch.fx prints errors.)"""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["shape_and_type"] = (result.shape, result.dtype)
+        return result

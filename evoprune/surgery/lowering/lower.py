@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
+from evoprune.discovery.forward_passes import forward_failure
 from evoprune.discovery.proof import relative_difference
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
@@ -81,7 +82,8 @@ def lower(
         An ordinary module in eval mode with the outputs of `ep.mask` and `ep.compact`, up to rounding.
 
     Raises:
-        SearchSpaceError: If the genome or the network is not of this search space.
+        SearchSpaceError: If the genome or the network is not of this search space, or the network does not run on the
+            example input.
 
     Example:
         >>> space = ep.search_space(model, images[:1], strides=True)
@@ -113,7 +115,7 @@ def lower_compacted(
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     stays = {} if keep_plain else _layer_masks(model, masks or {})
     with torch.no_grad():
-        expected = model(*inputs)
+        expected = _outputs_of(model, inputs)
         graph = _graph(model, inputs, expected)
         if graph is None:
             return _module_by_module(model, inputs, stays, stopwatch)
@@ -128,6 +130,13 @@ def lower_compacted(
         if times[1] <= times[0] and relative_difference(expected, planned(*inputs)) <= TOLERANCE:
             return Lowered(planned, plans)
         return Lowered(dense, tuple(LayerPlan(plan.layer, DENSE, plan.measured_ms) for plan in plans))
+
+
+def _outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    try:
+        return model(*inputs)
+    except Exception as error:  # any exception of the user's forward
+        raise forward_failure(error, inputs) from error
 
 
 def _layer_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -145,7 +154,7 @@ def _graph(model: nn.Module, inputs: Sequence[Any], expected: Any) -> Graph | No
     """The network's graph, folded; None if it cannot be traced, or computes anything else than the network."""
     try:
         graph = Graph(model)
-        outputs = graph.copy().flat(inputs)(*inputs)
+        outputs = graph.copy().flat(inputs).forward(*inputs)  # a call would print what it raises
     except Exception:  # any exception of tracing a user's forward
         return None
     return graph if relative_difference(expected, outputs) <= TOLERANCE else None
@@ -160,11 +169,11 @@ def _fastest_layout(
         dense = graph.copy().flat(inputs)
         try:
             dense.to(memory_format=layout)
-            call = partial(dense, *_laid_out(inputs, layout))
-            call()
+            given = _laid_out(inputs, layout)
+            dense.forward(*given)  # a call would print what it raises
         except RuntimeError:  # views of maps as vectors and tensors of five dimensions need the contiguous layout
             continue
-        candidates.append((layout, dense, call))
+        candidates.append((layout, dense, partial(dense, *given)))
     times = stopwatch([call for *_, call in candidates])
     layout, dense, _ = candidates[times.index(min(times))]
     graph.network.to(memory_format=layout)
