@@ -118,21 +118,23 @@ def export_run(
         int8=int8,
         images=_images(run, trusted or {}, normalisation, int8),
     )
+    if opset is not None and "onnx" in formats:
+        exporter.check_opset(run.survivors["key"].iloc[0])
     rows: list[ExportRow] = []
-    failures: list[str] = []
+    failures: dict[str, list[str]] = {}
     for key in run.survivors["key"]:
         try:
             for row in exporter.write(key):
                 rows.append(row)
                 report(_line(row))
         except ExportError as error:
-            failures.append(f"{key}: {error}")
+            failures.setdefault(str(error), []).append(key)
         if rows:
             write_csv(exporter.place(TABLE), [asdict(row) for row in rows])
     if failures:
-        raise ExportError(
-            f"{len(failures)} of {len(run.survivors)} survivors could not be exported: " + "; ".join(failures)
-        )
+        reasons = "; ".join(f"{', '.join(keys)}: {reason}" for reason, keys in failures.items())
+        failed = sum(map(len, failures.values()))
+        raise ExportError(f"{failed} of {len(run.survivors)} survivors could not be exported: {reasons}")
     return rows
 
 
@@ -241,6 +243,17 @@ class _Exporter:
     int8: bool
     images: _Images
 
+    def check_opset(self, key: str) -> None:
+        """Tries on a survivor whether the version of the ONNX operators can hold the run's plain networks.
+
+        Raises:
+            ExportError: With the nearest version that can.
+        """
+        if self.opset is not None:
+            example = self.images.pixels[:2].clone()
+            plain = self._plain(self.run.load_survivor(key), example)
+            export.check_opset(plain, self.images.as_read(example), self.opset)
+
     def write(self, key: str) -> Iterator[ExportRow]:
         """Writes one survivor's files, one after the other. Raises ExportError that names the part in the way."""
         images, inputs = self.images, self.images.inputs
@@ -276,14 +289,22 @@ class _Exporter:
         """The ONNX model of the lowered or the plain network, whichever onnxruntime runs faster; and its forms."""
         images = self.images
         read = images.as_read(example)
-        model = export.onnx_model(images.deployed(lowered.network), read, self.opset)
         if not lowered.forms:
-            return model, ""
-        unlowered = lower_compacted(small, images.normalised(example[:1]), keep_plain=True).network
-        plain = export.onnx_model(images.deployed(unlowered), read, self.opset)
+            return export.onnx_model(images.deployed(lowered.network), read, self.opset), ""
+        plain = export.onnx_model(self._plain(small, example), read, self.opset)
+        try:
+            model = export.onnx_model(images.deployed(lowered.network), read, self.opset)
+        except ExportError as error:
+            _log.warning("a survivor is exported as it is, without lowered convolutions: %s", error)
+            return plain, ""
         calls = [partial(export.onnx_outputs, export.onnx_session(each), read[:1]) for each in (model, plain)]
         times = seconds_a_call(calls)
         return (model, lowered.forms) if times[0] <= times[1] else (plain, "")
+
+    def _plain(self, small: nn.Module, example: Tensor) -> nn.Module:
+        """A survivor as it is exported without lowered convolutions."""
+        unlowered = lower_compacted(small, self.images.normalised(example[:1]), keep_plain=True).network
+        return self.images.deployed(unlowered)
 
     def _row(
         self,

@@ -5,8 +5,9 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -68,31 +69,75 @@ def onnx_model(network: nn.Module, example: Tensor, opset: int | None = None) ->
     Raises:
         ExportError: If a package is missing, or ONNX or the version has no operation for a part of the network.
     """
-    onnx = needed("onnx")
     needed("onnxscript")
-    program = _program(network, example)
-    newest = onnx.defs.onnx_opset_version()
-    if opset is not None and not 1 <= opset <= newest:
+    if opset is None:
+        return _written(network, example, None).SerializeToString()
+    newest = _newest_opset()
+    if not 1 <= opset <= newest:
         raise ExportError(f"--opset must be from 1 to {newest}, the newest of the onnx package here, not {opset}")
+    return _converted(_written(network, example, max(opset, OLDEST_OPSET)), opset)
+
+
+def check_opset(network: nn.Module, example: Tensor, opset: int) -> None:
+    """Tries whether a version of the ONNX operators can hold a network, and whether onnxruntime runs the model.
+
+    A network that no version can hold passes, because the version is not at fault.
+
+    Args:
+        network: In eval mode.
+        example: float (batch, c, h, w), two images or more.
+        opset: Version of the ONNX operators.
+
+    Raises:
+        ExportError: With the nearest version that can, found by trying.
+    """
+    refusal = _refusal(partial(onnx_model, network, example, opset))
+    if refusal is None or _refusal(partial(onnx_model, network, example)) is not None:
+        return
+    written = cache(partial(_written, network, example))
+
+    def is_refused(version: int) -> bool:
+        return _refusal(lambda: _converted(written(max(version, OLDEST_OPSET)), version)) is not None
+
+    usual = _opset(written(None))
+    is_older = opset < usual
+    others = range(max(opset + 1, 1), usual) if is_older else range(min(opset - 1, _newest_opset()), usual, -1)
+    nearest = next((version for version in others if not is_refused(version)), usual)
+    raise ExportError(f"{refusal}; take {nearest}, the {'oldest' if is_older else 'newest'} that works")
+
+
+def _refusal(make: Callable[[], bytes]) -> ExportError | None:
+    """The error of making a model and loading it in onnxruntime; None if there is none."""
+    try:
+        onnx_session(make())
+    except ExportError as error:
+        return error
+    return None
+
+
+def _written(network: nn.Module, example: Tensor, opset: int | None) -> Any:
+    """The model as torch writes it, in this version of the operators or another one. Raises ExportError."""
+    program = _program(network, example)
     with _quiet():
         try:
             written = torch.onnx.export(
-                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False,
-                opset_version=None if opset is None else max(opset, OLDEST_OPSET),
+                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False, opset_version=opset
             )  # fmt: skip
         except Exception as error:
             raise ExportError(f"ONNX has no operation for a part of the network ({first_line(error)})") from error
-        assert written is not None
-        model = written.model_proto
-    if opset is not None and opset != _opset(model):
+    assert written is not None
+    return written.model_proto
+
+
+def _converted(model: Any, opset: int) -> bytes:
+    """The model in this version of the operators. Raises ExportError if the version has no such operations."""
+    onnx = needed("onnx")
+    if opset != _opset(model):
         try:
             model = onnx.version_converter.convert_version(model, opset)
             onnx.checker.check_model(model)
         except Exception as error:  # the converter's own assertions
-            raise ExportError(
-                f"--opset {opset} cannot hold an operation of the network ({_reason(error)}); "
-                f"take {OLDEST_OPSET} or more"
-            ) from error
+            raise ExportError(f"--opset {opset} cannot hold an operation of the network ({_reason(error)})") from error
     return model.SerializeToString()
 
 
@@ -220,6 +265,11 @@ def _program(network: nn.Module, example: Tensor) -> Any:
             return torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
         except Exception as error:  # whatever the user's forward raises
             raise ExportError(f"torch.export cannot take it ({first_line(error)})") from error
+
+
+def _newest_opset() -> int:
+    newest: int = needed("onnx").defs.onnx_opset_version()
+    return newest
 
 
 def _opset(model: Any) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 import re
 import shutil
@@ -260,11 +261,51 @@ def test_a_folder_without_survivors_is_one_line(tiny_run: ep.Run, tmp_path: Path
         assert done.output.count("\n") == 1
 
 
-def test_an_opset_that_does_not_do_keeps_what_was_written(tiny_run: ep.Run, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["export", str(tiny_run.root), "--out", str(tmp_path), "--opset", "999"])
+@pytest.mark.parametrize("version", ["999", "13"])
+def test_an_opset_that_does_not_do_is_refused_once_with_one_that_does(
+    tiny_run: ep.Run, tmp_path: Path, version: str
+) -> None:
+    command = ["export", str(tiny_run.root), "--out", str(tmp_path / "out"), "--format", "onnx", "--opset"]
+    done = CliRunner().invoke(app, [*command, version])
     assert done.exit_code == 2
-    assert "--opset must be from 1 to" in done.output
-    assert {row["format"] for row in table(tmp_path)} == {"safetensors", "torch"}
+    assert done.output.count("--opset") == done.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    [nearest] = re.findall(r"take (\d+), the", done.output)
+    assert CliRunner().invoke(app, [*command, nearest]).exit_code == 0
+    assert len(table(tmp_path / "out")) == 2 * len(tiny_run.survivors)
+
+
+def test_a_lowered_survivor_that_the_opset_cannot_hold_is_exported_as_it_is(
+    masked_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = export.onnx_model
+    network_of: list[torch.nn.Module] = []
+
+    def refuse_lowered(network: torch.nn.Module, example: torch.Tensor, opset: int | None = None) -> bytes:
+        network_of.append(network)
+        if opset is not None and len(network_of) % 2 == 0:  # the plain network is written before the lowered one
+            raise ExportError("--opset 18 cannot hold an operation of the network (made up)")
+        return written(network, example, opset)
+
+    monkeypatch.setattr(export, "onnx_model", refuse_lowered)
+    monkeypatch.setattr(export, "check_opset", lambda *_: None)
+    monkeypatch.setattr(exporting.Lowered, "forms", property(lambda _: "made up"))
+    with caplog.at_level(logging.WARNING):
+        exporting.export_run(masked_run.root, ["onnx"], tmp_path, opset=18)
+    assert "exported as it is, without lowered convolutions: --opset 18 cannot hold" in caplog.text
+    assert {row["forms"] for row in table(tmp_path) if row["format"] == "onnx"} == {""}
+
+
+def test_survivors_with_the_same_fault_share_one_reason(
+    tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise ExportError("made up")
+
+    monkeypatch.setattr(export, "exported_program", refuse)
+    keys = tiny_run.survivors["key"]
+    with pytest.raises(ExportError, match=f"^{len(keys)} of {len(keys)} .* exported: {', '.join(keys)}: made up$"):
+        exporting.export_run(tiny_run.root, ["torch"], tmp_path)
 
 
 def test_eight_bits_without_onnx_is_a_mistake(tiny_run: ep.Run) -> None:
