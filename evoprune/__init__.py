@@ -11,6 +11,7 @@ from evoprune.errors import PluginError, UserError
 
 if TYPE_CHECKING:
     from evoprune.config.schema import RecordConfig, RetrainConfig, SearchConfig, SpaceConfig, WorkersConfig
+    from evoprune.costs.cost_model import CostModel, remaining_layers
     from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
     from evoprune.criteria.importance import LayerValues
     from evoprune.discovery.discover import search_space
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Algorithm",
+    "CostModel",
     "Criterion",
     "CriterionContext",
     "LayerValues",
@@ -63,6 +65,7 @@ __all__ = [
     "mask",
     "network",
     "recipe",
+    "remaining_layers",
     "resume",
     "run",
     "search_space",
@@ -71,6 +74,7 @@ __all__ = [
 
 _HOMES = {
     "Algorithm": "evoprune.search.algorithm",
+    "CostModel": "evoprune.costs.cost_model",
     "Criterion": "evoprune.criteria.criterion",
     "CriterionContext": "evoprune.criteria.criterion",
     "LayerValues": "evoprune.criteria.importance",
@@ -99,6 +103,7 @@ _HOMES = {
     "mask": "evoprune.surgery.apply",
     "network": "evoprune.plugins.kinds",
     "recipe": "evoprune.plugins.kinds",
+    "remaining_layers": "evoprune.costs.cost_model",
     "resume": "evoprune.pipeline.run",
     "run": "evoprune.pipeline.run",
     "search_space": "evoprune.discovery.discover",

@@ -24,7 +24,7 @@ FLOORS = (
     {"space", "networks"},
     {"discovery", "data"},
     {"surgery", "training"},
-    {"latency", "criteria"},
+    {"latency", "costs", "criteria"},
     {"scoring"},
     {"workers"},
     {"search"},

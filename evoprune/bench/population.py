@@ -9,6 +9,7 @@ import numpy as np
 
 from evoprune.config.loading import config_from_dict
 from evoprune.config.schema import Config
+from evoprune.costs.costs_by_name import find_cost
 from evoprune.errors import ConfigError
 from evoprune.pipeline.resuming import search_fingerprint
 from evoprune.pipeline.run import run
@@ -19,7 +20,7 @@ from evoprune.record.folder import RunFolder
 from evoprune.record.json_files import read_space
 from evoprune.record.runs import flat_config, load_run
 from evoprune.record.tables import candidates_of
-from evoprune.scoring.candidate_costs import cost_by_name
+from evoprune.scoring.candidate_costs import cost_in
 from evoprune.scoring.conditions import Conditions, ImageRecord
 from evoprune.space.plan import Genome
 from evoprune.space.search_space import SearchSpace
@@ -73,7 +74,7 @@ def record_population(path: Path, config: Config, generation: int, progress: Pro
         "search": search_fingerprint(config, space),
         "generation": generation,
         "genomes": [candidate.genome.tobytes().hex() for candidate in asked if not candidate.cached],
-        "known": [[cost_by_name(score, config.search.cost), score.errors] for score in front.values()],
+        "known": [[cost_in(find_cost(config.search.cost).column, score), score.errors] for score in front.values()],
         "wrong_share": snapshot.loop["wrong_share"],
     }
     files.write_json(path, content)

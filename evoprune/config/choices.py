@@ -7,7 +7,7 @@ of the user's is `module:attribute`. A test compares them with the registries.
 from typing import Annotated, Literal, get_args
 
 from evoprune.config.plugin_names import PluginName
-from evoprune.plugins.kinds import ALGORITHMS, CRITERIA, RECIPES
+from evoprune.plugins.kinds import ALGORITHMS, COSTS, CRITERIA, RECIPES
 
 AlgorithmName = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
 Augmentation = Literal["crop", "flip"]
@@ -39,5 +39,6 @@ StrideSharing = Literal["input_map", "layer", "kernel"]
 Precision = Literal["float32", "bfloat16"]
 
 AlgorithmChoice = Annotated[str, PluginName(ALGORITHMS, get_args(AlgorithmName))]
+CostChoice = Annotated[str, PluginName(COSTS, get_args(CostName))]
 CriterionChoice = Annotated[str, PluginName(CRITERIA, ("auto", *get_args(CriterionName)))]
 RecipeChoice = Annotated[str, PluginName(RECIPES, get_args(RecipeName))]

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from evoprune.config.choices import (
     AlgorithmChoice,
     Compensation,
-    CostName,
+    CostChoice,
     CriterionChoice,
     FitnessChoice,
     FitnessName,
@@ -104,11 +104,11 @@ class SearchConfig(Section):
         "fraction",
         marks=(Mark.SAME_IN_STUDY,),
     )
-    cost: CostName = choice(
+    cost: CostChoice = plugin(
         "macs",
         "cost that is minimised; latency_ms: latency of one image, predicted from layers that are timed on this "
         "machine",
-        CostName,
+        CostChoice,
         marks=(Mark.SAME_IN_STUDY,),
     )
     fitness: FitnessChoice = choice(

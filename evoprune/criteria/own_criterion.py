@@ -1,7 +1,6 @@
 """Criteria of the user's own: their calls are checked, and a plain function is enough."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from evoprune.criteria.criterion import Criterion, CriterionContext
 from evoprune.criteria.importance import LayerValues
 from evoprune.errors import PluginError
-from evoprune.plugins.guard import Check, guarded, plugin_call, plugin_error
+from evoprune.plugins.guard import Checks, guarded, plugin_call, plugin_error
 from evoprune.plugins.kinds import CRITERIA
 
 
@@ -108,11 +107,9 @@ def _check_weights(result: Any, context: CriterionContext) -> str | None:
     return None
 
 
-_CHECKS: Mapping[str, Check] = MappingProxyType(
-    {
-        "maps": _check_maps,
-        "kernels": lambda result, context: _check_parts(result, context.space.kernels, columns=False),
-        "strides": lambda result, context: _check_parts(result, context.space.strides, columns=True),
-        "weights": _check_weights,
-    }
+_CHECKS: Checks = (
+    ("maps", _check_maps),
+    ("kernels", lambda result, context: _check_parts(result, context.space.kernels, columns=False)),
+    ("strides", lambda result, context: _check_parts(result, context.space.strides, columns=True)),
+    ("weights", _check_weights),
 )

@@ -1,27 +1,32 @@
 """From a baseline to the problem that candidates are scored on, and to the algorithm that solves it."""
 
+import json
 import logging
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from evoprune.config.schema import Config, SearchConfig
+from evoprune.costs.cost_model import CostModel
+from evoprune.costs.costs_by_name import find_cost
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.preferences import preferences_of
 from evoprune.data.load import Data, load_data
 from evoprune.data.splits import Split
 from evoprune.discovery.discover import discover
 from evoprune.errors import ConfigError
-from evoprune.latency.prediction import LatencyTable, latency_table
 from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
 from evoprune.pipeline.round_context import CRITERION_SEED, SEARCH_SEED, Reference, RoundContext
+from evoprune.plugins.guard import is_own
 from evoprune.progress import Progress
 from evoprune.record import files
-from evoprune.record.environment import environment
+from evoprune.record.costs import load_measured, write_latency, write_own_cost
+from evoprune.record.costs import whole_cost as recorded_cost
 from evoprune.record.folder import RunFolder
-from evoprune.record.json_files import read_execution, read_latency_table
+from evoprune.record.json_files import read_execution
 from evoprune.scoring.batching import gram_bytes, measured_execution
 from evoprune.scoring.losses import Examples
 from evoprune.scoring.problem import errors_as_scored, make_problem
@@ -58,18 +63,19 @@ def pose(config: Config) -> Problem:
     space = discover(network, probe_image(data.image_shape), config.space)
     model = network.eval()
     problem = problem_of(config, data, model, space, device)
-    if config.search.cost == "latency_ms":
-        problem = replace(problem, latency=latency_table(model, space, _example(data)))
-    return replace(problem, execution=measured_execution(problem, device, config.workers))
+    cost = find_cost(config.search.cost)
+    _measure(cost, model, space, data)
+    return replace(problem, cost=cost, execution=measured_execution(problem, device, config.workers))
 
 
 def pose_problem(context: RoundContext, model: nn.Module) -> Problem:
     """The problem of a round. Measured times and batch sizes are kept in the run folder, and read again on resuming."""
     config, folder, data = context.config, context.folder, context.data
     problem = problem_of(config, data, model, context.space, context.device, context.reference)
-    if config.search.cost == "latency_ms":
-        table = stored_latency_table(folder, model, context.space, data, context.progress)
-        problem = replace(problem, latency=table)
+    cost, measured = _ready_cost(config.search.cost, folder, model, context.space, data, context.progress)
+    problem = replace(problem, cost=cost)
+    if is_own(config.search.cost) and not folder.cost.is_file():
+        write_own_cost(folder, context.space, config.search.cost, cost, whole_cost(context, problem), measured)
     if not folder.execution.is_file():
         files.write_json(folder.execution, asdict(measured_execution(problem, context.device, config.workers)))
     return replace(problem, execution=read_execution(folder))
@@ -103,7 +109,6 @@ def problem_of(
         tolerance=config.search.allowed_rise,
         compensate=compensate,
         device=device,
-        cost=config.search.cost,
         gram_bytes=gram_bytes(config.workers),
         baseline_errors=baseline_errors,
     )
@@ -115,35 +120,45 @@ def problem_of(
     return problem
 
 
-def stored_latency_table(
-    folder: RunFolder, model: nn.Module, space: SearchSpace, data: Data, progress: Progress
-) -> LatencyTable:
-    """Times of a network's layers: those in the run folder if they are of this search space, else measured now.
+def _ready_cost(
+    name: str, folder: RunFolder, model: nn.Module, space: SearchSpace, data: Data, progress: Progress
+) -> tuple[CostModel, Any]:
+    """The cost of a name, with what is measured for it: what the run folder has of this search space, or new.
 
-    The stored times are used even on another machine, so that a resumed search judges candidates as before.
+    What is stored is used even on another machine, so that a resumed search judges candidates as before.
+
+    Returns:
+        The cost, and what was measured now; None for nothing.
     """
-    kept = read_latency_table(folder, space)
-    if kept is None:
-        progress.stage("latency", f"times of {len(space.layers)} layers")
-        table = latency_table(model, space, _example(data))
-        stored = {"space": space.fingerprint, "machine": environment()["cpu"], "table": table.to_dict()}
-        files.write_json(folder.latency, stored)
-        kept = LatencyTable.from_dict(table.to_dict())
-    return kept
+    cost = find_cost(name)
+    if load_measured(cost, folder, space, name):
+        return cost, None
+    progress.stage("cost", f"{cost.label}, measured on {len(space.layers)} layers")
+    measured = _measure(cost, model, space, data)
+    if not is_own(name):
+        write_latency(folder, space, measured)
+    return cost, measured
+
+
+def _measure(cost: CostModel, model: nn.Module, space: SearchSpace, data: Data) -> Any:
+    """Measures what a cost needs, and loads it as it is stored. Returns it; None for nothing."""
+    if not cost.measures:
+        return None
+    measured = json.loads(json.dumps(cost.measure(model, space, _example(data))))
+    if measured is not None:
+        cost.load(measured)
+    return measured
 
 
 def whole_cost(context: RoundContext, problem: Problem) -> float:
     """The unpruned network's cost, which targets are shares of; in later rounds, that of the first round's network."""
-    reference = context.reference
+    reference, name, folder = context.reference, context.config.search.cost, context.folder
     if reference is None:
         return problem.cost_of(problem.space.full())
-    latency = None
-    if problem.latency is not None:
-        latency = stored_latency_table(
-            reference.folder, reference.model, reference.space, context.data, context.progress
-        )
-    whole = replace(problem, model=reference.model, space=reference.space, latency=latency)
-    return whole.cost_of(reference.space.full())
+    if is_own(name) and folder.cost.is_file():
+        return recorded_cost(folder, reference.folder, reference.space, name)
+    cost, _ = _ready_cost(name, reference.folder, reference.model, reference.space, context.data, context.progress)
+    return cost.of(reference.space, reference.space.phenotype(reference.space.full()))
 
 
 def criterion_context(

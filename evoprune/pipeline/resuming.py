@@ -104,7 +104,7 @@ def branch(source: RunFolder, target: RunFolder, generation: int) -> None:
     read_snapshot(source, generation, search_fingerprint(round_configs(config)[-1], space))
     copied = [path for earlier in source.rounds() for path in _table_last(earlier)]
     copied += [path for n in range(generation + 1) for path in (source.candidates(n), source.snapshot(n))]
-    copied += [path for path in (source.latency, source.rewind) if path.is_file()]
+    copied += [path for path in (source.latency, source.cost, source.rewind) if path.is_file()]
     identity = [source.identity] if source.identity.is_file() else []
     with locked(target) as held:
         create(held)

@@ -17,6 +17,7 @@ from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
 from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
 from evoprune.pipeline.identity import check_identity, identity_of
 from evoprune.pipeline.input_checks import check_data, check_network, warn_of_unrun_parts
+from evoprune.pipeline.plugin_checks import check_plugins
 from evoprune.pipeline.resuming import branch, check_changes, is_finished
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
@@ -246,6 +247,7 @@ def _prepared(
         reads_weights: the weights that the config names are read; otherwise the folder has the baseline's.
     """
     check_tensorboard(config)
+    check_plugins(rounds)
     device = resolve_device(config.device)
     progress.stage("data", config.data.dataset)
     data = load_data(config.data, config.seed)

@@ -67,7 +67,7 @@ def test(
             baseline_mcr_validation=mcr_validation[BASELINE],
             bytes=survivor.score.bytes,
             bytes_ratio=survivor.score.bytes / whole.bytes,
-            predicted_latency_ms=survivor.score.latency_ms,
+            other_costs=survivor.score.other_costs,
         )
         for survivor in survivors
     ]

@@ -1,6 +1,6 @@
 """Calls of plug-ins: an exception of the user's code names the plug-in and the method."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -11,6 +11,9 @@ Plugin = TypeVar("Plugin")
 
 Check = Callable[..., str | None]
 """(result, *arguments of the call) -> how the message goes on after the call's name; None for a good result."""
+
+Checks = tuple[tuple[str, Check], ...]
+"""Names of methods, each with the check of its results."""
 
 REMEDY = "correct it; a run that has begun goes on with `evoprune resume`"
 
@@ -54,11 +57,11 @@ def is_own(reference: str) -> bool:
 class _Guarded:
     """A stand-in for a plug-in whose methods run within `plugin_call`, and whose results are checked."""
 
-    def __init__(self, plugin: object, key: str, reference: str, checks: Mapping[str, Check]):
-        self._plugin, self._key, self._reference, self._checks = plugin, key, reference, checks
+    def __init__(self, plugin: object, key: str, reference: str, checks: Checks):
+        self._plugin, self._key, self._reference, self._checks = plugin, key, reference, dict(checks)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Guarded, (self._plugin, self._key, self._reference, self._checks)
+        return _Guarded, (self._plugin, self._key, self._reference, tuple(self._checks.items()))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # Python asks for methods that few classes have
@@ -78,12 +81,12 @@ class _Guarded:
         return call
 
 
-def guarded(plugin: Plugin, key: str, reference: str, checks: Mapping[str, Check]) -> Plugin:
+def guarded(plugin: Plugin, key: str, reference: str, checks: Checks) -> Plugin:
     """The plug-in; if it is the user's own, every method runs within `plugin_call`.
 
     Args:
         plugin: an object of a built-in or of the user's class.
         key, reference: as of `plugin_call`.
-        checks: of the results of the user's methods, by their names.
+        checks: of the results of the user's methods.
     """
     return cast(Plugin, _Guarded(plugin, key, reference, checks)) if is_own(reference) else plugin

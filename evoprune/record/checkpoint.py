@@ -12,6 +12,7 @@ import numpy as np
 
 from evoprune.errors import RunFolderError, SearchSpaceError, UserError
 from evoprune.record import files
+from evoprune.record.costs import own_columns
 from evoprune.record.file_errors import DamagedFileError, damaged
 from evoprune.record.folder import RunFolder
 from evoprune.record.loop_state import loop_from_json
@@ -194,7 +195,7 @@ def _candidates(folder: RunFolder, generation: int, space: SearchSpace) -> list[
     path = folder.candidates(generation)
     if not path.is_file():
         raise DamagedFileError(f"{path} is missing; put it back from a copy, or branch off before it")
-    candidates = candidates_of(read_generation(folder, generation))
+    candidates = candidates_of(read_generation(folder, generation), own_columns(folder))
     genomes = [candidate.genome for candidate in candidates]
     if any(genome.shape != (space.genes,) for genome in genomes) or (np.array(genomes) >= space.cardinality).any():
         raise damaged(path, f"a genome is none of this search space's, of {space.genes} genes")

@@ -55,6 +55,7 @@ _SHARE = _Numbers(0.0, 1.0)
 _SHARE_OR_NONE = _Numbers(0.0, 1.0, may_lack=True)
 _RATIO = _Numbers(_ABOVE_ZERO, 1e6)
 _TIME_OR_NONE = _Numbers(0.0, 1e15, may_lack=True)
+_COST = _Numbers(0.0, _MOST, may_lack=True)
 _ALLOWED: Mapping[str, _Numbers | _Texts] = {
     "baseline_latency_ms": _TIME_OR_NONE,
     "baseline_macs": _COUNT,
@@ -128,7 +129,8 @@ def checked(frame: pd.DataFrame, dtypes: Mapping[str, Any], source: Path) -> pd.
     try:
         frame = frame.astype(dict(dtypes))
         for name in dtypes:
-            if name in _ALLOWED and (wrong := _ALLOWED[name].find_wrong(frame[name])) is not None:
+            allowed = _ALLOWED.get(name, _COST if dtypes[name] == "Float64" else None)
+            if allowed is not None and (wrong := allowed.find_wrong(frame[name])) is not None:
                 raise damaged(source, f"the column {name} has {wrong}")
     except RunFolderError:
         raise

@@ -16,6 +16,7 @@ OWN_FILES = (
     "space.json",
     "execution.json",
     "latency.json",
+    "cost.json",
     "survivors.parquet",
     "layers.parquet",
     "report.html",
@@ -101,6 +102,11 @@ class RunFolder:
     def latency(self) -> Path:
         """The times of the network's layers, if the search predicts latency."""
         return self._inside("latency.json")
+
+    @property
+    def cost(self) -> Path:
+        """What reading the run needs of a cost of the user's own, if the search minimises one."""
+        return self._inside("cost.json")
 
     @property
     def survivors_table(self) -> Path:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evoprune.config.choices import CostName
-from evoprune.record.costs import cost_column
 from evoprune.search.pareto import non_dominated
 
 
@@ -15,27 +13,27 @@ class Corner:
     """The worst point that a feasible candidate can have.
 
     Attributes:
-        name: the cost that the search minimises.
+        column: the column of the cost that the search minimises.
         cost: of the unpruned network, in the unit of the cost.
         mcr: of the baseline on the validation set, plus the tolerance (a fraction).
     """
 
-    name: CostName
+    column: str
     cost: float
     mcr: float
 
 
-def front(candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:
+def front(candidates: pd.DataFrame, column: str) -> pd.DataFrame:
     """The feasible candidates that no other one dominates in MCR and cost.
 
     Args:
         candidates: with the columns key, mcr, feasible and that of the cost.
-        cost: the cost.
+        column: the column of the cost.
 
     Returns:
         Their rows, cheapest first; of equal ones, the earliest.
     """
-    columns = [cost_column(cost), "mcr"]
+    columns = [column, "mcr"]
     feasible = candidates[candidates["feasible"].fillna(False).to_numpy(dtype=bool)]
     found = feasible[non_dominated(feasible[columns].to_numpy(dtype=float))]
     return found.drop_duplicates(columns).sort_values(columns, kind="stable")
@@ -48,9 +46,9 @@ def hypervolume(candidates: pd.DataFrame, corner: Corner) -> float:
         Zitzler and Thiele, Multiobjective optimization using evolutionary algorithms (PPSN 1998), with the corner as
         the reference point.
     """
-    points = front(candidates, corner.name)
+    points = front(candidates, corner.column)
     # each point dominates a rectangle: up to the MCR of the corner, and to the right up to the cost of the next point
-    edges = np.minimum([*points[cost_column(corner.name)], corner.cost], corner.cost)
+    edges = np.minimum([*points[corner.column], corner.cost], corner.cost)
     below = np.maximum(corner.mcr - points["mcr"].to_numpy(dtype=float), 0.0)
     return float((np.diff(edges) * below).sum() / (corner.cost * corner.mcr)) if len(points) and corner.mcr else 0.0
 
@@ -59,7 +57,7 @@ def hypervolumes(candidates: pd.DataFrame, corner: Corner) -> list[float]:
     """The hypervolume of all candidates up to the end of each generation, ascending."""
     found, volumes = candidates[:0], []
     for _, generation in candidates.groupby("generation"):
-        found = front(pd.concat([found, generation]), corner.name)
+        found = front(pd.concat([found, generation]), corner.column)
         volumes.append(hypervolume(found, corner))
     return volumes
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evoprune.config.choices import CostName
 from evoprune.record import files
 from evoprune.record.columns import checked, typed
 from evoprune.record.folder import RunFolder
@@ -109,13 +108,13 @@ def read_layers(folder: RunFolder) -> pd.DataFrame | None:
     return checked(files.read_parquet([path], most_rows=MOST_LAYER_ROWS), LAYER_DTYPES, path)
 
 
-def kept_by_generation(space: "SearchSpace", candidates: pd.DataFrame, cost: CostName) -> pd.DataFrame:
+def kept_by_generation(space: "SearchSpace", candidates: pd.DataFrame, cost: str) -> pd.DataFrame:
     """The share of each layer's weights that the front keeps, generation by generation.
 
     Args:
         space: the search space.
         candidates: the frame of candidates, genomes included.
-        cost: the cost that the front is of.
+        cost: the column of the cost that the front is of.
 
     Returns:
         One row for each generation and layer, with the mean over the front of all candidates so far; the unpruned

@@ -27,6 +27,7 @@ _RANKS = (
     "baseline.safetensors",
     "space.json",
     "latency.json",
+    "cost.json",
     "execution.json",
 )
 _LATER_RANKS = (

@@ -16,7 +16,7 @@ from evoprune.data.input_format import InputFormat
 from evoprune.errors import RunFolderError
 from evoprune.record import files
 from evoprune.record.columns import empty
-from evoprune.record.costs import whole_cost
+from evoprune.record.costs import CostInfo, cost_info, whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner
 from evoprune.record.json_files import read_space
@@ -98,7 +98,7 @@ class Run:
         """The share of each layer that the front keeps, by generation; the columns of KEPT_DTYPES."""
         if self.candidates.empty:
             return empty(KEPT_DTYPES)
-        return kept_by_generation(self.space, self.candidates, self.config.search.cost)
+        return kept_by_generation(self.space, self.candidates, self.cost.column)
 
     @cached_property
     def stride_masks(self) -> pd.DataFrame:
@@ -112,6 +112,11 @@ class Run:
         return read_space(self._folder)
 
     @cached_property
+    def cost(self) -> CostInfo:
+        """The cost that the search minimises: its column in the tables, and its label in plots."""
+        return cost_info(self._folder, self.config.search.cost)
+
+    @cached_property
     def corner(self) -> Corner | None:
         """The worst point of a feasible candidate; None before the unpruned network is scored."""
         reference = self._reference
@@ -122,9 +127,9 @@ class Run:
         mcr = scored["mcr"].dropna()
         if mcr.empty:
             return None
-        name = self.config.search.cost
-        cost = whole_cost(RunFolder(reference.root), reference.space, name)
-        return Corner(name, cost, float(mcr.iloc[0]) + self._tolerance)
+        first = RunFolder(reference.root)
+        cost = whole_cost(self._folder, first, reference.space, self.config.search.cost)
+        return Corner(self.cost.column, cost, float(mcr.iloc[0]) + self._tolerance)
 
     @property
     def baseline_point(self) -> tuple[float, float] | None:

@@ -125,6 +125,21 @@ class StoredLatency(Stored):
     table: StoredLatencyTable
 
 
+# --- cost.json
+
+
+class StoredCost(Stored):
+    """A cost of the user's own: its name in the config, what tables and plots show, and what was measured for it."""
+
+    space: Key
+    cost: Name
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
+    column: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
+    label: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,200}$")]
+    whole: Annotated[float, Field(ge=0)]
+    measured: Any = None
+
+
 # --- space.json
 
 

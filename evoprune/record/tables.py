@@ -1,7 +1,7 @@
 """The tables of a run as pandas frames. Every column has a type, a nullable one if a value may be missing."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from evoprune.record import files
 from evoprune.record.columns import checked, empty, typed
+from evoprune.record.costs import own_columns
 from evoprune.record.file_errors import damaged
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import Corner, diversity, hypervolumes
 from evoprune.scoring.candidate import Candidate, Score
 
-CANDIDATE_DTYPES: Mapping[str, Any] = {
+CANDIDATE_DTYPES: dict[str, Any] = {
     "generation": "int64",
     "key": "str",
     "genome": pd.ArrowDtype(pa.binary()),  # the bytes of the uint8 vector
@@ -46,7 +47,7 @@ GENERATION_DTYPES: Mapping[str, Any] = {
     "diversity": "float64",
     "hypervolume": "Float64",
 }
-SURVIVOR_DTYPES: Mapping[str, Any] = {
+SURVIVOR_DTYPES: dict[str, Any] = {
     "key": "str",
     "mcr_search": "float64",
     "mcr_retrained": "float64",
@@ -65,6 +66,9 @@ SURVIVOR_DTYPES: Mapping[str, Any] = {
     "predicted_latency_ms": "Float64",
 }
 
+_OTHER_COSTS = ("predicted_latency_ms",)
+"""Columns of built-in costs that only the candidates and survivors of a search that minimises them have."""
+
 
 @dataclass(frozen=True)
 class SurvivorRow:
@@ -79,7 +83,7 @@ class SurvivorRow:
         macs, params, bytes: the cost, and as `*_ratio` its share of the baseline's.
         latency_ms: milliseconds of a forward pass of one image; missing if it was not measured.
         weights: the path of the safetensors file, relative to the run folder.
-        predicted_latency_ms: as predicted in the search, if the search minimised latency.
+        other_costs: by column, the cost that the search minimised if it is none of these.
     """
 
     key: str
@@ -97,7 +101,7 @@ class SurvivorRow:
     baseline_mcr_validation: float
     bytes: int
     bytes_ratio: float
-    predicted_latency_ms: float | None = None
+    other_costs: Mapping[str, float] = field(default_factory=dict)
 
 
 def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
@@ -118,15 +122,31 @@ def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "bytes": [score.bytes for score in scores],
         "eval_seconds": [score.eval_seconds for score in scores],
         "cached": [candidate.cached for candidate in candidates],
-        "predicted_latency_ms": [score.latency_ms for score in scores],
         "failed": [score.failed for score in scores],
         "divergence": [score.divergence for score in scores],
     }
-    return typed(columns, CANDIDATE_DTYPES)
+    return _with_other_costs(columns, CANDIDATE_DTYPES, [score.other_costs for score in scores])
 
 
-def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
-    """The candidates of a frame that `candidates_frame` made, exactly and in their order."""
+def _with_other_costs(
+    columns: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any], costs: Sequence[Mapping[str, float]]
+) -> pd.DataFrame:
+    """A frame with a column for each of the costs, after those of `dtypes`; columns of `dtypes` that lack are empty."""
+    names = list(dict.fromkeys(name for row in costs for name in row))
+    lacking = [name for name in dtypes if name not in columns]
+    others = {name: [row.get(name) for row in costs] for name in dict.fromkeys((*lacking, *names))}
+    return typed({**columns, **others}, {**dtypes, **dict.fromkeys(names, "Float64")})
+
+
+def candidates_of(frame: pd.DataFrame, own_costs: Sequence[str] = ()) -> list[Candidate]:
+    """The candidates of a frame that `candidates_frame` made, exactly and in their order.
+
+    Args:
+        frame: as it was read.
+        own_costs: columns of costs of the user's own.
+    """
+    names = [name for name in (*_OTHER_COSTS, *own_costs) if name in frame]
+    costs = frame[names].astype("Float64").to_dict("records") if names else [{}] * len(frame)
     rows: Iterable[Any] = frame.itertuples(index=False)
     return [
         Candidate(
@@ -143,13 +163,13 @@ def candidates_of(frame: pd.DataFrame) -> list[Candidate]:
                 params=row.params,
                 bytes=row.bytes,
                 eval_seconds=row.eval_seconds,
-                latency_ms=_optional(getattr(row, "predicted_latency_ms", None)),
+                other_costs={str(name): float(value) for name, value in others.items() if not pd.isna(value)},
                 failed=getattr(row, "failed", False),
                 divergence=_optional(getattr(row, "divergence", None)),
             ),
             cached=row.cached,
         )
-        for row in rows
+        for row, others in zip(rows, costs, strict=True)
     ]
 
 
@@ -170,6 +190,8 @@ def read_candidates(folder: RunFolder, columns: Sequence[str] | None = None) -> 
     """
     generations = folder.candidate_generations()
     dtypes = {name: CANDIDATE_DTYPES[name] for name in columns or CANDIDATE_DTYPES}
+    if columns is None:
+        dtypes |= _own_dtypes(folder)
     if not generations:
         return empty(dtypes)
     return _read(folder, generations, dtypes, columns)
@@ -177,7 +199,7 @@ def read_candidates(folder: RunFolder, columns: Sequence[str] | None = None) -> 
 
 def read_generation(folder: RunFolder, generation: int) -> pd.DataFrame:
     """The candidates of one generation. Raises as `read_candidates`."""
-    return _read(folder, [generation], CANDIDATE_DTYPES)
+    return _read(folder, [generation], CANDIDATE_DTYPES | _own_dtypes(folder))
 
 
 def _read(
@@ -251,7 +273,8 @@ def generations_frame(candidates: pd.DataFrame, corner: Corner | None = None) ->
 def survivors_frame(rows: Sequence[SurvivorRow]) -> pd.DataFrame:
     """One row for each survivor, in their order; the columns of SURVIVOR_DTYPES."""
     records = [asdict(row) for row in rows]
-    return typed({name: [record[name] for record in records] for name in SURVIVOR_DTYPES}, SURVIVOR_DTYPES)
+    measured = {name: [record[name] for record in records] for name in SURVIVOR_DTYPES if name not in _OTHER_COSTS}
+    return _with_other_costs(measured, SURVIVOR_DTYPES, [row.other_costs for row in rows])
 
 
 def read_survivors(folder: RunFolder) -> pd.DataFrame:
@@ -259,4 +282,9 @@ def read_survivors(folder: RunFolder) -> pd.DataFrame:
     path = folder.survivors_table
     if not path.is_file():
         return survivors_frame([])
-    return checked(files.read_parquet([path]), SURVIVOR_DTYPES, path)
+    return checked(files.read_parquet([path]), SURVIVOR_DTYPES | _own_dtypes(folder), path)
+
+
+def _own_dtypes(folder: RunFolder) -> dict[str, Any]:
+    """The column of the run's cost if it is the user's own, and its type."""
+    return dict.fromkeys(own_columns(folder), "Float64")

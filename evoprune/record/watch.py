@@ -9,7 +9,7 @@ import pandas as pd
 
 from evoprune.config.schema import Config
 from evoprune.progress import GenerationSummary, Progress, duration
-from evoprune.record.costs import cost_column, whole_cost
+from evoprune.record.costs import cost_info, whole_cost
 from evoprune.record.folder import RunFolder
 from evoprune.record.fronts import front
 from evoprune.record.json_files import read_space
@@ -66,7 +66,7 @@ class _Round:
             best: the front of all candidates up to it.
             newest: whether it is the newest one, so that the time left can be told.
         """
-        search = self.config.search
+        search, cost = self.config.search, cost_info(self.folder, self.config.search.cost)
         seconds = self._seconds(generation)
         evaluated = int((~candidates["cached"].astype(bool)).sum())
         left = search.generations - generation
@@ -77,9 +77,9 @@ class _Round:
             cached=len(candidates) - evaluated,
             feasible=int(candidates["feasible"].fillna(False).sum()),
             candidates=len(candidates),
-            best_cost=float(best[cost_column(search.cost)].iloc[0]) if len(best) else None,
+            best_cost=float(best[cost.column].iloc[0]) if len(best) else None,
             full_cost=self._full_cost(),
-            cost_name=search.cost,
+            cost_name=cost.name,
             best_mcr=float(best["mcr"].iloc[0]) if len(best) else None,
             evaluations_per_second=evaluated / (seconds or float(candidates["eval_seconds"].sum()) or 1.0),
             seconds_left=seconds * left if seconds and newest else None,
@@ -94,7 +94,7 @@ class _Round:
 
     def _full_cost(self) -> float:
         space = read_space(self.folder)
-        return whole_cost(self.folder, space, self.config.search.cost)
+        return whole_cost(self.folder, self.folder, space, self.config.search.cost)
 
 
 def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
@@ -113,7 +113,8 @@ def _follow(here: _Round, progress: Progress, wait: Wait) -> None:
                 generations = folder.snapshot_generations()
                 for generation in [number for number in generations if number > told]:
                     candidates = read_generation(folder, generation)
-                    best = front(candidates if best is None else pd.concat([best, candidates]), here.config.search.cost)
+                    known = candidates if best is None else pd.concat([best, candidates])
+                    best = front(known, cost_info(folder, here.config.search.cost).column)
                     progress.generation(here.summary(generation, candidates, best, generation == generations[-1]))
                     told, happened = generation, True
         for survivor in sorted(set(folder.survivor_keys()) - retrained):

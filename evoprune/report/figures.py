@@ -10,12 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from evoprune.record.costs import cost_column
 from evoprune.record.fronts import front
 from evoprune.record.runs import Run
 from evoprune.report.plots import (
     BLUE,
-    COST_LABELS,
     GREEN,
     GREY,
     MOST_DRAWN,
@@ -114,11 +112,11 @@ def hypervolume_of_settings(volumes: pd.DataFrame) -> Picture:
 
 
 def _front(run: Run) -> Picture:
-    cost = cost_column(run.config.search.cost)
+    cost = run.cost.column
     unique = run.candidates.drop_duplicates("key")
     scored = drawn(unique.dropna(subset="mcr"))
     feasible = scored["feasible"].fillna(False).to_numpy(dtype=bool)
-    found = front(run.candidates, run.config.search.cost)
+    found = front(run.candidates, cost)
     traces = [
         _candidates("candidate beyond the tolerance", scored[~feasible], cost, GREY, "x-thin-open"),
         _candidates("feasible candidate", scored[feasible], cost, BLUE, "circle"),
@@ -137,9 +135,7 @@ def _front(run: Run) -> Picture:
         caption += f" {stopped:,} candidates are not drawn: their scoring stopped early, so their MCR is unknown."
     if len(unique) - stopped > MOST_DRAWN:
         caption += f" A random sample of {MOST_DRAWN:,} of the {len(unique) - stopped:,} candidates is drawn."
-    layout = _layout(
-        _axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s", "rangemode": "tozero"}, _percent("MCR")
-    )
+    layout = _layout(_axis(run.cost.label) | {"tickformat": "~s", "rangemode": "tozero"}, _percent("MCR"))
     layout["annotations"] = [
         {
             **{"x": row[cost], "y": row["mcr_retrained"], "ax": row[cost], "ay": row["mcr_search"]},
@@ -176,17 +172,17 @@ def _survivors(survivors: pd.DataFrame, cost: str) -> list[Trace]:
 
 
 def _moving_front(run: Run) -> Picture:
-    cost = cost_column(run.config.search.cost)
+    cost = run.cost.column
     generations = spread(sorted(set(run.candidates["generation"])), MOST_FRONTS)
     colours = ("#8C6BB1", "#5778B8", "#3A93B5", "#35A779", "#7DB84B", "#C9A800")  # seen on white and on black
     traces = []
     styles = list(zip(colours, DASHES, strict=True))[-len(generations) :]
     for generation, (colour, dash) in zip(generations, styles, strict=True):
-        found = front(run.candidates[run.candidates["generation"] <= generation], run.config.search.cost)
+        found = front(run.candidates[run.candidates["generation"] <= generation], cost)
         line = _scatter(f"generation {generation}", found[cost], found["mcr"], colour, "lines+markers", shape="hv")
         line["line"]["dash"] = dash
         traces.append(line | {"hovertemplate": "MCR %{y:.2%}<br>%{x:.4s}"})
-    layout = _layout(_axis(COST_LABELS[run.config.search.cost]) | {"tickformat": "~s"}, _percent("MCR"))
+    layout = _layout(_axis(run.cost.label) | {"tickformat": "~s"}, _percent("MCR"))
     caption = "The front of all candidates scored up to the end of each generation."
     return Picture("moving-front", "The front through the generations", caption, {"data": traces, "layout": layout})
 

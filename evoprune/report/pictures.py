@@ -73,7 +73,7 @@ def _figure(width: float, height: float) -> Figure:
 def _front(run: Run) -> Figure:
     figure = _figure(7, 5)
     axis = figure.subplots()
-    plot_front(run.candidates, run.survivors, axis, run.config.search.cost, run.baseline_point)
+    plot_front(run.candidates, run.survivors, axis, run.cost, run.baseline_point)
     axis.set_title(f"{run.config.name}: MCR against cost")
     return figure
 
@@ -81,7 +81,7 @@ def _front(run: Run) -> Figure:
 def _moving_front(run: Run) -> Figure:
     figure = _figure(11, 4.5)
     left, right = figure.subplots(1, 2)
-    plot_moving_front(run.candidates, left, run.config.search.cost)
+    plot_moving_front(run.candidates, left, run.cost)
     plot_hypervolume(run.generations, right)
     return figure
 

@@ -13,8 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from evoprune.config.choices import CostName
-from evoprune.record.costs import cost_column
+from evoprune.record.costs import CostInfo
 from evoprune.record.fronts import front
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#999999"
@@ -30,19 +29,14 @@ MOST_FRONTS = 6
 MOST_DRAWN = 20_000
 """The largest number of candidates in one picture; of more, a fixed random sample is drawn."""
 
-COST_LABELS: dict[CostName, str] = {
-    "macs": "MACs of one image",
-    "params": "parameters",
-    "bytes": "stored size (bytes)",
-    "latency_ms": "predicted latency of one image (ms)",
-}
+MACS = CostInfo("macs", "macs", "MACs of one image")
 
 
 def plot_front(
     candidates: pd.DataFrame,
     survivors: pd.DataFrame,
     axis: Axes,
-    cost: CostName = "macs",
+    cost: CostInfo = MACS,
     baseline: tuple[float, float] | None = None,
 ) -> Axes:
     """MCR on the validation set against cost: all candidates, the front, survivors before and after retraining.
@@ -56,7 +50,7 @@ def plot_front(
         cost: the cost on the x axis.
         baseline: cost and MCR (a fraction) of the unpruned network.
     """
-    column = cost_column(cost)
+    column = cost.column
     scored = drawn(candidates.drop_duplicates("key").dropna(subset="mcr"))
     feasible = scored["feasible"].fillna(False).to_numpy(dtype=bool)
     for rows, colour, marker, label in (
@@ -68,7 +62,7 @@ def plot_front(
                 rows[column], rows["mcr"], s=12, c=colour, marker=marker, linewidths=0.8, alpha=0.6, label=label,
                 rasterized=True,
             )  # fmt: skip
-    found = front(candidates, cost)
+    found = front(candidates, column)
     axis.step(found[column], found["mcr"], where="post", color="black", linewidth=1.2, label="front")
     for _, row in survivors.iterrows():
         axis.annotate(
@@ -94,15 +88,15 @@ def plot_front(
     return _mcr_against(axis, cost)
 
 
-def plot_moving_front(candidates: pd.DataFrame, axis: Axes, cost: CostName = "macs") -> Axes:
+def plot_moving_front(candidates: pd.DataFrame, axis: Axes, cost: CostInfo = MACS) -> Axes:
     """The fronts up to at most six generations, including the first and the last one."""
     generations = spread(sorted(set(candidates["generation"])), MOST_FRONTS)
     colours = colormaps["viridis"](np.linspace(0, 0.85, max(len(generations), 1)))
     styles = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-")
     for generation, colour, style in zip(generations, colours, styles[-len(generations) :], strict=False):
-        found = front(candidates[candidates["generation"] <= generation], cost)
+        found = front(candidates[candidates["generation"] <= generation], cost.column)
         axis.step(
-            found[cost_column(cost)], found["mcr"], where="post", color=colour, linestyle=style, marker=".",
+            found[cost.column], found["mcr"], where="post", color=colour, linestyle=style, marker=".",
             markersize=4, linewidth=1.4, label=f"generation {generation}",
         )  # fmt: skip
     if generations:
@@ -216,8 +210,8 @@ def spread(values: Sequence[int], count: int) -> list[int]:
     return [values[place] for place in np.linspace(0, len(values) - 1, count).round().astype(int)]
 
 
-def _mcr_against(axis: Axes, cost: CostName) -> Axes:
-    axis.set_xlabel(COST_LABELS[cost])
+def _mcr_against(axis: Axes, cost: CostInfo) -> Axes:
+    axis.set_xlabel(cost.label)
     axis.set_ylabel("MCR on the validation set")
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))

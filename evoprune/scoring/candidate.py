@@ -1,6 +1,7 @@
 """The results of scoring: plain, immutable records that cross processes and are written to tables."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Score:
         params: Number of parameters.
         bytes: Size of the weights and masks as stored.
         eval_seconds: Duration of scoring, in seconds.
-        latency_ms: Predicted latency of one image, in milliseconds; None if the search predicts none.
+        other_costs: By column, the cost that the search minimises if it is none of `macs`, `params` and `bytes`.
         failed: Whether scoring ended or hung its worker every time. Then all images count as errors.
         divergence: Sum of the divergences of the images seen from the unpruned network; None if none is measured.
     """
@@ -36,7 +37,7 @@ class Score:
     params: int
     bytes: int
     eval_seconds: float
-    latency_ms: float | None = None
+    other_costs: Mapping[str, float] = field(default_factory=dict)
     failed: bool = False
     divergence: float | None = None
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from evoprune.config.choices import CostName
+from evoprune.costs.cost_model import CostModel
+from evoprune.costs.macs import Macs
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.measures import allowed_errors
 from evoprune.scoring.scorer import Problem, Scorer
@@ -27,7 +28,7 @@ def make_problem(
     tolerance: float,
     compensate: bool,
     device: torch.device,
-    cost: CostName = "macs",
+    cost: CostModel | None = None,
     gram_bytes: int | None = None,
     execution: Execution | None = None,
     baseline_errors: float | None = None,
@@ -45,7 +46,7 @@ def make_problem(
         tolerance: Allowed rise in the mean error over `baseline_errors`, a fraction.
         compensate: Whether the weights that stay take over what removed ones carried.
         device: The device that statistics and the baseline's outputs are computed on.
-        cost: The cost that the search minimises.
+        cost: The cost that the search minimises; None: MACs.
         gram_bytes: Memory that the statistics for compensation may take, in bytes; None: no limit.
         execution: How networks are run; None: the defaults.
         baseline_errors: The errors that the tolerance adds to; None: those of this baseline as it is scored, with its
@@ -64,7 +65,7 @@ def make_problem(
         targets=targets,
         allowed_errors=len(images),
         statistics=statistics,
-        cost=cost,
+        cost=Macs() if cost is None else cost,
         execution=execution or Execution(),
         task=task,
     )

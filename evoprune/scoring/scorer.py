@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evoprune.config.choices import CostName
-from evoprune.latency.prediction import LatencyTable
+from evoprune.costs.cost_model import CostModel
+from evoprune.costs.macs import Macs
 from evoprune.scoring.candidate import Outcome, Score
-from evoprune.scoring.candidate_costs import Costs, cost_by_name, costs_of
+from evoprune.scoring.candidate_costs import Costs, cost_in, costs_of
 from evoprune.scoring.conditions import Conditions
 from evoprune.scoring.execution import Execution
 from evoprune.scoring.fusion import FusedNetwork, fused
@@ -48,7 +48,6 @@ class Problem:
         allowed_errors: The largest sum of errors of a feasible candidate; an int if each error is 0 or 1.
         statistics: Gram matrices for compensation; None: no compensation.
         reference: What the task keeps of the baseline's outputs, as scored; None: no divergence is measured.
-        latency: The times of the layers; None: no latency is predicted.
         cost: The cost that the search minimises.
         execution: How networks are run.
         task: Judges outputs.
@@ -63,19 +62,18 @@ class Problem:
     allowed_errors: float
     statistics: Statistics | None
     reference: Tree | None = None
-    latency: LatencyTable | None = None
-    cost: CostName = "macs"
+    cost: CostModel = field(default_factory=Macs)
     execution: Execution = field(default_factory=Execution)
     task: Task = field(default_factory=Classification)
     weights: Tensor | None = None
 
     def cost_of(self, genome: Genome) -> float:
         """The genome's cost that the search minimises."""
-        return float(cost_by_name(self.costs_of(self.space.phenotype(genome)), self.cost))
+        return float(self.cost.of(self.space, self.space.phenotype(genome)))
 
     def costs_of(self, phenotype: Phenotype) -> Costs:
         """All costs of a phenotype."""
-        return costs_of(self.space, phenotype, self.latency)
+        return costs_of(self.space, phenotype, self.cost)
 
     def scorer(self, device: torch.device) -> "Scorer":
         """A scorer of the problem's candidates on a device."""
@@ -94,7 +92,7 @@ class Problem:
             params=costs.params,
             bytes=costs.bytes,
             eval_seconds=0.0,
-            latency_ms=costs.latency_ms,
+            other_costs=costs.other_costs,
             failed=True,
             divergence=None if self.reference is None else self.task.most_divergence * total,
         )
@@ -165,7 +163,7 @@ class Scorer:
         costs = problem.costs_of(phenotype)
         tolerated = problem.allowed_errors
         self._set_network(phenotype)
-        counted = self._count(tolerated, self._conditions.fitness_bound(cost_by_name(costs, problem.cost)))
+        counted = self._count(tolerated, self._conditions.fitness_bound(cost_in(problem.cost.column, costs)))
         errors, seen, total = counted.sum, len(counted.errors), len(problem.images)
         exact = seen == total
         score = Score(
@@ -178,7 +176,7 @@ class Scorer:
             params=costs.params,
             bytes=costs.bytes,
             eval_seconds=time.perf_counter() - started,
-            latency_ms=costs.latency_ms,
+            other_costs=costs.other_costs,
             divergence=None if self._reference is None else float(counted.divergences.sum()),
         )
         return Outcome.of(score, counted.errors)

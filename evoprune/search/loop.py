@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from evoprune.config.schema import SearchConfig
+from evoprune.costs.costs_by_name import find_cost
 from evoprune.progress import GenerationSummary, Progress
 from evoprune.scoring.candidate import Candidate, Outcome, Score
-from evoprune.scoring.candidate_costs import cost_by_name
+from evoprune.scoring.candidate_costs import cost_in
 from evoprune.scoring.conditions import Conditions, ImageRecord
 from evoprune.search.algorithm import Algorithm
 from evoprune.space.plan import Genome
@@ -100,6 +101,7 @@ class SearchLoop:
         self._space = space
         self._workers = workers
         self._config = config
+        self._cost = find_cost(config.cost)
         self._progress = progress
         self._sizes = batch_sizes(config)
         self._full_key = space.key(space.full())  # The unpruned network is in every first population.
@@ -210,9 +212,9 @@ class SearchLoop:
             cached=sum(candidate.cached for candidate in candidates),
             feasible=sum(bool(candidate.score.feasible) for candidate in candidates),
             candidates=len(candidates),
-            best_cost=cost_by_name(best.score, config.cost) if best else None,
-            full_cost=cost_by_name(self._scores[self._full_key], config.cost),
-            cost_name=config.cost,
+            best_cost=cost_in(self._cost.column, best.score) if best else None,
+            full_cost=cost_in(self._cost.column, self._scores[self._full_key]),
+            cost_name=self._cost.name,
             best_mcr=best.score.mcr if best else None,
             evaluations_per_second=self._evaluated / elapsed,
             seconds_left=(config.generations - number) * elapsed / (number - self._first + 1),

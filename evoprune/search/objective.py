@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evoprune.config.choices import CostName, FitnessName
+from evoprune.config.choices import FitnessName
 from evoprune.config.schema import SearchConfig
+from evoprune.costs.costs_by_name import find_cost
 from evoprune.scoring.candidate import Candidate
-from evoprune.scoring.candidate_costs import cost_by_name
+from evoprune.scoring.candidate_costs import cost_in
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,12 @@ class Objective:
     Below the lowest target, a lower cost is no improvement: there the fitness alone counts.
 
     Attributes:
-        cost: name of the minimised cost.
+        column: the column of the minimised cost.
         targets: target costs in the unit of the cost, highest first. Empty: the lowest cost within the tolerance.
         fitness: name of the minimised fitness.
     """
 
-    cost: CostName
+    column: str
     targets: tuple[float, ...] = ()
     fitness: FitnessName = "errors"
 
@@ -33,7 +34,9 @@ class Objective:
             config: names the cost, the fitness, and the targets as shares of `full_cost`.
             full_cost: cost of the unpruned network, also if a later round starts from a smaller one.
         """
-        return cls(config.cost, tuple(share * full_cost for share in config.targets), config.judged_by)
+        return cls(
+            find_cost(config.cost).column, tuple(share * full_cost for share in config.targets), config.judged_by
+        )
 
     @property
     def floor(self) -> float:
@@ -42,7 +45,7 @@ class Objective:
 
     def cost_of(self, candidate: Candidate) -> float:
         """The candidate's cost."""
-        return cost_by_name(candidate.score, self.cost)
+        return cost_in(self.column, candidate.score)
 
     def floored_cost(self, candidate: Candidate) -> float:
         """The candidate's cost, or the floor if the candidate costs less."""

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from evoprune.errors import PluginError
-from evoprune.plugins.guard import Check, guarded, plugin_call
+from evoprune.plugins.guard import Checks, guarded, plugin_call
 from evoprune.plugins.kinds import RECIPES
 from evoprune.training.adamw import AdamW
 from evoprune.training.recipe import Recipe
@@ -76,12 +75,10 @@ def _check_state(result: Any) -> str | None:
     return None if good else "must return tensors by name"
 
 
-_CHECKS: Mapping[str, Check] = MappingProxyType(
-    {
-        "optimiser": _check_optimiser,
-        "learning_rate": _check_rate,
-        "augmented": _check_images,
-        "update": _check_loss,
-        "state": _check_state,
-    }
+_CHECKS: Checks = (
+    ("optimiser", _check_optimiser),
+    ("learning_rate", _check_rate),
+    ("augmented", _check_images),
+    ("update", _check_loss),
+    ("state", _check_state),
 )

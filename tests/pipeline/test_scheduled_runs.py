@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import evoprune as ep
 from evoprune.config.loading import config_from_dict, round_configs
+from evoprune.costs import predicted_latency
 from evoprune.errors import ConfigError
 from evoprune.latency.prediction import LatencyTable, LayerTimeGrid
-from evoprune.pipeline import posing
 from evoprune.progress import SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.report.write import write_report
@@ -124,7 +124,7 @@ def by_weights(model: nn.Module, space: ep.SearchSpace, image: Tensor) -> Latenc
 
 def test_shares_of_latency_are_of_the_first_networks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole network takes 4 x 1 + 8 x 4 + 16 x 392 + 10 x 16 = 6,468 microseconds; 40% and 16% of it are left."""
-    monkeypatch.setattr(posing, "latency_table", by_weights)
+    monkeypatch.setattr(predicted_latency, "latency_table", by_weights)
     run = tiny_runs.run(tmp_path / "run", SCHEDULED | {"search.cost": "latency_ms"})
     for part, share in ((ep.load_run(run.root / "rounds" / "1"), 0.4), (run, 0.16)):
         predicted_ms = part.survivors.predicted_latency_ms.iloc[0]

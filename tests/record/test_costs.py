@@ -8,13 +8,14 @@ from typer.testing import CliRunner
 from evoprune.cli.main import app
 from evoprune.latency.prediction import LatencyTable
 from evoprune.record import files
-from evoprune.record.costs import cost_column, whole_cost
+from evoprune.record.costs import cost_info, whole_cost
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
 
 
 def test_columns() -> None:
-    assert [cost_column(name) for name in ("macs", "params", "bytes", "latency_ms")] == [
+    folder = RunFolder(Path("nowhere"))  # what is built in needs no file
+    assert [cost_info(folder, name).column for name in ("macs", "params", "bytes", "latency_ms")] == [
         "macs",
         "params",
         "bytes",
@@ -28,9 +29,9 @@ def test_a_search_for_latency_is_drawn_and_told_of(tmp_path: Path) -> None:
     folder = RunFolder(run.root)
     table = LatencyTable.from_dict(files.read_json(folder.latency)["table"])
     whole = table.predict(run.space, run.space.phenotype(run.space.full()))
-    assert whole_cost(folder, run.space, "latency_ms") == whole > 0
+    assert whole_cost(folder, folder, run.space, "latency_ms") == whole > 0
     assert run.corner is not None
-    assert (run.corner.name, run.corner.cost) == ("latency_ms", whole)
+    assert (run.corner.column, run.corner.cost) == ("predicted_latency_ms", whole)
     first = run.candidates.predicted_latency_ms.iloc[0]  # the whole network
     assert first == pytest.approx(whole)
     assert run.generations.hypervolume.between(0, 1).all()

@@ -50,7 +50,7 @@ def test_what_a_run_wrote_is_read(folder: RunFolder) -> None:
     table = read_latency_table(folder, space)
     assert table is not None
     assert json.loads(json.dumps(table.to_dict())) == files.read_json(folder.latency)["table"]
-    assert whole_cost(folder, space, "latency_ms") > 0
+    assert whole_cost(folder, folder, space, "latency_ms") > 0
     assert read_environment(folder)["python"]
     assert len(read_identity(folder)) > 4
 

@@ -159,5 +159,5 @@ class TestOfARun:
     def test_the_corner_is_the_unpruned_networks(self, tiny_run: ep.Run) -> None:
         corner = tiny_run.corner
         assert corner is not None
-        assert (corner.name, corner.cost) == ("macs", tiny_runs.WHOLE_MACS)
+        assert (corner.column, corner.cost) == ("macs", tiny_runs.WHOLE_MACS)
         assert tiny_run.baseline_point == (tiny_runs.WHOLE_MACS, pytest.approx(corner.mcr - 0.1))

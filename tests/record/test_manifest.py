@@ -33,6 +33,7 @@ IN_ORDER = [
     "baseline.safetensors",
     "space.json",
     "latency.json",
+    "cost.json",
     "execution.json",
     "candidates/gen-0000.parquet",
     "checkpoints/gen-0000.json",

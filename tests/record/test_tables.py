@@ -47,7 +47,7 @@ SCORES = st.builds(
     params=COUNTS,
     bytes=COUNTS,
     eval_seconds=st.floats(0, 1e6),
-    latency_ms=st.none() | st.floats(0, 1e6),
+    other_costs=st.just({}) | st.builds(lambda ms: {"predicted_latency_ms": ms}, st.floats(0, 1e6)),
     divergence=st.none() | st.floats(0, 1e6),
 )
 CANDIDATES = st.builds(
@@ -112,7 +112,7 @@ class TestCandidates:
         files.write_parquet(folder.candidates(1), candidates_frame([candidate(1, "a", 1, 1)]).assign(failed=True))
         assert read_candidates(folder)["failed"].tolist() == [False, True]
         score = candidates_of(read)[0].score
-        assert (score.latency_ms, score.divergence) == (None, None)
+        assert (score.other_costs, score.divergence) == ({}, None)
 
     def test_a_missing_column_is_named(self, tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
         folder = RunFolder(tmp_path)

@@ -40,7 +40,7 @@ SURVIVORS = pd.DataFrame({"macs": [50], "mcr_search": [0.2], "mcr_retrained": [0
 
 
 def test_the_front_with_all_candidates_behind_it(axis: Axes) -> None:
-    assert plots.plot_front(CANDIDATES, SURVIVORS, axis, "macs", (120, 0.08)) is axis
+    assert plots.plot_front(CANDIDATES, SURVIVORS, axis, plots.MACS, (120, 0.08)) is axis
     expected = {
         "feasible candidate": [[100, 0.1], [50, 0.2]],
         "candidate beyond the tolerance": [[40, 0.5]],

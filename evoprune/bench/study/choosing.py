@@ -133,7 +133,7 @@ def _searched(context: MethodContext, config: SearchConfig, seed: int) -> tuple[
         generation = loop.next()
         candidates += generation.candidates
         progress.generation(generation.summary)
-    objective = Objective(config.cost, context.costs, config.judged_by)
+    objective = Objective(problem.cost.column, context.costs, config.judged_by)
     best = tuple(_best_within(candidates, cost, objective) for cost in context.costs)
     return best, sum(not one.cached for one in candidates)
 

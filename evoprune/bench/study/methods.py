@@ -9,6 +9,7 @@ from evoprune.bench.study.torch_pruning_choices import IMPORTANCES
 from evoprune.config.choices import AlgorithmName, CriterionName, RetrainStart, Scope
 from evoprune.config.schedules import Schedule
 from evoprune.config.schema import Config, SearchConfig
+from evoprune.costs.costs_by_name import COUNTED
 from evoprune.errors import ConfigError
 
 TORCH_PRUNING, RANKING, UNSTRUCTURED, SMALL_DENSE = "torch_pruning", "ranking", "unstructured", "small_dense"
@@ -89,8 +90,10 @@ def _check(method: Method, config: Config, steps: int, place: str) -> None:
             f"{place}: base.search.cost must be params for this method, which saves nothing else, not "
             f"{config.search.cost}"
         )
-    if method.kind == "scheduled" and config.search.cost == "latency_ms":
-        raise ConfigError(f"{place}: base.search.cost must be macs, params or bytes for this method, not latency_ms")
+    if method.kind == "scheduled" and config.search.cost not in COUNTED:
+        raise ConfigError(
+            f"{place}: base.search.cost must be macs, params or bytes for this method, not {config.search.cost}"
+        )
     if method.kind == "scheduled" and retrained % steps:
         raise ConfigError(
             f"{place}: base.retrain.epochs must be a multiple of steps ({steps}), not {retrained}, so that all methods "

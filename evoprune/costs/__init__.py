@@ -1,0 +1,1 @@
+"""Costs that a search can minimise."""

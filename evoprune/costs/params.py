@@ -1,0 +1,24 @@
+"""The cost params."""
+
+from evoprune.costs.cost_model import CostModel
+from evoprune.plugins.kinds import cost_model
+from evoprune.space.cost import phenotype_cost
+from evoprune.space.phenotype import Phenotype
+from evoprune.space.search_space import SearchSpace
+
+
+@cost_model("params")
+class Params(CostModel):
+    """Number of parameters."""
+
+    name = "params"
+    unit = ""
+
+    def of(self, space: SearchSpace, phenotype: Phenotype) -> float:
+        """As `CostModel.of`."""
+        return float(phenotype_cost(space, phenotype).params)
+
+    @property
+    def label(self) -> str:
+        """As `CostModel.label`."""
+        return "parameters"
