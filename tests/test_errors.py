@@ -24,7 +24,7 @@ def test_secrets_of_urls_are_masked(text: str, masked: str) -> None:
     assert shown(text) == masked
 
 
-def test_what_a_terminal_would_act_on_is_escaped() -> None:
+def test_control_characters_are_escaped() -> None:
     assert shown("s3://b/\x1b[31mred\nline\x07") == r"s3://b/\x1b[31mred\nline\x07"
 
 

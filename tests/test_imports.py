@@ -81,7 +81,7 @@ def test_only_the_listed_files_lie_outside_of_rooms() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
 
 
-def test_no_file_name_stands_in_two_rooms() -> None:
+def test_no_file_name_is_in_two_rooms() -> None:
     counts = Counter(path.name for path in FILES if path.name not in ("__init__.py", "__main__.py"))
     assert [name for name, count in counts.items() if count > 1] == []
 

@@ -157,7 +157,7 @@ def test_results_readme(copy: Path, tiny_run: ep.Run) -> None:
     run_blocks(CHECKOUT / "results" / "README.md")
 
 
-def test_every_stand_in_stands_for_something() -> None:
+def test_every_stand_in_replaces_some_text() -> None:
     text = "".join((CHECKOUT / name).read_text() for name in READMES)
     assert [original for original in STAND_INS if original not in text] == []
     assert np.isin(["sh", "python"], [language for language, _ in blocks(CHECKOUT / "README.md")]).all()
@@ -167,7 +167,7 @@ LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([\w-]*))?\)")
 
 
 @pytest.mark.parametrize("page", [*READMES, "results/STUDIES.md"])
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_targets(page: str) -> None:
     """Files exist, and a fragment is the heading of one of the page's sections, as GitHub names them."""
     for name, fragment in LINK.findall((CHECKOUT / page).read_text()):
         target = (CHECKOUT / page).parent / name if name else CHECKOUT / page

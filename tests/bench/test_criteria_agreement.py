@@ -33,7 +33,7 @@ def test_correlations_by_hand() -> None:
     assert over_all[3] == pytest.approx(float(np.corrcoef(ranks, oracle)[0, 1]))
 
 
-def test_what_a_criterion_says_nothing_of_is_left_out() -> None:
+def test_parts_without_a_score_are_left_out() -> None:
     importance, oracle = np.array([1.0, 2, 3, np.nan, np.nan, np.nan]), np.array([4.0, 5, 6, 1, 2, 3])
     assert correlations(space_of(3, 3), importance, oracle) == [("0", 3, 1, 1), ("all", 3, 1, 1), ("mean", 3, 1, 1)]
     alike = correlations(space_of(3), np.ones(3), np.arange(3.0))

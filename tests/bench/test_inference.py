@@ -42,7 +42,7 @@ def test_rows_of_a_run_are_replaced_and_others_stay(tiny_run: ep.Run, tmp_path: 
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_paper_s_product_leaves_out_what_no_output_reads() -> None:
+def test_the_papers_product_leaves_out_columns_that_no_output_reads() -> None:
     conv = nn.Conv2d(4, 6, 3, padding=1, bias=False)
     mask = torch.ones_like(conv.weight, dtype=torch.bool)
     mask[:, 0] = False  # a map that is not read

@@ -137,14 +137,12 @@ def test_run_passes_config_folder_and_overwrite(pipeline: Pipeline, config: Path
     assert (options["out"], options["overwrite"]) == (tmp_path / "o", True)
 
 
-def test_run_goes_below_results_by_default(pipeline: Pipeline, config: Path) -> None:
+def test_run_writes_below_results_by_default(pipeline: Pipeline, config: Path) -> None:
     assert call("run", config).exit_code == 0
     assert pipeline.calls[0][1]["out"] == Path("results/a")
 
 
-def test_run_prints_survivors_below_the_baseline_and_where_they_are(
-    pipeline: Pipeline, config: Path, tmp_path: Path
-) -> None:
+def test_run_prints_baseline_survivors_and_paths(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
     lines = call("run", config, "--out", tmp_path / "o").stdout.splitlines()
     rows = [" ".join(line.split()) for line in lines]
     assert "baseline 2.50% - 2.75% 1.20 M 100.00% 30.0 k 100.00% 1.25" in rows
@@ -166,7 +164,7 @@ def test_resume_passes_overrides_and_branch(pipeline: Pipeline, run_folder: Path
     assert options["overrides"] == {"search.generations": 20}
 
 
-def test_inspect_prints_layers_totals_and_what_stays_whole(pipeline: Pipeline, config: Path) -> None:
+def test_inspect_prints_layers_totals_and_frozen_groups(pipeline: Pipeline, config: Path) -> None:
     result = call("inspect", config)
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert result.exit_code == 0
@@ -234,7 +232,9 @@ def test_an_interruption_says_how_to_resume(
     assert result.stderr == f"interrupted: go on with: evoprune resume {run_folder}\n"
 
 
-def test_an_interruption_before_anything_is_written_says_so(pipeline: Pipeline, config: Path, tmp_path: Path) -> None:
+def test_an_interruption_before_the_first_file_has_its_own_message(
+    pipeline: Pipeline, config: Path, tmp_path: Path
+) -> None:
     def interrupt(folder: Path) -> None:
         raise KeyboardInterrupt
 

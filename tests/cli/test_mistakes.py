@@ -194,7 +194,7 @@ VALUES: dict[str, str] = {
 MISTAKES |= {setting: ([setting], message) for setting, message in VALUES.items()}
 
 
-def test_there_are_many() -> None:
+def test_at_least_sixty_mistakes_are_tested() -> None:
     """And those of tests/test_hostile.py: weights and run folders."""
     assert len(MISTAKES) >= 60
 
@@ -245,7 +245,7 @@ def test_folders_that_cannot_be_written(out: str, message: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "baseline.safetensors", "survivors.parquet"])
-def test_a_folder_with_somebody_elses_files(name: str, tmp_path: Path) -> None:
+def test_a_folder_with_other_files(name: str, tmp_path: Path) -> None:
     """They are neither overwritten nor taken for the run's own."""
     out = tmp_path / "out"
     out.mkdir()
@@ -258,7 +258,7 @@ def test_a_folder_with_somebody_elses_files(name: str, tmp_path: Path) -> None:
     assert (out / name).read_text() == "mine"
 
 
-def test_what_was_reported_before_stays_above_the_line(tmp_path: Path) -> None:
+def test_earlier_output_stays_above_the_error_line(tmp_path: Path) -> None:
     """Without --quiet the mistake is the last line."""
     config = tiny_runs.config_file(tmp_path, {"model.network": "MP2-10"})
     result = call("run", config, "--out", tmp_path / "out")
@@ -267,13 +267,13 @@ def test_what_was_reported_before_stays_above_the_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mistake_that_only_training_finds(tmp_path: Path) -> None:
+def test_a_mistake_found_in_training(tmp_path: Path) -> None:
     config = tiny_runs.config_file(tmp_path, {"train.learning_rate": 1000})
     result = call("run", config, "--quiet", "--out", tmp_path / "out")
     check_line(result, "the loss is (nan|inf) at step .* take a learning_rate below 1000")
 
 
-def test_inspect_finds_them_too(tmp_path: Path) -> None:
+def test_inspect_reports_the_same_mistakes(tmp_path: Path) -> None:
     check_line(call("inspect", tiny_runs.config_file(tmp_path, {"model.network": "MP2-10"})), "no part that may go")
 
 

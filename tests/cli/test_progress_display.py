@@ -83,7 +83,7 @@ def test_live_progress_stops_drawing_when_the_run_fails() -> None:
     assert console.file.getvalue().endswith("\x1b[?25h")  # The cursor is shown again.
 
 
-def test_a_generation_without_a_feasible_candidate_says_so() -> None:
+def test_a_generation_without_feasible_candidates_is_labelled() -> None:
     summary = replace(SUMMARY, feasible=0, best_cost=None, best_mcr=None, seconds_left=None)
     assert describe(summary) == "0% feasible, none feasible yet, 8.3 evaluations/s"
 
@@ -101,7 +101,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_sink_fits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_display_fits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")

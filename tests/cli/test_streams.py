@@ -94,7 +94,7 @@ def test_a_process_without_memory_for_torch_says_so_in_one_line(tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lossy_stream_remembers_what_it_could_not_write() -> None:
+def test_a_lossy_stream_keeps_its_write_error() -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         stream = LossyStream(full)
         stream.write("text")
@@ -160,7 +160,7 @@ def test_warnings_stand_above_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "warning: a [strange] candidate is set aside\n" in terminal.getvalue()
 
 
-def test_from_python_a_warning_is_seen_without_any_set_up() -> None:
+def test_a_script_without_logging_setup_shows_warnings() -> None:
     code = "import evoprune, logging; logging.getLogger('evoprune.somewhere').warning('seen')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "seen\n"
@@ -177,7 +177,7 @@ def test_from_python_a_warning_is_seen_without_any_set_up() -> None:
         (ImportError("no x", name="x"), 1, "error: a library cannot be loaded (ImportError: no x); see"),
     ],
 )
-def test_what_ends_a_command_from_outside_is_one_line(
+def test_failures_outside_of_evoprune_are_one_line(
     error: BaseException, status: int, message: str, called: Callable[..., Result]
 ) -> None:
     def fail() -> None:

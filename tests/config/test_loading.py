@@ -256,7 +256,7 @@ def test_overrides_win_and_leave_their_neighbours(tmp_path: Path) -> None:
     assert config.data.root == str(tmp_path)
 
 
-def test_what_is_overridden_is_not_changed() -> None:
+def test_overriding_leaves_the_original_unchanged() -> None:
     data = {"name": "a", "search": {"population": 8}}
     config_from_dict(data, {"search.population": 16})
     assert data == {"name": "a", "search": {"population": 8}}
@@ -325,7 +325,7 @@ def test_a_bad_override_text_is_named(text: str, expected: str) -> None:
         ({"fitness": "divergence", "algorithm": "nsga2"}, "divergence"),
     ],
 )
-def test_what_candidates_are_compared_by(search: dict[str, object], judged_by: str) -> None:
+def test_the_measure_that_judges_candidates(search: dict[str, object], judged_by: str) -> None:
     assert config_from_dict({"name": "a", "search": search}).search.judged_by == judged_by
 
 
@@ -336,7 +336,7 @@ def test_a_config_is_frozen() -> None:
     assert hash(config) == hash(config_from_dict({"name": "a"}))
 
 
-def test_every_key_says_what_it_is() -> None:
+def test_every_key_has_a_description() -> None:
     for key, field in known_keys(Config).items():
         assert field.description, key
 
@@ -349,7 +349,7 @@ def test_every_key_says_what_it_is() -> None:
     ),
     st.sampled_from(sorted(known_keys(Config))),
 )
-def test_any_value_anywhere_is_accepted_or_one_complaint(value: object, key: str) -> None:
+def test_any_value_of_any_key_is_accepted_or_refused_in_one_line(value: object, key: str) -> None:
     complaint = ""
     try:
         config_from_dict({"name": "a"}, {key: value})
@@ -378,7 +378,7 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 @settings(deadline=None)
-def test_what_is_written_reads_back_equal(value: object) -> None:
+def test_dumped_configs_read_back_equal(value: object) -> None:
     assert read_yaml(write_yaml(value)) == value
 
 
@@ -403,7 +403,7 @@ def test_what_is_written_reads_back_equal(value: object) -> None:
         ({"workers": {"address": "head:6379"}}, {"workers.address": "head:6379"}),
     ],
 )
-def test_keys_that_a_user_repeats(config: dict[str, object], keys: dict[str, object]) -> None:
+def test_keys_that_are_trusted_only_if_repeated(config: dict[str, object], keys: dict[str, object]) -> None:
     assert trusted_keys(config_from_dict({"name": "a"} | config)) == keys
 
 

@@ -26,7 +26,7 @@ def test_by_hand(schedule: Schedule, fractions: list[float]) -> None:
     st.integers(1, 40),
     st.floats(0.001, 1),
 )
-def test_nothing_comes_back_and_the_end_is_met(schedule: Schedule, steps: int, final: float) -> None:
+def test_shares_never_rise_and_reach_the_end(schedule: Schedule, steps: int, final: float) -> None:
     kept = kept_fractions(schedule, steps, final)
     assert len(kept) == steps
     assert kept[-1] == final

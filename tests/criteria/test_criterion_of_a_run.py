@@ -22,7 +22,7 @@ NETWORK = "6C3-MP2-8C3-MP7-16FC-10"
 
 
 @pytest.mark.parametrize("criterion", ["oracle", "taylor"])
-def test_first_candidates_keep_what_it_finds_important(criterion: CriterionName, tmp_path: Path) -> None:
+def test_first_candidates_keep_the_maps_of_highest_importance(criterion: CriterionName, tmp_path: Path) -> None:
     settings = {"search.criterion": criterion, "model.network": NETWORK, "retrain.epochs": 0}
     run = tiny_runs.run(tmp_path / "run", tiny_runs.BRIEF | settings)
     space = ep.SearchSpace.from_dict(files.read_json(RunFolder(run.root).space))

@@ -97,7 +97,7 @@ class TwoReaders(nn.Module):
         return self.out(torch.cat([hidden, self.more(hidden)], 1))
 
 
-def test_each_reader_has_the_gradient_of_its_own_way() -> None:
+def test_each_reader_has_the_gradient_of_its_own_path() -> None:
     """x = 0.1: hidden (0.1, 0.2), more 0.3, logit 1.8. By `out` itself the gradient of each is g, by `more` 5 g."""
     context = criterion_context(TwoReaders(), doubles([[0.1]]))
     of_more, of_out = Taylor().maps(context)
@@ -192,7 +192,7 @@ def test_obd_of_maps_by_hand() -> None:
     assert found.tolist() == pytest.approx(expected, rel=0.1)
 
 
-def test_weights_that_carry_nothing_have_no_saliency() -> None:
+def test_weights_without_effect_have_no_saliency() -> None:
     context = hidden_of_two()
     for scores in (OptimalBrainDamage().weights(context), Taylor().weights(context)):
         assert (scores["hidden.weight"] > 0).all()

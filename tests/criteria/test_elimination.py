@@ -38,7 +38,7 @@ def test_a_copy_of_another_map_goes_first_and_costs_nothing() -> None:
     assert found.error[2] > 0.05
 
 
-def test_uncorrelated_inputs_go_by_their_own_share() -> None:
+def test_uncorrelated_inputs_are_removed_by_their_own_share() -> None:
     """Columns of unit variance and without correlation: a map carries the square of its weight, 1, 4, 16 of 21."""
     model = nn.Sequential(linear(np.eye(3).tolist()), linear([[2, 4, 1]])).eval()
     signs = torch.tensor([[a, b, c] for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)], dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_uncorrelated_inputs_go_by_their_own_share() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_step_takes_what_plain_least_squares_takes(seed: int) -> None:
+def test_every_step_removes_the_same_as_plain_least_squares(seed: int) -> None:
     """At each step the map without which refitting the convolution that reads it leaves the least error."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.Flatten(), nn.Linear(64, 3))
@@ -78,7 +78,7 @@ def test_every_step_takes_what_plain_least_squares_takes(seed: int) -> None:
 
 
 @pytest.mark.parametrize("most_factors", [1, 4, 1000])
-def test_blocks_of_several_sizes_lose_what_plain_least_squares_loses(
+def test_losses_of_blocks_equal_those_of_plain_least_squares(
     most_factors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five maps of 1, 2, 1, 0 and 3 columns beside one of another group; factors applied at once, twice, or never."""
@@ -115,7 +115,7 @@ def _left_over(square: np.ndarray, weight: np.ndarray, removed: list[int]) -> fl
     return float((weight[:, out] @ schur * weight[:, out]).sum())
 
 
-def test_samples_in_the_place_of_their_gram_matrix() -> None:
+def test_samples_instead_of_their_gram_matrix() -> None:
     """A linear layer with more columns than examples is solved through its samples."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 4)).eval()
@@ -125,7 +125,7 @@ def test_samples_in_the_place_of_their_gram_matrix() -> None:
     assert (np.diff(found.error) >= 0).all()
 
 
-def test_without_readers_there_is_none() -> None:
+def test_maps_without_readers_have_no_score() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
     images = torch.randn(8, 3)
     space = search_space(model, images[:1])

@@ -68,7 +68,7 @@ def test_every_name_of_the_config_has_a_criterion() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_criterion_says_something_of_every_part(name: CriterionName) -> None:
+def test_every_criterion_scores_every_part(name: CriterionName) -> None:
     """Finite, not all alike, the same every time; the network is left as it was."""
     context = small(masks=True)
     before = {name: tensor.clone() for name, tensor in context.model.state_dict().items()}
@@ -120,7 +120,7 @@ def test_a_network_without_batch_norm() -> None:
         map_importance("batch_norm_scale", criterion_context(model, torch.randn(2, 1, 6, 6)))
 
 
-def test_auto_is_elimination_and_the_magnitude_where_that_says_nothing() -> None:
+def test_auto_is_elimination_and_magnitude_for_parts_without_a_score() -> None:
     context = small(masks=True)
     unbounded = [preferences_of(choice, context).importance.tolist() for choice in ("auto", "elimination", "l1")]
     assert unbounded[0] == unbounded[1] != unbounded[2]
@@ -138,7 +138,7 @@ def test_normalisations_by_hand() -> None:
     assert normalised(np.zeros(2), "l2").tolist() == [0, 0]
 
 
-def test_what_carries_nothing_is_least_important_to_whoever_looks_at_it() -> None:
+def test_parts_without_effect_are_least_important() -> None:
     """A map whose filter is zero and whose batch norm has no shift."""
     context = small()
     with torch.no_grad():

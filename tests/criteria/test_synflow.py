@@ -84,7 +84,7 @@ def test_the_model_stays_as_it_was() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_scores_are_taken_anew_as_others_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_recomputed_after_each_removal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three things; the third is worth most until the first is gone, and then least."""
     monkeypatch.setattr(synflow, "STEPS", 3)
     monkeypatch.setattr(synflow, "LEAST_KEPT", 0.3)  # after the steps 3, 2, 1 stay
@@ -109,7 +109,7 @@ def test_maps_keep_their_least_widths_to_the_end() -> None:
     assert counts == [2, 2, 2]
 
 
-def test_weights_go_one_by_one_and_no_layer_is_emptied_before_the_others_are_nearly_gone() -> None:
+def test_no_layer_is_emptied_before_the_others_are_nearly_empty() -> None:
     """The algorithm's point: at a twentieth of the weights every layer still has some (Tanaka et al. 2020)."""
     model = convolutional()
     space = space_of(model)

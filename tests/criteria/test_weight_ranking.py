@@ -65,7 +65,7 @@ def test_pruned_trained_and_pruned_again(criterion: CriterionName) -> None:
             assert (trained[mask] != started[name][mask]).any()
 
 
-def test_what_cannot_be_pruned() -> None:
+def test_a_budget_of_biases_and_norms_alone_is_refused() -> None:
     """26 biases, 8 numbers of the batch norm."""
     space = criterion_context(classifier(), torch.zeros(1, 1, 28, 28)).space
     with pytest.raises(ConfigError, match="cannot be pruned to 34 parameters: 34 are biases and norms"):

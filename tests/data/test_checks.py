@@ -50,7 +50,7 @@ def test_pixels_that_are_not_finite_are_refused() -> None:
         check_split(split(images, [0, 1, 0, 1]), "calibration", 2)
 
 
-def test_warnings_name_what_cannot_be_learned() -> None:
+def test_warnings_name_splits_that_cannot_be_learned() -> None:
     images = pixels(4)
     assert check_split(split(images, [0, 1, 2, 0]), "validation", 3) == []
     assert check_split(split(images, [0, 0, 0, 0]), "validation") == []  # labels that nobody uses

@@ -53,7 +53,7 @@ def test_images_alone(source: Any) -> None:
     assert labels is None
 
 
-def test_a_loader_that_draws_is_read_as_it_draws() -> None:
+def test_a_shuffling_loader_is_read_in_its_order() -> None:
     """With replacement, or fewer than there are: then its order is all that there is."""
     sampler = RandomSampler(PAIRS, replacement=True, num_samples=20, generator=torch.Generator().manual_seed(0))
     images, labels = read_examples(DataLoader(PAIRS, batch_size=4, sampler=sampler), "train")
@@ -62,7 +62,7 @@ def test_a_loader_that_draws_is_read_as_it_draws() -> None:
     assert torch.equal(images[:, 0, 0, 0].long() // 6 % 3, labels)
 
 
-def test_pillow_images_have_their_channels_brought_forward() -> None:
+def test_channels_of_pillow_images_come_first() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
     class Pictures(Dataset[Any]):
@@ -102,7 +102,7 @@ class Broken(Dataset[Any]):
         (Broken(), r"train cannot be read from the Broken \(SystemExit: no image\); give"),
     ],
 )
-def test_what_is_none_is_named_in_one_line(source: Any, message: str) -> None:
+def test_values_that_are_no_examples_are_named_in_one_line(source: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         read_examples(source, "train")
     assert "\n" not in str(error.value)

@@ -232,7 +232,7 @@ def idx(dimensions: list[int], content: bytes, kind: int = 8) -> bytes:
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_idx_files_whose_headers_lie(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
+def test_idx_files_with_false_headers(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
     path = tmp_path / f"file{suffix}"
     path.write_bytes(gzip.compress(content) if suffix else content)
     with pytest.raises(ValueError, match=message):
@@ -265,7 +265,9 @@ LABELS = np.array([[1], [2], [10], [3]])
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_mat_files_of_anything_but_arrays(tmp_path: Path, content: dict[str, Any], message: str, packed: bool) -> None:
+def test_mat_files_with_other_objects_than_arrays(
+    tmp_path: Path, content: dict[str, Any], message: str, packed: bool
+) -> None:
     savemat(tmp_path / "a.mat", content, do_compression=packed)
     with pytest.raises(ValueError, match=message):
         read_svhn(tmp_path / "a.mat")
@@ -278,7 +280,7 @@ def test_other_variables_of_a_mat_file_are_not_read(tmp_path: Path) -> None:
     assert labels.tolist() == [1, 2, 0, 3]
 
 
-def test_a_mat_file_that_unpacks_to_more_than_any_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mat_file_larger_than_any_data_set_when_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     savemat(tmp_path / "a.mat", {"X": IMAGES, "y": LABELS}, do_compression=True)
     read_svhn(tmp_path / "a.mat")
     monkeypatch.setattr(mat, "_MOST_BYTES", IMAGES.size)

@@ -25,7 +25,7 @@ METADATA = {
 }
 
 
-def test_metadata_by_hand_and_the_way_back() -> None:
+def test_metadata_by_hand_round_trips() -> None:
     assert COLOUR.to_metadata(normalisation_inside=False) == METADATA
     assert COLOUR.to_metadata(normalisation_inside=True) == METADATA | {"normalisation": "inside"}
     assert InputFormat.from_metadata(METADATA) == COLOUR

@@ -86,7 +86,7 @@ def image_files(root: Path, names: list[str]) -> Split:
     return Split(images, torch.zeros(len(names), dtype=torch.int64), torch.zeros(1), torch.ones(1))
 
 
-def test_a_fingerprint_of_files_is_of_names_sizes_and_times(tmp_path: Path) -> None:
+def test_a_fingerprint_of_files_depends_on_names_sizes_and_times(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         for name in ("a.png", "b.png"):

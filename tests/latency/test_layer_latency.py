@@ -43,7 +43,7 @@ def test_each_layer_of_each_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not networks["a"].twice._forward_pre_hooks
 
 
-def test_hooks_go_when_the_network_fails() -> None:
+def test_hooks_are_removed_when_the_network_fails() -> None:
     network = Network()
     with pytest.raises(IndexError):
         layer_latencies_ms({"a": network}, ["twice"], torch.zeros(1, 1))

@@ -86,7 +86,7 @@ def test_depthwise_layers_are_narrowed_with_their_groups() -> None:
     assert (table.layers[1].outputs, table.layers[1].inputs) == ((1, 2, 4, 6, 8), (1,))
 
 
-def test_a_search_by_latency_goes_on_with_the_times_that_it_began_with(tmp_path: Path) -> None:
+def test_a_resumed_search_keeps_its_latency_table(tmp_path: Path) -> None:
     settings = {"search.cost": "latency_ms", "search.generations": 1, "retrain.epochs": 0, "retrain.survivors": 1}
     run = tiny_runs.run(tmp_path / "run", settings)
     folder = RunFolder(run.root)

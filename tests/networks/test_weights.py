@@ -38,7 +38,7 @@ def test_count_of_batches_may_be_missing() -> None:
     load_weights(network(), state, "w.pt")
 
 
-def test_whole_numbers_are_no_weights() -> None:
+def test_integer_tensors_are_no_weights() -> None:
     state = network().state_dict() | {"0.weight": torch.zeros(3, 2, dtype=torch.int8)}
     with pytest.raises(NetworkError, match=r"tensor '0.weight' must be of floats, .* not int8; .* not quantised"):
         load_weights(network(), state, "w.pt")

@@ -77,7 +77,7 @@ def test_survivors_are_compacted_modules(run: ep.Run, data: Data) -> None:
     assert run.config.search.tolerance == 0.05
 
 
-def test_the_same_call_goes_on_in_its_folder(run: ep.Run, model: nn.Module, data: Data) -> None:
+def test_the_same_call_resumes_in_its_folder(run: ep.Run, model: nn.Module, data: Data) -> None:
     before = run.candidates
     images, _ = data.calibration.tensors()
     again = evolve(
@@ -156,7 +156,7 @@ IMAGES, LABELS = torch.zeros(12, 1, 28, 28), torch.arange(12) % 10
         ({"example_input": torch.zeros(1, 1, 5, 5)}, r"forward fails on an example input of shape \(1, 1, 5, 5\)"),
     ],
 )
-def test_what_does_not_fit_is_named(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_arguments_that_do_not_fit_are_named(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"example_input": IMAGES[:1], "validation": (IMAGES, LABELS), "calibration": IMAGES}
     with pytest.raises(ep.UserError, match=message):
         evolve(Small(), **(arguments | changed), workers=SERIAL, search=SEARCH, out=tmp_path / "run")

@@ -123,7 +123,7 @@ ABSENT = {
 }
 
 
-def test_every_experiment_is_here() -> None:
+def test_every_experiment_is_tested() -> None:
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {*NETWORKS, *MASKED, *STUDIES}
 
 
@@ -163,7 +163,9 @@ def test_kernels_and_strides_are_searched(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), ABSENT.items(), ids=ABSENT.keys())
-def test_it_says_how_to_get_its_data(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_experiment_names_the_source_of_its_data(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without its files and without a network, it comes as far as the data set, in one line and no folder."""
 
     def unreachable(*_: object) -> None:
@@ -190,7 +192,7 @@ def test_the_recorded_generation_is_of_the_benchmark_s_search() -> None:
     assert {len(genome) for genome in population.genomes} == {space.genes}
 
 
-def test_fashion_mnist_is_found_where_debian_puts_it() -> None:
+def test_fashion_mnist_is_found_in_the_folder_of_debian() -> None:
     if not DEBIAN_FASHION_MNIST.is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
     config = load_config(FOLDER / "fashion_cnn.yaml")

@@ -70,7 +70,7 @@ class TestWhatExportedNetworksRead:
         assert pixels.dtype == torch.uint8
         return pixels.float() / 255, split.targets
 
-    def test_answers_on_raw_pixels_are_the_survivors(self, tiny_run: ep.Run, exported: Path) -> None:
+    def test_exported_networks_agree_with_survivors_on_raw_pixels(self, tiny_run: ep.Run, exported: Path) -> None:
         pixels, labels = self.raw(tiny_run)
         images, _ = tiny_runs.data(tiny_run).test.tensors()
         for key, mcr_test in zip(tiny_run.survivors["key"], tiny_run.survivors["mcr_test"], strict=True):
@@ -184,7 +184,7 @@ class TestWithoutTheDataSet:
         with pytest.raises(ConfigError, match=message):
             exporting.export_run(moved, ["torch"], trusted=trusted)
 
-    def test_eight_bits_need_it(self, moved: Path) -> None:
+    def test_int8_needs_the_data_set(self, moved: Path) -> None:
         with pytest.raises(DataError, match=r"--quantize needs the calibration images, .*nowhere"):
             exporting.export_run(moved, ["onnx"], int8=True)
 
@@ -204,7 +204,7 @@ class TestWithoutTheDataSet:
         assert InputFormat.from_metadata(metadata) == tiny_run.input_format
         assert tiny_run.input_format.mean is not None
 
-    def test_files_of_earlier_versions_without_it_say_what_is_missing(self, moved: Path) -> None:
+    def test_a_missing_input_format_of_an_earlier_version_is_named(self, moved: Path) -> None:
         self.as_earlier_versions_wrote(moved)
         with pytest.raises(DataError, match=r"did not store mean and standard deviation of the images, .*nowhere"):
             exporting.export_run(moved, ["torch"])
@@ -227,7 +227,7 @@ def test_a_network_that_the_folder_cannot_build_is_one_line(
         exporting.export_run(folder)
 
 
-def test_the_others_are_exported_when_one_cannot_be(
+def test_one_failed_export_does_not_stop_the_others(
     tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *others = tiny_run.survivors["key"]
@@ -262,7 +262,7 @@ def test_a_folder_without_survivors_is_one_line(tiny_run: ep.Run, tmp_path: Path
 
 
 @pytest.mark.parametrize("version", ["999", "13"])
-def test_an_opset_that_does_not_do_is_refused_once_with_one_that_does(
+def test_an_unsupported_opset_is_refused_once_and_a_supported_one_named(
     tiny_run: ep.Run, tmp_path: Path, version: str
 ) -> None:
     command = ["export", str(tiny_run.root), "--out", str(tmp_path / "out"), "--format", "onnx", "--opset"]

@@ -39,7 +39,7 @@ def resume(folder: Path) -> ep.Run:
 # --- a second process
 
 
-def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     process = tiny_runs.evoprune("run", tiny_runs.config_file(tmp_path, ENDLESS), "--out", folder.root, "--quiet")
     wait_for(process, lambda: folder.snapshot(1).is_file())
@@ -65,7 +65,7 @@ class StopAt(SilentProgress):
             raise KeyboardInterrupt
 
 
-def test_where_disks_know_no_locks_it_is_said(
+def test_a_disk_without_locks_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import fcntl
@@ -91,7 +91,7 @@ def test_sigterm_is_as_ctrl_c(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "printed"), [(130, ""), (143, ""), (2, "on the way out\n")])
-def test_an_interrupted_command_leaves_without_the_interpreters_way_out(status: int, printed: str) -> None:
+def test_an_interrupted_command_skips_the_exit_handlers_of_the_interpreter(status: int, printed: str) -> None:
     """What is registered to run at the very end does not: there, native libraries' threads can still crash."""
     program = (
         "import atexit, sys\n"
@@ -107,7 +107,7 @@ def test_an_interrupted_command_leaves_without_the_interpreters_way_out(status: 
 RAY = {"workers.backend": "ray", "workers.count": 1}
 
 
-def test_retraining_on_ray_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+def test_ctrl_c_ends_retraining_on_ray(tmp_path: Path) -> None:
     """In the middle of an epoch that would take hours: nobody waits for its end."""
     folder = RunFolder(tmp_path / "run")
     long_epochs = {"search.generations": 1, "retrain.epochs": 10_000, "retrain.batch_size": 1, "retrain.survivors": 1}
@@ -239,7 +239,7 @@ def content_of(folder: Path) -> Iterator[tuple[str, bytes]]:
 # --- a full disk
 
 
-def test_a_disk_that_fills_up_again_and_again(brief: ep.Run, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_repeatedly(brief: ep.Run, tmp_path: Path) -> None:
     """At the first operation, at the second one of what then goes on, and so on: a line each time, and it goes on."""
     folder, messages, done = tmp_path / "run", list[str](), False
     while not done:

@@ -125,7 +125,7 @@ def test_weights(case: str, trace: Path, tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_weights_whose_names_lead_elsewhere_fit_no_network(tmp_path: Path) -> None:
+def test_weights_with_paths_for_names_fit_no_network(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"../../evil": torch.ones(1)}, path)
     config = tiny_runs.config(tiny_runs.BRIEF | {"model.weights": str(path)})
@@ -237,7 +237,9 @@ CODE = {
 
 
 @pytest.mark.parametrize("key", CODE)
-def test_a_folder_has_no_code_run(key: str, folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_of_a_folder_is_run(
+    key: str, folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither a module that lies in it, nor a cluster that would answer with pickles."""
     monkeypatch.chdir(tmp_path)
     (folder.root / "evil.py").write_text("open('exploded', 'w')\ndef go(): pass\n")
@@ -254,7 +256,7 @@ def test_a_folder_has_no_code_run(key: str, folder: RunFolder, tmp_path: Path, m
     assert not (tmp_path / "exploded").exists()
 
 
-def test_exporting_has_none_run_either(folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exporting_runs_no_code_of_a_folder(folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (folder.root / "evil.py").write_text("open('exploded', 'w')\ndef go(): pass\n")
     folder.config.write_text(folder.config.read_text().replace(*CODE["data.dataset"]))
@@ -263,7 +265,7 @@ def test_exporting_has_none_run_either(folder: RunFolder, tmp_path: Path, monkey
     assert not (tmp_path / "exploded").exists()
 
 
-def test_reports_show_what_is_written_and_run_none_of_it(folder: RunFolder) -> None:
+def test_reports_escape_markup(folder: RunFolder) -> None:
     """A tag in a table is text in the report."""
     script = "<script>alert(1)</script>"
     survivors = files.read_parquet([folder.survivors_table])

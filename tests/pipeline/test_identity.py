@@ -54,7 +54,7 @@ def with_label_changed(data: Data, name: str) -> Data:
 
 @pytest.mark.parametrize("name", SPLITS)
 @pytest.mark.parametrize(("change", "part"), [(with_image_changed, "images"), (with_label_changed, "labels")])
-def test_one_pixel_or_label_of_any_split_makes_another_identity(
+def test_one_other_pixel_or_label_changes_the_identity(
     name: str, change: Callable[[Data, str], Data], part: str, data: Data
 ) -> None:
     before, after = identity_of(data, None), identity_of(change(data, name), None)
@@ -187,7 +187,7 @@ def test_evolve_refuses_others_and_changes_nothing(part: str, more: dict[str, An
     assert after | {"lock": before["lock"]} == before
 
 
-def test_evolve_goes_on_with_the_same_however_it_is_given(tmp_path: Path) -> None:
+def test_evolve_resumes_with_equal_data_of_any_type(tmp_path: Path) -> None:
     """A shuffling loader is read in the order of its data set; labels that nobody reads may be left out."""
     given = Given()
     first = given.evolve(tmp_path / "run").candidates
@@ -255,7 +255,7 @@ def test_a_run_whose_data_changed_is_refused(name: str, message: str, images: Pa
     assert tiny_runs.state_of(run.root) | {"lock": before["lock"]} == before
 
 
-def test_unchanged_data_pass_and_a_sweep_refuses_others(images: Path, tmp_path: Path) -> None:
+def test_a_sweep_accepts_unchanged_data_only(images: Path, tmp_path: Path) -> None:
     config, out = tiny_runs.config_file(tmp_path, tiny_runs.BRIEF | TOY), tmp_path / "out"
     choices: dict[str, list[object]] = {"seed": [0]}
     rows, _ = sweep(config, choices, out, SilentProgress())

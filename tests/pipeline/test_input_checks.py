@@ -241,7 +241,7 @@ class Failing(Dataset[Any]):
         ({"tolerance": 2.0}, r"evolve: search\.tolerance must be between 0 and 1"),
     ],
 )
-def test_evolve_names_it_before_anything_is_written(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_evolve_refuses_bad_input_before_writing(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as error:
         ep.evolve(**{"out": tmp_path / "run", **arguments(**changed)})
     assert "\n" not in str(error.value)
@@ -285,7 +285,7 @@ def test_data_sets_compiled_and_parallel_networks_are_taken(tmp_path: Path) -> N
 # --- the tolerance, given once or twice
 
 
-def test_tolerance_holds_wherever_it_is_given_and_is_refused_if_two_differ(tmp_path: Path) -> None:
+def test_tolerance_may_be_given_in_either_place_but_not_two_values(tmp_path: Path) -> None:
     set_twice = ep.SearchConfig(population=4, generations=1, tolerance=0.05)
     for name, given, expected in (
         ("default", {}, 0.02),

@@ -71,7 +71,7 @@ def test_killed_in_the_middle_of_generation_3_and_resumed(long_run: ep.Run, tmp_
     tiny_runs.check_equal(resumed, long_run)
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_prints_the_resume_command(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a run")
     config = tiny_runs.config_file(tmp_path, {"search.generations": 10_000})
     process = tiny_runs.evoprune("run", config, "--out", folder.root, "--quiet")
@@ -167,7 +167,7 @@ def steady_run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
     return tiny_runs.run(tmp_path_factory.mktemp("runs") / "steady", STEADY)
 
 
-def test_a_finished_steady_state_search_is_carried_on(tmp_path: Path, steady_run: ep.Run) -> None:
+def test_a_finished_steady_state_search_is_continued(tmp_path: Path, steady_run: ep.Run) -> None:
     """What a longer run bred before the third generation's end is bred then, too."""
     folder = tmp_path / "run"
     tiny_runs.run(folder, STEADY | {"search.generations": 3})
@@ -214,7 +214,7 @@ def test_a_finished_run_is_left_alone(finished: Path) -> None:
     assert tiny_runs.state_of(finished) == before
 
 
-def test_a_finished_search_is_carried_on(long_run: ep.Run, tmp_path: Path) -> None:
+def test_a_finished_search_is_continued(long_run: ep.Run, tmp_path: Path) -> None:
     """From three generations to five; what was retrained after three and is no survivor any more is gone."""
     folder = tmp_path / "run"
     tiny_runs.run(folder, LONGER | {"search.generations": 3})
@@ -280,7 +280,7 @@ def test_a_branch_may_end_earlier(tiny_run: ep.Run, tmp_path: Path) -> None:
     assert branch.candidates["key"].tolist() == candidates["key"].tolist()
 
 
-def test_half_a_branch_is_a_run_that_goes_on(tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_branch_resumes(tiny_run: ep.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     branch, write = tmp_path / "branch", files.write_bytes
 
     def write_and_interrupt(path: Path, data: bytes) -> None:
@@ -353,7 +353,7 @@ def test_refused_before_anything_changes(
     assert not other.exists()
 
 
-def test_what_is_no_run_is_not_resumed(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: a\n")
     with pytest.raises(RunFolderError, match="holds no run"):
         ep.resume(tmp_path)

@@ -89,7 +89,7 @@ def results(root: Path) -> dict[str, Any]:
 # --- the config
 
 
-def test_a_round_names_what_differs_from_the_top() -> None:
+def test_a_round_overrides_keys_of_the_top_level() -> None:
     first, last = round_configs(config_from_dict(EXPERIMENT))
     assert (first.space.feature_maps, first.space.kernels) == (True, False)
     assert (first.search.generations, first.search.tolerance, first.search.population) == (2, 0.3, 6)
@@ -146,14 +146,14 @@ def test_a_complaint_about_rounds_is_one_line(rounds: object, complaint: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_later_round_asks_for_is_checked_before_anything_is_written(tmp_path: Path) -> None:
+def test_later_rounds_are_checked_before_anything_is_written(tmp_path: Path) -> None:
     config = config_from_dict(experiment([{}, {"space": {"kernels": True, "kernel_block": 99}}]))
     with pytest.raises(ep.errors.UserError, match="kernel_block"):
         ep.run(config, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_inspect_shows_the_first_round_and_says_so(tmp_path: Path) -> None:
+def test_inspect_shows_and_names_the_first_round(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(dump_config(config_from_dict(EXPERIMENT)))
     shown = CliRunner().invoke(app, ["inspect", str(path)])
@@ -165,7 +165,7 @@ def test_inspect_shows_the_first_round_and_says_so(tmp_path: Path) -> None:
 # --- a run of two rounds
 
 
-def test_the_layout(run: ep.Run) -> None:
+def test_the_layout_of_the_run_folder(run: ep.Run) -> None:
     found = {path.relative_to(run.root).as_posix() for path in run.root.rglob("*") if path.is_file()}
     first = ep.load_run(run.root / "rounds" / "1")
 
@@ -277,7 +277,7 @@ def test_a_finished_run_is_not_touched(run: ep.Run) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.root.rglob("*")} == before
 
 
-def test_what_changes_on_resuming_changes_the_last_round_alone(run: ep.Run, tmp_path: Path) -> None:
+def test_overrides_on_resuming_change_only_the_last_round(run: ep.Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run.root, folder)
     first = results(folder / "rounds")
@@ -299,14 +299,16 @@ def test_a_branch_takes_the_earlier_rounds_along(run: ep.Run, tmp_path: Path) ->
         (".", {"search.tolerance": 0.1}, "search.tolerance cannot change in a run that is resumed"),
     ],
 )
-def test_what_cannot_be_resumed(run: ep.Run, part: str, overrides: dict[str, object], complaint: str) -> None:
+def test_changes_that_are_refused_on_resuming(
+    run: ep.Run, part: str, overrides: dict[str, object], complaint: str
+) -> None:
     before = results(run.root)
     with pytest.raises((ConfigError, RunFolderError), match=complaint):
         ep.resume(run.root / part, overrides)
     assert results(run.root) == before
 
 
-def test_overwriting_removes_the_rounds_and_nothing_of_somebody_elses(run: ep.Run, tmp_path: Path) -> None:
+def test_overwriting_removes_rounds_but_no_other_files(run: ep.Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run.root, folder)
     (folder / "rounds" / "1" / "notes.txt").write_text("mine")
@@ -320,7 +322,7 @@ def test_overwriting_removes_the_rounds_and_nothing_of_somebody_elses(run: ep.Ru
     assert not (folder / "rounds").exists()
 
 
-def test_a_round_without_survivors_hands_on_the_network_as_it_is(
+def test_a_round_without_survivors_leaves_the_network_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     search = stages.search

@@ -65,7 +65,7 @@ def test_the_macs_of_the_quickstart_network_by_hand() -> None:
 # --- what is left behind
 
 
-def test_the_folder_holds_what_it_should_and_nothing_else(tiny_run: ep.Run) -> None:
+def test_the_folder_holds_the_listed_files_only(tiny_run: ep.Run) -> None:
     found = {path.relative_to(tiny_run.root).as_posix() for path in tiny_run.root.rglob("*") if path.is_file()}
     assert found == {
         "config.yaml",

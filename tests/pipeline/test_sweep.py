@@ -33,7 +33,7 @@ def run_sweep(config: Path, out: Path, progress: Any) -> list[dict[str, Any]]:
     return sweep(config, CHOICES, out, progress)[0]
 
 
-def test_every_combination_once_and_on_from_where_it_stopped(tmp_path: Path) -> None:
+def test_every_combination_runs_once_and_an_interrupted_sweep_resumes(tmp_path: Path) -> None:
     """Interrupted in the third of four runs; the second time, the first two are as they were."""
     config, out = tiny_runs.config_file(tmp_path, tiny_runs.BRIEF), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
@@ -57,7 +57,7 @@ def test_every_combination_once_and_on_from_where_it_stopped(tmp_path: Path) -> 
     tiny_runs.check_equal(ep.load_run(out / NAMES[3]), alone)
 
 
-def test_one_run_that_cannot_be_trained_leaves_the_others_be(tmp_path: Path) -> None:
+def test_one_failed_run_does_not_stop_the_others(tmp_path: Path) -> None:
     config = tiny_runs.config_file(tmp_path, tiny_runs.BRIEF)
     arguments = [
         "sweep",

@@ -42,7 +42,7 @@ def test_as_many_rows_as_a_run_can_have_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
-def test_one_text_that_stands_in_every_row(tmp_path: Path, kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_long_text_in_every_row(tmp_path: Path, kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 GB written out, a few KB in the file."""
     path = tmp_path / "a.parquet"
     once = pa.array(["x" * 200_000]).cast(kind)

@@ -50,7 +50,7 @@ def state_of(run: ep.Run, folder: RunFolder) -> tuple[Snapshot | None, list[Cand
     return newest_state(folder, fingerprint, run.space, IMAGES)
 
 
-def test_a_generators_state_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_generator_continues_from_its_state(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     rng.random(5)
     folder = RunFolder(tmp_path)
@@ -67,11 +67,11 @@ def test_the_newest_is_the_highest_generation(tiny_run: ep.Run) -> None:
     assert [candidate.key for candidate in candidates] == tiny_run.candidates["key"].tolist()
 
 
-def test_there_may_be_none(tiny_run: ep.Run, tmp_path: Path) -> None:
+def test_a_run_without_snapshots(tiny_run: ep.Run, tmp_path: Path) -> None:
     assert state_of(tiny_run, RunFolder(tmp_path)) == (None, [])
 
 
-def test_damaged_ones_are_named_and_passed_over(
+def test_damaged_snapshots_are_named_and_skipped(
     tiny_run: ep.Run, real: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     real.snapshot(3).write_bytes(real.snapshot(3).read_bytes()[:-10])
@@ -85,7 +85,7 @@ def test_damaged_ones_are_named_and_passed_over(
     ]
 
 
-def test_where_none_is_whole_nothing_is_begun_anew(tiny_run: ep.Run, real: RunFolder) -> None:
+def test_a_run_with_only_damaged_snapshots_is_refused(tiny_run: ep.Run, real: RunFolder) -> None:
     """All generations would be lost with it."""
     for generation in range(4):
         real.snapshot(generation).write_bytes(b"")
@@ -93,7 +93,7 @@ def test_where_none_is_whole_nothing_is_begun_anew(tiny_run: ep.Run, real: RunFo
         state_of(tiny_run, real)
 
 
-def test_a_copy_under_another_generations_name_is_passed_over(
+def test_a_copy_with_another_generations_name_is_skipped(
     tiny_run: ep.Run, real: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once, this went round for ever."""
@@ -115,34 +115,34 @@ def test_a_copy_under_another_generations_name_is_passed_over(
         ({"search.new": 1}, r"search\.new was absent and is now 1"),
     ],
 )
-def test_one_of_another_search_is_refused_with_the_difference(
+def test_a_snapshot_of_another_search_is_refused_with_the_difference(
     folder: RunFolder, changed: dict[str, Any], difference: str
 ) -> None:
     with pytest.raises(RunFolderError, match=difference):
         read_snapshot(folder, 3, {**FINGERPRINT, **changed})
 
 
-def test_one_of_another_layout_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_of_another_layout_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "LAYOUT", 3)
     with pytest.raises(RunFolderError, match="has layout 2, not 3"):
         read_snapshot(folder, 3, FINGERPRINT)
 
 
-def test_one_of_another_version_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_of_another_version_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint.metadata, "version", lambda package: "9.9")
     with pytest.raises(RunFolderError, match=r'by evoprune "0\.1\.0", and this is 9\.9, .* resume with'):
         read_snapshot(folder, 3, FINGERPRINT)
 
 
 @pytest.mark.parametrize("content", [None, [], "x", {"layout": "2"}, {"layout": 2}])
-def test_one_that_is_no_snapshot_counts_as_damaged(folder: RunFolder, content: object) -> None:
+def test_other_json_counts_as_a_damaged_snapshot(folder: RunFolder, content: object) -> None:
     files.write_json(folder.snapshot(3), content)
     with pytest.raises(files.DamagedFileError, match=r"gen-0003\.json is damaged.*or remove it"):
         read_snapshot(folder, 3, FINGERPRINT)
 
 
 @pytest.mark.parametrize("name", ["version", "layout", "fingerprint"])
-def test_what_it_says_of_itself_is_shown_in_short(folder: RunFolder, name: str) -> None:
+def test_long_values_of_a_snapshot_are_cut_in_messages(folder: RunFolder, name: str) -> None:
     content = files.read_json(folder.snapshot(3))
     content[name] = {"seed": "9" * 5000, "x" * 5000: 1} if name == "fingerprint" else "9" * 5000
     files.write_json(folder.snapshot(3), content)
@@ -151,12 +151,12 @@ def test_what_it_says_of_itself_is_shown_in_short(folder: RunFolder, name: str) 
     assert len(str(error.value)) < 600
 
 
-def test_a_missing_one_says_which_there_are(folder: RunFolder) -> None:
+def test_the_error_for_a_missing_snapshot_lists_the_others(folder: RunFolder) -> None:
     with pytest.raises(RunFolderError, match=r"generation 9; there are: 0, 1, 2, 3"):
         read_snapshot(folder, 9, FINGERPRINT)
 
 
-def test_a_network_without_a_score_of_its_own_is_not_gone_on_from(tiny_run: ep.Run, real: RunFolder) -> None:
+def test_a_search_without_a_score_of_the_whole_network_is_refused(tiny_run: ep.Run, real: RunFolder) -> None:
     """In every table, the unpruned network is said to have been scored before."""
     unpruned = tiny_run.space.key(tiny_run.space.full())
     for generation in range(4):
@@ -223,7 +223,7 @@ FORGED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("case", FORGED)
-def test_a_forged_snapshot_is_named_and_passed_over(
+def test_a_forged_snapshot_is_named_and_skipped(
     case: str, tiny_run: ep.Run, real: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     change, reason = FORGED[case]
@@ -262,7 +262,7 @@ FORGED_PARTS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("case", FORGED_PARTS)
-def test_a_forged_part_under_way(case: str, steady: ep.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forged_unfinished_part(case: str, steady: ep.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = RunFolder(Path(shutil.copytree(steady.root, tmp_path / "run")))
     change, reason = FORGED_PARTS[case]
     content = files.read_json(folder.snapshot(3))

@@ -23,7 +23,7 @@ def test_columns() -> None:
     ]
 
 
-def test_a_search_for_latency_is_drawn_and_told_of(tmp_path: Path) -> None:
+def test_a_search_for_latency_has_pictures_and_progress(tmp_path: Path) -> None:
     settings = {"search.cost": "latency_ms", "search.generations": 1, "retrain.epochs": 0, "record.report": True}
     run = tiny_runs.run(tmp_path / "run", settings)
     folder = RunFolder(run.root)

@@ -107,7 +107,7 @@ class TestJson:
         files.write_json(tmp_path / "a.json", {"mcr": 0.1})
         assert json.loads((tmp_path / "a.json").read_text())["content"] == {"mcr": 0.1}
 
-    def test_refuses_what_json_has_not(self, tmp_path: Path) -> None:
+    def test_refuses_values_that_json_lacks(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="not JSON compliant"):
             files.write_json(tmp_path / "a.json", float("nan"))
         assert list(tmp_path.iterdir()) == []
@@ -226,7 +226,7 @@ class TestTensors:
                 files.read_tensors(path)
 
 
-def test_remove_takes_what_is_there(tmp_path: Path) -> None:
+def test_remove_ignores_missing_files(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     files.remove([tmp_path / "a", tmp_path / "b"])
     assert list(tmp_path.iterdir()) == []

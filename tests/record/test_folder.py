@@ -30,13 +30,13 @@ def test_names_of_generations_sort_and_read_back(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("key", ["../../etc/passwd", "a/b", "", "a.b", "a\n"])
-def test_a_key_leads_nowhere_else(tmp_path: Path, key: str) -> None:
+def test_a_key_that_is_no_file_name_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(RunFolderError, match="names no network"):
         RunFolder(tmp_path).survivor(key)
 
 
 class TestCreate:
-    def test_sets_up_what_the_config_then_makes_a_run(self, tmp_path: Path) -> None:
+    def test_the_folder_is_a_run_once_it_has_a_config(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path / "run")
         assert not folder.holds_run()
         create(folder)
@@ -57,7 +57,7 @@ class TestCreate:
         with pytest.raises(RunFolderError, match="cannot be written"):
             create(RunFolder(tmp_path / "run"))
 
-    def test_refuses_where_writing_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_refuses_a_folder_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(dir: Path) -> None:
             raise PermissionError(13, "Permission denied")
 
@@ -87,7 +87,7 @@ class TestClear:
         clear(folder)
         assert list(folder.root.iterdir()) == []
 
-    def test_leaves_what_is_not_the_runs(self, folder: RunFolder) -> None:
+    def test_leaves_other_files(self, folder: RunFolder) -> None:
         foreign = [
             folder.root / "notes.txt",
             folder.root / "survivors" / "my model.safetensors",
@@ -100,7 +100,7 @@ class TestClear:
         clear(folder)
         assert sorted(path for path in folder.root.rglob("*") if path.is_file()) == sorted(foreign)
 
-    def test_refuses_where_there_is_no_run(self, tmp_path: Path) -> None:
+    def test_refuses_a_folder_without_a_run(self, tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text("mine")
         with pytest.raises(RunFolderError, match="no run to overwrite"):
             clear(RunFolder(tmp_path))
@@ -118,7 +118,7 @@ class TestClear:
         assert folder.holds_run()
 
 
-def test_environment_says_what_a_result_may_depend_on() -> None:
+def test_environment_names_versions_and_machine() -> None:
     found = environment()
     assert {"date", "python", "evoprune", "torch", "numpy", "platform", "cpu", "cores", "memory_gib"} <= set(found)
     assert isinstance(found["cores"], int)

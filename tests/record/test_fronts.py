@@ -36,7 +36,7 @@ def test_hypervolume_by_hand() -> None:
     assert hypervolume(points, CORNER) == pytest.approx((2 * 0.1 + 4 * 0.2 + 2 * 0.4) / 5)
 
 
-def test_nothing_feasible_is_worth_nothing() -> None:
+def test_the_hypervolume_without_feasible_candidates_is_zero() -> None:
     assert hypervolume(frame([(1, 0.1)], [False]), CORNER) == 0
     assert hypervolume(frame([(10, 0.5)]), CORNER) == 0
 

@@ -64,7 +64,7 @@ class TestLoadRuns:
             ([7, 8], "in retraining"),
         ],
     )
-    def test_a_run_that_stopped_says_where(
+    def test_a_stopped_run_has_its_stage(
         self, tmp_path: Path, make_run: MakeRun, snapshots: list[int], status: str
     ) -> None:
         folder = make_run("one", [])
@@ -73,7 +73,7 @@ class TestLoadRuns:
             folder.snapshot(generation).write_text("")
         assert load_runs(tmp_path)["status"].tolist() == [f"stopped {status}"]
 
-    def test_a_run_with_rounds_says_in_which_it_stopped(self, tmp_path: Path, make_run: MakeRun) -> None:
+    def test_a_stopped_run_with_rounds_has_its_round(self, tmp_path: Path, make_run: MakeRun) -> None:
         folder = make_run("one", [])
         folder.survivors_table.unlink()
         rounds = {"target_cost": 0.5, "schedule": "linear", "steps": 3}
@@ -124,7 +124,7 @@ class TestLoadRuns:
             ("config.yaml", "name: bad\nsearch: {algorithm: of 2030}", "search.algorithm must be"),
         ],
     )
-    def test_a_run_that_cannot_be_read_spoils_nothing(
+    def test_an_unreadable_run_does_not_stop_the_others(
         self,
         tmp_path: Path,
         make_run: MakeRun,

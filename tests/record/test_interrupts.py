@@ -25,7 +25,7 @@ def test_a_signal_waits_for_the_end_of_a_write(number: signal.Signals, kind: typ
     assert written == ["all of it"]
 
 
-def test_a_second_one_does_not_wait() -> None:
+def test_a_second_signal_does_not_wait() -> None:
     written: list[str] = []
 
     def write() -> None:
@@ -62,7 +62,7 @@ with stoppable():
 
 
 @pytest.mark.parametrize(("second", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_second_one_ends_the_process_while_the_first_is_answered(second: str, status: int) -> None:
+def test_a_second_signal_ends_the_process_during_the_first(second: str, status: int) -> None:
     done = subprocess.run([sys.executable, "-c", TWICE.format(second=second)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (status, "answering the first one\n")
     assert done.stderr == "interrupted twice: ended at once\n"

@@ -43,7 +43,7 @@ def folder(timed: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(timed, tmp_path / "run")))
 
 
-def test_what_a_run_wrote_is_read(folder: RunFolder) -> None:
+def test_files_of_a_run_are_read(folder: RunFolder) -> None:
     space = read_space(folder)
     assert space.fingerprint == ep.load_run(folder.root).space.fingerprint
     assert read_execution(folder) == Execution(**files.read_json(folder.execution))
@@ -55,7 +55,7 @@ def test_what_a_run_wrote_is_read(folder: RunFolder) -> None:
     assert len(read_identity(folder)) > 4
 
 
-def test_times_of_another_space_are_none(folder: RunFolder, tiny_run: ep.Run) -> None:
+def test_latencies_of_another_space_are_ignored(folder: RunFolder, tiny_run: ep.Run) -> None:
     assert read_latency_table(folder, tiny_run.space) is None
     assert read_latency_table(RunFolder(tiny_run.root), tiny_run.space) is None
 
@@ -113,7 +113,7 @@ READERS: dict[str, Read] = {
 
 
 @pytest.mark.parametrize("case", FORGED)
-def test_what_no_run_wrote_is_named(case: str, folder: RunFolder) -> None:
+def test_files_that_no_run_wrote_are_named(case: str, folder: RunFolder) -> None:
     name, change, reason = FORGED[case]
     path = getattr(folder, name)
     content = files.read_json(path)

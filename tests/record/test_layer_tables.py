@@ -91,7 +91,7 @@ def test_stride_masks_by_hand() -> None:
     ]
 
 
-def test_what_the_front_keeps_generation_by_generation() -> None:
+def test_the_share_that_the_front_keeps_by_generation() -> None:
     plan = space()
     half, quarter = plan.full(), plan.full()
     half[plan.groups[0].genes] = [1, 1, 0, 0]

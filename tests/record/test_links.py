@@ -149,7 +149,7 @@ def test_a_new_run_in_a_folder_with_a_link_is_refused(name: str, users: Path, tm
         lambda folder: folder.survivor_keys(),
     ],
 )
-def test_what_removes_files_looks_at_the_folder_itself(
+def test_removing_files_checks_the_folder_for_links(
     action: Callable[[RunFolder], object], runs: Path, users: Path
 ) -> None:
     linked(runs / "run" / "survivors", users)
@@ -205,7 +205,7 @@ def test_a_link_that_appears_during_a_run_is_found_at_the_next_write(tmp_path: P
             folder.survivor("0a")
 
 
-def test_what_a_link_leads_to_reaches_no_terminal(tmp_path: Path) -> None:
+def test_control_characters_in_the_target_of_a_link_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "plots").symlink_to("\x1b[2Jevil\n")
     with pytest.raises(RunFolderError) as error:
         RunFolder(tmp_path).plot("front", "png")

@@ -17,7 +17,7 @@ from evoprune.record.lock import locked
 from tests import tiny_runs
 
 
-def test_the_second_one_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+def test_a_second_holder_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "deep" / "run")
     with (
         locked(folder),
@@ -29,7 +29,7 @@ def test_the_second_one_is_refused_until_the_first_is_done(tmp_path: Path) -> No
         pass
 
 
-def test_what_stands_in_the_file_of_somebody_else_is_one_line(tmp_path: Path) -> None:
+def test_the_content_of_a_foreign_lock_file_is_shown_in_one_line(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with locked(folder):
         folder.lock.write_bytes(b"\x1b[2J\nevil\xff" * 1000)
@@ -112,7 +112,7 @@ def test_two_writers_never_mix(tmp_path: Path) -> None:
     tiny_runs.check_equal(ep.load_run(folder.root), alone)
 
 
-def test_without_flock_it_is_said_and_a_second_process_is_noticed(
+def test_without_flock_there_is_a_warning_and_a_second_process_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(lock, "fcntl", None)

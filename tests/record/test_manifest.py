@@ -56,7 +56,7 @@ def test_files_go_in_the_order_in_which_a_run_writes_them() -> None:
     assert [name for name in IN_ORDER if not is_own(name)] == ["plots/front.png", "notes-of-the-user.txt"]
 
 
-def test_what_is_gone_goes_before_what_says_so_and_a_training_after_its_network() -> None:
+def test_removals_come_before_the_files_that_imply_them() -> None:
     puts = ["checkpoints/gen-0001.json", "candidates/gen-0001.parquet", "survivors/ab.safetensors"]
     gone = ["layers.parquet", "survivors.parquet", "training/ab.safetensors"]
     assert order_of_changes(puts, gone) == [
@@ -86,7 +86,7 @@ STATES = {
 
 
 @pytest.mark.parametrize(("names", "state"), STATES.items())
-def test_how_far_a_run_is(names: tuple[str, ...], state: Reached) -> None:
+def test_the_progress_of_a_run(names: tuple[str, ...], state: Reached) -> None:
     assert reached(names) == state
     assert list(STATES.values())[:6] == sorted(list(STATES.values())[:6])
 
@@ -160,7 +160,7 @@ def test_a_push_that_another_machine_did_not_end_is_taken() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b'{"counter": -1}', b'{"counter": "1"}', b'{"files": {"a": 1}}', b"\xff"]
 )
-def test_what_is_no_manifest(data: bytes) -> None:
+def test_other_bytes_are_no_manifest(data: bytes) -> None:
     assert parsed(data) is None
     assert parsed(None) is None
 

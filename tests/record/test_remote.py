@@ -34,7 +34,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_store_that_says_nothing_is_one_line_without_secrets(
+def test_an_error_without_a_message_is_one_line_without_secrets(
     url: str, silent: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = url.format(port=silent)

@@ -203,7 +203,7 @@ def test_two_machines_on_one_url(store: str, request: pytest.FixtureRequest, mon
     assert len(ep.load_run(url).survivors) == 1
 
 
-def test_a_holder_that_was_taken_over_says_by_whom(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_that_lost_its_lease_names_the_new_holder(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (lease.Lease(Remote(memory), token) for token in ("a", "b"))
     with first.held():
         monkeypatch.setattr(lease, "EXPIRES_S", -1.0)
@@ -262,13 +262,13 @@ def takes(taker: lease.Lease) -> bool:
 
 
 @pytest.mark.parametrize(("url", "message"), [("nonsense://a/b", "cannot be used: Protocol not known: nonsense")])
-def test_urls_that_lead_nowhere(url: str, message: str) -> None:
+def test_urls_of_stores_that_do_not_exist(url: str, message: str) -> None:
     with pytest.raises(RunFolderError, match=message):
         ep.load_run(url)
 
 
 @pytest.mark.parametrize("name", ["../../../escaped", "a/../../escaped", "/escaped", "a//escaped", "a\\escaped", "a\0"])
-def test_names_in_a_store_do_not_lead_out_of_the_copy(name: str, memory: str, tmp_path: Path) -> None:
+def test_names_in_a_store_stay_inside_of_the_copy(name: str, memory: str, tmp_path: Path) -> None:
     files = fsspec.filesystem("memory")
     files.pipe_file("/runs/brief/config.yaml", b"x")
     files.store[f"/runs/brief/{name}"] = files.store["/runs/brief/config.yaml"]
@@ -279,7 +279,7 @@ def test_names_in_a_store_do_not_lead_out_of_the_copy(name: str, memory: str, tm
     files.store.clear()
 
 
-def test_what_is_a_url() -> None:
+def test_urls_and_paths_are_told_apart() -> None:
     assert [is_remote(place) for place in ("s3://a", "memory://a", "file:///a", "a/b", Path("c"), None)] == [
         *(True, True, False, False, False, False)
     ]

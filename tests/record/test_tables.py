@@ -80,7 +80,7 @@ class TestCandidates:
         assert dict(read.dtypes) == {name: pd.api.types.pandas_dtype(d) for name, d in CANDIDATE_DTYPES.items()}
         assert object not in set(read.dtypes)
 
-    def test_what_is_not_known_is_missing(self, candidate: Callable[..., Candidate]) -> None:
+    def test_unknown_values_are_missing(self, candidate: Callable[..., Candidate]) -> None:
         frame = candidates_frame([candidate(0, "a", 3, 10), candidate(0, "b", 4, 10, feasible=None)])
         assert frame["mcr"].tolist() == [0.03, pd.NA]
         assert frame["feasible"].tolist() == [True, pd.NA]
@@ -127,7 +127,7 @@ class TestCandidates:
         with pytest.raises(RunFolderError, match="wrong type"):
             read_candidates(folder)
 
-    def test_a_run_just_begun_has_none(self, tmp_path: Path) -> None:
+    def test_a_run_just_begun_has_no_generations(self, tmp_path: Path) -> None:
         read = read_candidates(RunFolder(tmp_path))
         assert len(read) == 0
         assert list(read) == [*DESIGN_CANDIDATES, *ADDED]

@@ -45,7 +45,7 @@ def notes(run: ep.Run) -> list[str]:
 GENERATIONS = [f"generation {number}" for number in range(4)]
 
 
-def test_a_finished_run_is_told_at_once(tiny_run: ep.Run) -> None:
+def test_a_finished_run_is_reported_at_once(tiny_run: ep.Run) -> None:
     told = Told()
     before = tiny_runs.state_of(tiny_run.root)
     run = watch(tiny_run.root, told, never)
@@ -72,7 +72,7 @@ def generation_files(number: int) -> list[str]:
     return [f"candidates/gen-{number:04d}.parquet", f"checkpoints/gen-{number:04d}.json"]
 
 
-def test_what_appears_is_told_as_it_appears(tiny_run: ep.Run, tmp_path: Path) -> None:
+def test_files_are_reported_as_they_appear(tiny_run: ep.Run, tmp_path: Path) -> None:
     source, target = tiny_run.root, tmp_path / "run"
     target.mkdir()
     [survivor, *others] = [f"survivors/{key}.safetensors" for key in tiny_run.survivors["key"]]

@@ -108,7 +108,7 @@ def test_tables_sort_by_number_and_back(browser: Browser, report: Path) -> None:
     page.context.close()
 
 
-def test_what_is_closed_is_drawn_when_it_opens_and_on_paper(browser: Browser, report: Path) -> None:
+def test_closed_sections_are_drawn_on_opening_and_in_print(browser: Browser, report: Path) -> None:
     page, wrong = opened(browser, report, scheme="dark")
     drawn = page.locator(".plot .main-svg").count()
     page.locator("details:not([open]) > summary").first.click()

@@ -56,7 +56,7 @@ def test_the_front_with_all_candidates_behind_it(axis: Axes) -> None:
     assert axis.get_xlabel() == "MACs of one image"
 
 
-def test_of_very_many_candidates_the_same_sample_is_drawn() -> None:
+def test_the_sample_of_many_candidates_is_fixed() -> None:
     many = pd.DataFrame({"macs": range(plots.MOST_DRAWN + 5)})
     assert len(plots.drawn(many)) == plots.MOST_DRAWN
     assert plots.drawn(many).equals(plots.drawn(many))
@@ -99,7 +99,7 @@ def test_generations_as_lines() -> None:
         assert axis.get_ylabel()
 
 
-def test_what_is_kept_as_a_heat_map(axis: Axes) -> None:
+def test_kept_shares_as_a_heat_map(axis: Axes) -> None:
     kept = pd.DataFrame(
         {"generation": [0, 0, 1, 1], "layer": ["z", "a", "z", "a"], "kept_fraction": [1.0, 0.9, 0.5, 0.4]}
     )

@@ -78,7 +78,7 @@ def copied(run: ep.Run, folder: Path) -> ep.Run:
     return ep.load_run(shutil.copytree(run.root, folder))
 
 
-def test_the_answer_stands_first(page: Page, masked_run: ep.Run) -> None:
+def test_the_answer_comes_first(page: Page, masked_run: ep.Run) -> None:
     cheapest = masked_run.survivors.iloc[0]
     answer = page.words.index(f"{cheapest['mcr_test']:.2%} misclassified on the test set")
     assert answer < page.words.index("of the parameters") < page.words.index("Survivors")
@@ -174,9 +174,7 @@ def test_nothing_in_a_run_becomes_markup(masked_run: ep.Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [{}, {"cores": None, "x": 1}])
-def test_an_environment_without_what_the_text_names_is_shown(
-    content: object, masked_run: ep.Run, tmp_path: Path
-) -> None:
+def test_an_environment_with_missing_entries_is_shown(content: object, masked_run: ep.Run, tmp_path: Path) -> None:
     run = copied(masked_run, tmp_path / "run")
     files.write_json(RunFolder(run.root).environment, content)
     assert "Machine: - cores of" in Page(report_html([ep.load_run(run.root)], tmp_path)).words
@@ -202,7 +200,7 @@ def test_secrets_in_urls_are_masked(masked_run: ep.Run, tmp_path: Path) -> None:
     assert "data.root sftp://me:***@host/digits" in Page(text).words
 
 
-def test_an_unfinished_run_says_so(tiny_run: ep.Run, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_labelled(tiny_run: ep.Run, tmp_path: Path) -> None:
     run = copied(tiny_run, tmp_path / "run")
     (run.root / "survivors.parquet").unlink()
     assert (
@@ -256,7 +254,7 @@ class TestSeveral:
         assert comparison.spreads["all alike"]["mcr_test"].deviation is None
         assert "There are no survivors" in Page(report_html(comparison.runs, tmp_path)).words
 
-    def test_none_is_refused(self, tmp_path: Path) -> None:
+    def test_no_run_at_all_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="at least one run"):
             report_html([], tmp_path)
 
@@ -266,12 +264,12 @@ class TestCommand:
         result = CliRunner().invoke(app, ["report", *map(str, arguments)])
         return result.exit_code, result.output
 
-    def test_of_one_run_it_lies_in_its_folder(self, tiny_run: ep.Run, tmp_path: Path) -> None:
+    def test_the_report_of_one_run_is_in_its_folder(self, tiny_run: ep.Run, tmp_path: Path) -> None:
         run = copied(tiny_run, tmp_path / "run")
         assert self.call(run.root) == (0, f"{run.root / 'report.html'}\n")
         assert (run.root / "plots" / "front.png").is_file()
 
-    def test_of_several_it_needs_a_place(self, tiny_run: ep.Run, tmp_path: Path) -> None:
+    def test_the_report_of_several_runs_needs_a_path(self, tiny_run: ep.Run, tmp_path: Path) -> None:
         for name in ("one", "two"):
             copied(tiny_run, tmp_path / "runs" / name)
         code, text = self.call(tmp_path / "runs")

@@ -191,7 +191,7 @@ def test_children_come_from_survivors_alone() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["random", "genetic", "widths"])
-def test_what_is_bred_for_a_target_costs_that(algorithm: AlgorithmName) -> None:
+def test_candidates_for_a_target_have_its_cost(algorithm: AlgorithmName) -> None:
     """30 genes of 30 MACs: 0.5 of them are 15 genes. Least widths are 1 a group, so that always fits."""
     workers = planted(0, allowed=100)
     config = SearchConfig(algorithm=algorithm, population=12, generations=5, target_cost=0.5)
@@ -200,14 +200,14 @@ def test_what_is_bred_for_a_target_costs_that(algorithm: AlgorithmName) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_target_below_what_must_stay_is_refused(algorithm: AlgorithmName) -> None:
+def test_a_target_below_the_least_genome_is_refused(algorithm: AlgorithmName) -> None:
     """Three groups keep 5 of 10 maps each."""
     config = SearchConfig(algorithm=algorithm, target_cost=0.4)
     with pytest.raises(ConfigError, match=r"search.target_cost must be at least 0.5 here .*, not 0.4"):
         algorithm_for(space_of(10, 10, 10, minimum=5), config)
 
 
-def test_what_gets_into_no_population_is_known() -> None:
+def test_dominance_bounds_of_populations() -> None:
     """Populations of two for each target: the second best one within it says what is too bad."""
     config = SearchConfig(algorithm="genetic", population=4, target_cost=(0.8, 0.4))
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
@@ -219,7 +219,7 @@ def test_what_gets_into_no_population_is_known() -> None:
     assert algorithm.dominance_bounds() == ((above, 2), (0.0, 7))
 
 
-def test_populations_hold_what_diverges_least_where_that_is_asked_for() -> None:
+def test_populations_keep_the_least_divergence_if_asked_for() -> None:
     config = SearchConfig(algorithm="widths", population=4, target_cost=0.5)
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
     told = [candidate(e, 150, divergence=d) for e, d in ((3, 9.0), (9, 3.0), (4, 8.0), (8, 4.0), (5, 7.0))]
@@ -228,7 +228,7 @@ def test_populations_hold_what_diverges_least_where_that_is_asked_for() -> None:
     assert [one.score.divergence for one in algorithm.front] == [3.0]
 
 
-def test_the_front_says_what_is_beaten() -> None:
+def test_dominance_bounds_of_the_front() -> None:
     config = SearchConfig(algorithm="nsga2", population=4, target_cost=0.5)
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
     algorithm.tell([candidate(9, 100), candidate(8, 150), candidate(1, 240), candidate(2, 290)])

@@ -87,7 +87,7 @@ class Busy(Counting):
 
 
 @pytest.mark.parametrize("steady", [False, True])
-def test_steady_state_leaves_nobody_waiting(steady: bool) -> None:
+def test_steady_state_keeps_all_workers_busy(steady: bool) -> None:
     """While a part is collected, all the others are with the workers; but at the very end, when there is no more."""
     busy = Busy(space_of(*SIZES), planted(0, 0).useful, allowed=2)
     config = SearchConfig(algorithm="nsga2", population=16, generations=6, steady_state=steady)

@@ -225,7 +225,7 @@ def halves() -> tuple[GeneOperators, Genome, Genome]:
     return operators, space.canonical(first), space.canonical(other)
 
 
-def test_what_a_dead_map_loses_comes_back_with_it() -> None:
+def test_genes_lost_with_a_map_return_with_it() -> None:
     """A removed map's kernels are gone; the whole network has 120 + 36 kernels besides."""
     operators, first, _ = halves()
     space = operators.space

@@ -77,7 +77,7 @@ def test_children_are_valid(space: SearchSpace, seed: int, rate: float) -> None:
 
 @settings(deadline=None)
 @given(sizes=st.lists(st.integers(4, 20), min_size=1, max_size=4), seed=st.integers(0, 2**32), rate=st.floats(0, 1))
-def test_a_mutant_differs_where_there_is_room_on_both_sides(sizes: list[int], seed: int, rate: float) -> None:
+def test_a_mutant_differs_if_both_directions_have_room(sizes: list[int], seed: int, rate: float) -> None:
     """Half of every group stays: whether it is to grow, to shrink or to swap, at least one gene changes."""
     space, rng = space_of(*sizes), np.random.default_rng(seed)
     ranks = ranks_of(space, rng)

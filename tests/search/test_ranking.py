@@ -47,7 +47,7 @@ def test_least_widths_and_multiples_hold() -> None:
         ranked_genome(space, IMPORTANCE, 3 * MACS_A_GENE, "global", lambda g: cost(space, g).macs)
 
 
-def test_the_whole_network_where_the_target_allows_it() -> None:
+def test_the_whole_network_if_the_target_allows_it() -> None:
     space = space_of(3, 2)
     genome = ranked_genome(space, np.zeros(5), 1e9, "local", lambda g: cost(space, g).macs)
     assert (genome == space.full()).all()

@@ -42,7 +42,7 @@ def test_domination_by_hand(one: Candidate, other: Candidate, better: bool, wors
     assert (dominates(one, other, MACS), dominates(other, one, MACS)) == (better, worse)
 
 
-def test_costs_are_told_apart_by_name() -> None:
+def test_costs_are_distinguished_by_name() -> None:
     one = candidate(1, 100)
     assert [Objective(name).cost_of(one) for name in ("macs", "params", "bytes")] == [100, 900, 1900]
     assert Individual(one, Objective("params")).fitness.values == (1, 900)
@@ -79,7 +79,7 @@ def test_the_front_by_hand() -> None:
     assert feasible_front([], MACS) == []
 
 
-def test_the_front_has_one_of_each_phenotype_as_it_was_first_told() -> None:
+def test_the_front_keeps_the_first_of_equal_phenotypes() -> None:
     first, again = candidate(5, 500, key="a"), candidate(5, 500, key="a", generation=1)
     assert [one.generation for one in feasible_front([first, again], MACS)] == [0]
 
@@ -99,7 +99,7 @@ CANDIDATES = st.lists(
 
 
 @given(candidates=CANDIDATES)
-def test_the_front_is_what_no_feasible_candidate_beats(candidates: list[Candidate]) -> None:
+def test_the_front_has_the_feasible_candidates_that_none_dominates(candidates: list[Candidate]) -> None:
     front = feasible_front(candidates, MACS)
     feasible = [one for one in candidates if one.score.feasible]
     expected = {one.key for one in feasible if not any(dominates(other, one, MACS) for other in feasible)}

@@ -48,7 +48,7 @@ def test_a_plane_is_learnt() -> None:
     assert (deviation < 0.3).all()
 
 
-def test_where_all_are_alike_every_guess_is_that() -> None:
+def test_equal_targets_give_constant_predictions() -> None:
     mean, deviation = GaussianProcess(np.zeros((3, 2)), np.full(3, 7.0)).predict(np.ones((2, 2)))
     assert mean == pytest.approx([7, 7])
     assert deviation == pytest.approx([0, 0], abs=1e-5)
@@ -79,7 +79,7 @@ def test_it_goes_by_the_latest_and_is_restored_from_their_keys() -> None:
     assert restored.most_promising(litter) is surrogate.most_promising(litter)
 
 
-def test_what_is_told_twice_counts_once() -> None:
+def test_repeated_candidates_count_once() -> None:
     space = space_of(10, 10)
     surrogate = Surrogate(space, MACS)
     surrogate.tell([told(space, (5, 5), 10), told(space, (5, 5), 20)])

@@ -18,7 +18,7 @@ def places(chosen: list[Candidate], front: list[Candidate] = FRONT) -> list[int]
     return [front.index(one) for one in chosen]
 
 
-def test_the_cheapest_the_knee_the_most_accurate_then_what_lies_between() -> None:
+def test_the_cheapest_the_knee_the_most_accurate_then_the_gaps() -> None:
     assert [places(choose_survivors(FRONT, count, MACS)) for count in range(1, 7)] == [
         [0],
         [0, 2],

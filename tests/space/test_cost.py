@@ -38,7 +38,7 @@ def stored_bytes(model: nn.Module) -> int:
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("name", list(CASES))
-def test_cost_is_what_is_left(name: str) -> None:
+def test_cost_counts_the_remaining_network(name: str) -> None:
     case, space = CASES[name], space_of(name)
     model = network(case)
 
@@ -95,7 +95,7 @@ def test_attention_is_counted_in_its_products() -> None:
 
 @settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(st.integers(0, 2**32 - 1))
-def test_what_goes_makes_it_cheaper(seed: int) -> None:
+def test_every_removal_lowers_the_cost(seed: int) -> None:
     space: SearchSpace = space_of("inception")
     rng = np.random.default_rng(seed)
     more = space.random(rng, 0.8)

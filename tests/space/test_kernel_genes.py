@@ -52,7 +52,7 @@ def test_a_block_of_output_maps_shares_a_gene(block: int, rows: list[int]) -> No
         ("kernel", 2, [[0, 1], [2, 3], [4, 5], [6, 7]]),
     ],
 )
-def test_who_shares_a_stride_mask(sharing: StrideSharing, groups: int, of_kernel: list[list[int]]) -> None:
+def test_kernels_that_share_a_stride_mask(sharing: StrideSharing, groups: int, of_kernel: list[list[int]]) -> None:
     genes = StrideGenes("w", 0, (4, 2), (3, 3), stride_table((3, 3)), sharing, groups)
     assert genes.of_kernel.tolist() == of_kernel
     assert genes.size == max(max(row) for row in of_kernel) + 1
@@ -120,7 +120,7 @@ def chain_of_ones(groups: int) -> nn.Module:
     return model
 
 
-def test_what_is_kept_whole_has_no_genes() -> None:
+def test_layers_kept_whole_have_no_genes() -> None:
     model = chain(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 3))
     space = space_of(model, 2, keep_first_conv=True, keep=("4",))
     assert [genes.weight for genes in space.kernels] == ["2.weight"]

@@ -66,7 +66,7 @@ def test_a_map_without_kernels_that_read_it_goes() -> None:
     assert maps_left(space, without(space, ("4.weight", 0, 1), ("4.weight", 1, 1))) == [[1, 1, 1], [1, 0], [1, 1]]
 
 
-def test_what_a_removed_map_alone_made_or_read_goes_too_until_nothing_changes() -> None:
+def test_removal_spreads_to_parts_that_only_removed_maps_use() -> None:
     """Map 0 of the second layer is not made. Map 0 of the third read it alone, map 2 of the first was for it."""
     space = space_of(chain())
     genome = without(
@@ -150,7 +150,7 @@ def test_stride_genes_of_removed_maps_and_kernels_do_not_count() -> None:
 
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize("name", MASKED)
-def test_canonical_genomes_are_what_they_stand_for(name: str, sharing: str) -> None:
+def test_canonical_genomes_have_the_same_phenotype(name: str, sharing: str) -> None:
     """The same once more, the same weights as the genome's, and repair leads to a whole network of allowed widths."""
     space = masked_space(name, sharing=sharing, block=2 if sharing == "layer" else 1)
     tensors = {key: tensor.detach() for key, tensor in network_of(name).state_dict().items()}

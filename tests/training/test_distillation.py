@@ -71,7 +71,7 @@ def test_a_teacher_is_asked_once_for_each_image_that_stays_the_same(few: Split) 
     assert model.seen == after_the_first
 
 
-def test_what_is_remembered_is_what_is_computed(few: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_teacher_outputs_equal_computed_ones(few: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     remembering, computing = (Teacher(Network(1), few, CPU, "float32") for _ in range(2))
     indices = torch.tensor([64, 3, 17])
     images, _ = few.batch(indices)

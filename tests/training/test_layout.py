@@ -22,7 +22,7 @@ class Viewing(nn.Module):
 IMAGES = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
-def test_channels_last_where_it_runs() -> None:
+def test_channels_last_for_networks_that_run_in_it() -> None:
     conv = nn.Conv2d(3, 4, 3)
     network = nn.Sequential(conv, nn.Flatten()).train()
     before = network(IMAGES)
@@ -32,7 +32,7 @@ def test_channels_last_where_it_runs() -> None:
     torch.testing.assert_close(network(IMAGES.contiguous(memory_format=torch.channels_last)), before)
 
 
-def test_contiguous_where_it_does_not() -> None:
+def test_contiguous_for_other_networks() -> None:
     network = Viewing()
     before = network(IMAGES)
     assert lay_out(network, IMAGES) == torch.contiguous_format

@@ -62,7 +62,7 @@ def expected(whole: Problem, asked: list[np.ndarray], *failed: int) -> list[Outc
         ("divide_by_zero", None, "ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_candidate_that_does_harm_every_time(
+def test_a_candidate_that_ends_its_worker_every_time(
     deed: str,
     timeout_s: float | None,
     reason: str,
@@ -84,7 +84,9 @@ def test_a_candidate_that_does_harm_every_time(
     assert messages == [f"candidate {key} is set aside as failed after 3 tries ({reason})"]
 
 
-def test_among_several_in_one_call_only_the_culprit_is_set_aside(pool: RayPool, whole: Problem, tmp_path: Path) -> None:
+def test_of_candidates_in_one_call_only_the_failing_one_is_set_aside(
+    pool: RayPool, whole: Problem, tmp_path: Path
+) -> None:
     """A hundred candidates go to the workers three at a time; the other two are scored."""
     asked = genomes(whole.space, 50 * pool.actors.size)
     key = whole.space.key(asked[31])
@@ -95,14 +97,16 @@ def test_among_several_in_one_call_only_the_culprit_is_set_aside(pool: RayPool, 
 
 
 @pytest.mark.parametrize("deed", ["die", "stop"])
-def test_harm_that_is_done_once_leaves_no_trace(deed: str, pool: RayPool, whole: Problem, tmp_path: Path) -> None:
+def test_a_candidate_that_ends_its_worker_once_is_scored_as_ever(
+    deed: str, pool: RayPool, whole: Problem, tmp_path: Path
+) -> None:
     asked = genomes(whole.space, 8)
     poisoned = Poisoned(whole, tmp_path / "log", {whole.space.key(asked[i]): deed for i in (0, 6)}, once=True)
     workers = RayWorkers(pool.actors, cast(Problem, poisoned), WorkersConfig(timeout_s=1.5))
     assert untimed(score(workers, asked, UNCONDITIONAL)) == untimed(expected(whole, asked))
 
 
-def test_where_every_candidate_fails_it_is_none_of_theirs(pool: RayPool, whole: Problem, tmp_path: Path) -> None:
+def test_failures_of_every_candidate_end_the_run(pool: RayPool, whole: Problem, tmp_path: Path) -> None:
     asked = genomes(whole.space, 4)
     deeds = {whole.space.key(genome): "divide_by_zero" for genome in asked}
     poisoned = cast(Problem, Poisoned(whole, tmp_path / "log", deeds))
@@ -111,7 +115,7 @@ def test_where_every_candidate_fails_it_is_none_of_theirs(pool: RayPool, whole: 
             score(workers, asked, UNCONDITIONAL)
 
 
-def test_without_a_cluster_exceptions_are_set_aside_as_well(whole: Problem, tmp_path: Path) -> None:
+def test_without_ray_failing_candidates_are_set_aside_too(whole: Problem, tmp_path: Path) -> None:
     asked = genomes(whole.space, 4)
     poisoned = Poisoned(whole, tmp_path / "log", {whole.space.key(asked[2]): "take_all_memory"})
     found = score(SerialPool(CPU, 1).workers(cast(Problem, poisoned)), asked, UNCONDITIONAL)
@@ -170,7 +174,7 @@ class Broken:
 
 @pytest.mark.usefixtures("few_starts")
 @pytest.mark.slow
-def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
+def test_workers_of_a_lost_machine_are_restarted_until_one_answers(
     pool: RayPool, whole: Problem, tmp_path: Path
 ) -> None:
     """More deaths in turn than may fail, in less time than a cluster takes to see that a machine has gone."""
@@ -184,7 +188,7 @@ def test_a_machine_that_has_gone_is_tried_until_there_is_another_one(
 
 @pytest.mark.usefixtures("few_starts")
 @pytest.mark.slow
-def test_workers_that_die_for_ever_before_they_have_started_end_the_run(
+def test_workers_that_always_die_at_their_start_end_the_run(
     pool: RayPool, whole: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actor_pool, "DEAD_STARTS_SECONDS", 0.2)
@@ -195,7 +199,7 @@ def test_workers_that_die_for_ever_before_they_have_started_end_the_run(
 
 @pytest.mark.usefixtures("few_starts")
 @pytest.mark.slow
-def test_workers_whose_machines_lack_something_say_what(pool: RayPool, whole: Problem) -> None:
+def test_workers_without_a_package_name_it(pool: RayPool, whole: Problem) -> None:
     remote = ray.remote(Incomplete)
     lacking = actor_pool.ActorPool(pool.actors.connection, remote.remote, lambda: 1)
     workers = RayWorkers(lacking, whole, pool.config)

@@ -105,7 +105,7 @@ def test_a_rewound_learning_rate_starts_from_the_trained_weights(
     assert same(start.weights, cut(problem, genome, history[3]))
 
 
-def test_who_teaches_is_the_problems_network_or_one_that_is_given(
+def test_the_teacher_is_the_problems_network_unless_one_is_given(
     problem: Problem, genome: Genome, few: Split, history: list[dict[str, Tensor]]
 ) -> None:
     """Nothing but the teacher's outputs is learnt: the same from the same network, something else from another one."""
@@ -173,7 +173,7 @@ def test_the_schedule_that_each_start_goes_through(
     assert state.epoch == (3 if rewound else 2)
 
 
-def test_a_module_of_somebodys_own_that_cannot_be_initialised() -> None:
+def test_a_user_module_that_cannot_be_initialised() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -183,7 +183,7 @@ def test_a_module_of_somebodys_own_that_cannot_be_initialised() -> None:
         initialise(nn.Sequential(nn.Linear(2, 2), Scaled()), 0)
 
 
-def test_zeros_stay_where_single_weights_were_pruned(problem: Problem, few: Split) -> None:
+def test_zeros_of_pruned_single_weights_stay(problem: Problem, few: Split) -> None:
     """Half of every layer's weights are gone at the start and after two epochs; biases and the others move."""
     whole = problem.space.full()
     scores = layer_weights(problem.model, problem.space)
@@ -220,7 +220,7 @@ def test_a_run_rewinds_to_the_weights_that_its_baseline_had(tmp_path: Path) -> N
     assert again.survivors.mcr_retrained.tolist() == run.survivors.mcr_retrained.tolist()
 
 
-def test_initial_weights_are_kept_where_all_epochs_are_trained_again(tmp_path: Path) -> None:
+def test_initial_weights_are_kept_for_rewinding_to_the_start(tmp_path: Path) -> None:
     settings = {"retrain.start": "rewind_weights", "search.generations": 1, "search.tolerance": 0.9}
     run = tiny_runs.run(tmp_path / "run", settings)
     kept, metadata = files.read_tensors(RunFolder(run.root).rewind)

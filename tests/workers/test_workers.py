@@ -57,7 +57,7 @@ def unused_port() -> int:
 
 @pytest.mark.usefixtures("unconnected")
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_nobody_listens_at_the_address(scheme: str) -> None:
+def test_no_server_at_the_address(scheme: str) -> None:
     address = f"{scheme}127.0.0.1:{unused_port()}"
     with pytest.raises(WorkerError) as error, open_worker_pool(WorkersConfig(address=address), CPU):
         pass
@@ -68,7 +68,7 @@ def test_nobody_listens_at_the_address(scheme: str) -> None:
 
 
 @pytest.mark.usefixtures("unconnected")
-def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_server_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes connections and says nothing: Ray by itself would wait for minutes."""
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1)
     with socket.socket() as server:
@@ -81,7 +81,7 @@ def test_somebody_else_listens_at_the_address(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("unconnected")
-def test_an_end_that_is_asked_for_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray replaces the handler of SIGTERM on its way, by one that ends the process with an exit status of its own."""
 
     def init(**settings: object) -> None:
@@ -95,7 +95,7 @@ def test_an_end_that_is_asked_for_while_ray_starts(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("unconnected")
-def test_where_ray_does_not_start_here_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**settings: object) -> None:
         raise RuntimeError("Failed to start GCS.\n\nPlease check its log")
 
@@ -240,7 +240,7 @@ def test_no_genomes_no_scores(serial: Any, ray_workers: RayWorkers) -> None:
     assert score(serial, [], UNCONDITIONAL) == score(ray_workers, [], UNCONDITIONAL) == []
 
 
-def test_orders_that_overlap_come_back_whole(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
+def test_overlapping_submissions_come_back_complete(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
     """Three are handed over before the first one is asked for; each under conditions of its own."""
     asked = genomes(posed.space, 24)
     under = [Conditions(np.roll(np.arange(200), shift)) for shift in (0, 50, 100)]

@@ -92,7 +92,7 @@ def rows(out: Path, method: str) -> pd.DataFrame:
     return table[table.method == method].sort_values("target", ascending=False)
 
 
-def test_every_cell_says_what_is_saved(curve: Curve) -> None:
+def test_every_cell_has_its_savings(curve: Curve) -> None:
     study, out = curve.study, curve.out
     table = pd.read_csv(out)
     assert len(table) == 3 * len(METHODS)
@@ -113,7 +113,7 @@ def test_every_cell_says_what_is_saved(curve: Curve) -> None:
             assert row.theoretical_speedup == pytest.approx(whole.macs / left.macs, abs=1e-3)
 
 
-def test_single_weights_save_what_their_masks_do(curve: Curve) -> None:
+def test_single_weight_pruning_has_the_savings_of_its_masks(curve: Curve) -> None:
     """A quarter of all parameters, to one; as stored, with all that stays dense, to the byte."""
     study, out = curve.study, curve.out
     problem = pose(network_config(study, "tiny"))
@@ -129,7 +129,7 @@ def test_single_weights_save_what_their_masks_do(curve: Curve) -> None:
     assert row.bytes == sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
 
 
-def test_starts_differ_in_what_they_are_trained_from_alone(curve: Curve) -> None:
+def test_starts_differ_only_in_their_initial_weights(curve: Curve) -> None:
     """Of three epochs of training the last two are gone through again; anew there are five, scheduled two times one."""
     table = pd.read_csv(curve.out)
     here = table[table.method.str.startswith("ranking:l1:local@")]
@@ -144,7 +144,7 @@ def test_starts_differ_in_what_they_are_trained_from_alone(curve: Curve) -> None
     assert all(torch.equal(early[name], tensor) for name, tensor in rewound.items())
 
 
-def test_it_goes_on_where_it_stopped(curve: Curve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_curve_resumes(curve: Curve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the rows of one scheduled and one unstructured method gone, just these come back, and alike."""
     study, out = curve.study, curve.out
     whole = Tables.read(out)
@@ -191,7 +191,7 @@ def test_times_are_filled_in_afterwards(curve: Curve, tmp_path: Path) -> None:
     assert tables.out.read_bytes() == before
 
 
-def test_a_pruned_networks_genome_within_the_first() -> None:
+def test_the_genome_of_a_pruned_network_in_the_first_space() -> None:
     genome = np.array([1, 0, 1, 1, 0, 1], dtype=np.uint8)
     assert within(genome, np.array([0, 1, 1, 0], dtype=np.uint8)).tolist() == [0, 0, 1, 1, 0, 0]
 
@@ -259,7 +259,7 @@ def test_mistakes_of_the_base(
         methods_of(curve_of(weights, base=base, methods=[method]))
 
 
-def test_the_curve_that_comes_along_loads() -> None:
+def test_the_shipped_curve_loads() -> None:
     """Every criterion of ours, six in both scopes, and one at least of every other kind."""
     study = load_study(Path(__file__).parents[3] / "experiments" / "curve_fashion.yaml")
     kinds = [method.kind for method in methods_of(study)]

@@ -105,7 +105,7 @@ def test_every_cell_has_a_row(weights: Path, tmp_path: Path, monkeypatch: pytest
     pd.testing.assert_frame_equal(parts.drop(columns="seconds"), whole.drop(columns="seconds"), check_dtype=False)
 
 
-def test_only_what_is_trained_from_scratch_has_no_teacher(
+def test_only_networks_trained_from_scratch_have_no_teacher(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By default: `small_dense:distilled` has, and both are trained for the baseline's epochs besides."""
@@ -132,7 +132,7 @@ def test_another_table_is_refused(weights: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("importance", IMPORTANCES)
 @pytest.mark.parametrize("across_layers", [False, True])
-def test_torch_prunings_choices(problem: Problem, train: Split, importance: str, across_layers: bool) -> None:
+def test_choices_of_torch_pruning(problem: Problem, train: Split, importance: str, across_layers: bool) -> None:
     """At most the target, and every group lost something; local scope takes the same share of every group."""
     space = problem.space
     target = 0.4 * problem.cost_of(space.full())
@@ -144,7 +144,7 @@ def test_torch_prunings_choices(problem: Problem, train: Split, importance: str,
         assert np.ptp(shares) <= 0.25
 
 
-def test_torch_prunings_own_network_has_the_same_weights(problem: Problem) -> None:
+def test_the_network_of_torch_pruning_has_the_same_weights(problem: Problem) -> None:
     """Its pruner, let loose on a copy, leaves exactly the compacted network of the genome."""
     space, importance = problem.space, tp.importance.MagnitudeImportance(p=1)
     genome = kept_at(problem, problem.model, importance, False, 0.5)
@@ -186,7 +186,7 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_lines_of_the_picture_go_by_the_compensated_means() -> None:
+def test_the_plot_has_the_means_with_compensation() -> None:
     rows = [("a", "gram", 0.1), ("a", "none", 0.9), ("b", "gram", 0.2), ("b", "none", 0.3), ("c", "none", 0.15)]
     cell = pd.DataFrame(rows, columns=["method", "compensation", "mcr_test"])
     assert worst_first(cell) == ["b", "c", "a"]
@@ -219,7 +219,7 @@ def test_mistakes(weights: Path, tmp_path: Path, changes: dict[str, Any], compla
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_the_study_that_comes_along_loads() -> None:
+def test_the_shipped_study_loads() -> None:
     study = load_study(Path(__file__).parents[3] / "experiments" / "study_fashion.yaml")
     assert set(study.methods) <= {method.name for method in known_methods()}
     assert len(study.methods) == 19

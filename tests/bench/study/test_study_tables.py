@@ -23,7 +23,7 @@ def out(tmp_path: Path) -> Path:
     return tables.out
 
 
-def test_rows_come_back_to_the_last_bit(out: Path) -> None:
+def test_rows_round_trip_bit_by_bit(out: Path) -> None:
     tables = Tables.read(out)
     assert tables.rows[0].mcr_test == 1 / 3
     assert tables.rows[0].cell == ("net", 0.25, 0, "nsga2", "gram")
@@ -36,7 +36,7 @@ def test_rows_come_back_to_the_last_bit(out: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["study_fashion", "study_ablation", "study_fitness", "study_distillation"])
-def test_tables_that_come_along_are_read(name: str) -> None:
+def test_shipped_tables_are_read(name: str) -> None:
     tables = Tables.read(RESULTS / f"{name}.csv")
     assert {choice.cell for choice in tables.choices} >= tables.done
     assert tables.done
