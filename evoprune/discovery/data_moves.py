@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
+from evoprune.discovery.parameter_sources import labels_of_sources
 from evoprune.discovery.tracing import Call, Tracer
 
 Shadow = Tensor | list[Tensor] | None
@@ -28,26 +29,45 @@ def move(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
     if all(is_constant(tracer.shadow(tensor)) for tensor in tensors):
         return None
 
+    maps = _maps_in_a_row(tracer, call) if call.name in ("cat", "stack") else None
+
     def shadow_of(value: Any) -> Any:
-        return tracer.shadow(value) if isinstance(value, Tensor) else value
+        if not isinstance(value, Tensor):
+            return value
+        shadow = tracer.shadow(value)
+        return labels_of_sources(tracer, value, maps) if maps is not None and is_constant(shadow) else shadow
 
     if call.name in ("view", "_unsafe_view", "_reshape_alias"):  # the shadow has its own memory layout
         moved = tracer.shadow(tensors[0]).reshape(call.output.shape)
     else:
         moved = call.overload(*tree_map(shadow_of, args), **tree_map(shadow_of, kwargs))
-    return [_line_up(tracer, shadow) for shadow in ([moved] if isinstance(moved, Tensor) else moved)]
+    if call.name == "stack" and maps is not None:
+        maps += maps >= call.inputs.get("dim", 0) % call.output.ndim
+    return [_line_up(tracer, shadow, maps) for shadow in ([moved] if isinstance(moved, Tensor) else moved)]
 
 
-def _line_up(tracer: Tracer, shadow: Tensor) -> Tensor:
-    """Lets maps lie along one dimension: if a view has spread them over two, they are merged along the shorter one.
+def _maps_in_a_row(tracer: Tracer, call: Call) -> int | None:
+    """The dimension along which the maps of all concatenated tensors lie; None if they are concatenated along it."""
+    dims = {dim for tensor in call.tensors for dim in varying_dims(tracer.shadow(tensor))}
+    along = call.inputs.get("dim", 0) % call.output.ndim
+    return dims.pop() if len(dims) == 1 and (call.name == "stack" or along not in dims) else None
+
+
+def _line_up(tracer: Tracer, shadow: Tensor, maps: int | None = None) -> Tensor:
+    """Lets maps lie along one dimension: if they lie along several, they are merged along all others.
 
     A view of C maps as (groups, C / groups) stays valid with fewer maps, because every group loses the same ones.
+
+    Args:
+        tracer: Follows the forward pass.
+        shadow: The labels, of any shape.
+        maps: The dimension that maps stay along; None: the longest one.
     """
     dims = varying_dims(tracer.labels.resolve(shadow))
     if len(dims) > 1:
-        longest = max(dims, key=lambda dim: (shadow.shape[dim], dim))
+        stays = maps if maps in dims else max(dims, key=lambda dim: (shadow.shape[dim], dim))
         for dim in dims:
-            if dim != longest:
+            if dim != stays:
                 tracer.labels.merge(shadow, shadow.narrow(dim, 0, 1), "a view mixes it with something constant")
     return shadow
 

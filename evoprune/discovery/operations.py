@@ -24,12 +24,18 @@ from evoprune.discovery.data_moves import (
     unknown,
 )
 from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
+from evoprune.discovery.parameter_sources import bind_sources, follow_sources, sources_of
 from evoprune.discovery.recurrent import packing
 from evoprune.discovery.tracing import Call, Tracer
 
 
 def follow(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> None:
     """Applies the rule of a call: sets the shadows of its outputs, and merges or freezes labels."""
+    _follow_labels(tracer, call, args, kwargs)
+    follow_sources(tracer, call, args, kwargs)
+
+
+def _follow_labels(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> None:
     try:
         shadows = _shadows(tracer, call, args, kwargs)
     except Exception:  # a form of an operation that its rule does not cover
@@ -197,19 +203,25 @@ def elementwise(tracer: Tracer, call: Call) -> Shadow:
     if not dims:
         return _merge_elements(tracer, [shadow for _, shadow in operands], shape)
     dim = dims.pop()
-    spanning, bound = [], []
+    spanning, bound, made_of_parameters = [], [], []
     for tensor, shadow in operands:
         own = dim - len(shape) + tensor.ndim
         if own < 0 or tensor.shape[own] == 1:
             tracer.freeze(shadow, f"it is one map that {call.name} spreads over many")
         elif id(tensor) in parameters:
             bound.append((tracer.name(tensor), own))
+        elif is_constant(shadow) and sources_of(tracer, tensor):
+            made_of_parameters.append((tensor, own))
         else:
             spanning.append(shadow)
-    result = _merge_elements(tracer, spanning, shape, f"it meets something constant in {call.name}")
+    meets = f"it meets something constant in {call.name}"
+    result = _merge_elements(tracer, spanning, shape, meets)
     along = labels_along(result, dim)
     for name, own in bound:
         tracer.bind(name or "", own, along)
+    for tensor, own in made_of_parameters:
+        if not bind_sources(tracer, tensor, own, along):
+            tracer.freeze(result, meets)
     return tracer.labels.resolve(result)
 
 
@@ -224,6 +236,12 @@ def _merge_elements(tracer: Tracer, shadows: list[Tensor], shape: torch.Size, co
         if constant and len(labelled) < len(shadows):
             tracer.freeze(result, constant)
     return tracer.labels.resolve(result)
+
+
+def embedding(tracer: Tracer, call: Call) -> Shadow:
+    """Rows of a table by their numbers: its columns are read as they are."""
+    shadow = tracer.shadow(call.inputs["weight"])
+    return None if is_constant(shadow) else shadow[call.inputs["indices"]]
 
 
 def pooling(tracer: Tracer, call: Call) -> Shadow:
@@ -309,5 +327,6 @@ OPERATIONS = _table(
     (fresh, "new_empty new_zeros new_ones new_full empty_like zeros_like ones_like full_like"),
     (copy_into, "copy"),
     (duplicate, "clone _to_copy contiguous"),
+    (embedding, "embedding"),
     (packing, "_pack_padded_sequence"),
 )  # fmt: skip

@@ -75,6 +75,7 @@ class Tracer(TorchDispatchMode):
         read: Names of the parameters and buffers that an operation has read.
         seen: Module that ran -> labels of the tensors that its own forward saw: its inputs, and what its operations and
             its children returned.
+        sources: Tensor without labels -> parameters whose elements it holds (`discovery.parameter_sources`).
     """
 
     def __init__(self, model: nn.Module, labels: MapLabels, batch: int, follow: "Follow"):
@@ -95,6 +96,7 @@ class Tracer(TorchDispatchMode):
         self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
         self._transposed = WeakTensorKeyDictionary()  # transposed view of a weight -> its name
         self._shadows = WeakTensorKeyDictionary()  # tensor -> labels of its elements
+        self.sources = WeakTensorKeyDictionary()  # tensor without labels -> parameters whose elements it holds
         self._where: list[str] = []
         self._module_inputs: dict[str, Tensor] = {}
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
