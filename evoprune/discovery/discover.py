@@ -170,6 +170,9 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
         tensors=_tensor_infos(model),
         frozen=(*grouping.frozen, *(Frozen(name, reason) for name, reason in whole_modules.items()), *unrun),
         fixed_macs=tracer.fixed_macs,
+    ).with_outside_tensors(
+        make(grouping.genes(labels.resolve(maps).numpy()))
+        for make, maps in (branches.tracer.outside_tensors | tracer.outside_tensors).values()
     )
     forwards: list[Forward] = [partial(outputs_of, inputs=inputs)]
     if branches.forward is not None:

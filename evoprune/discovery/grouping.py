@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,16 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """The genes of feature maps. frozen: layers that stay whole, with reasons."""
+    """The genes of feature maps. frozen: layers that stay whole, with reasons. gene_of: class of labels -> gene."""
 
     groups: tuple[Group, ...]
     axes: tuple[Axis, ...]
     frozen: tuple[Frozen, ...]
+    gene_of: Mapping[int, int]
+
+    def genes(self, classes: np.ndarray) -> np.ndarray:
+        """The gene of each class of labels, int32 of the same shape, -1 if it always stays. classes: int64 (n,)."""
+        return np.array([self.gene_of.get(root, -1) for root in classes.tolist()], dtype=np.int32)
 
 
 def freeze_kept_layers(labels: MapLabels, layers: Sequence[Layer], options: SpaceConfig) -> None:
@@ -61,7 +66,7 @@ def group(labels: MapLabels, layers: Sequence[Layer], options: SpaceConfig) -> G
         groups.append(Group(name, start, len(classes), names, max(options.min_maps, 1), options.round_to))
         gene_of |= {root: start + place for place, root in enumerate(classes)}
     return Grouping(
-        tuple(groups), _axes(roots, gene_of), tuple(Frozen(name, reason) for name, reason in frozen.items())
+        tuple(groups), _axes(roots, gene_of), tuple(Frozen(name, reason) for name, reason in frozen.items()), gene_of
     )
 
 

@@ -26,7 +26,9 @@ from evoprune.discovery.data_moves import (
 from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
 from evoprune.discovery.parameter_sources import bind_sources, follow_sources, sources_of
 from evoprune.discovery.recurrent import packing
+from evoprune.discovery.reduction_rules import along_dim, group_norm, layer_norm, reduction
 from evoprune.discovery.tracing import Call, Tracer
+from evoprune.space.reductions import REDUCTIONS, SOFTMAX
 
 
 def follow(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> None:
@@ -149,42 +151,6 @@ def batch_norm(tracer: Tracer, call: Call) -> Shadow:
     return [tracer.shadow(call.inputs["input"])]
 
 
-def layer_norm(tracer: Tracer, call: Call) -> Shadow:
-    """Statistics over maps along the last dimension; maps can be removed if the norm is a module."""
-    values, weight = call.inputs["input"], call.inputs["weight"]
-    shadow = tracer.shadow(values)
-    count = len(call.inputs["normalized_shape"])
-    dims = varying_dims(shadow)
-    if all(dim < shadow.ndim - count for dim in dims):
-        return [shadow]
-    name = tracer.name(weight)
-    if count != 1 or not isinstance(tracer.owner(name), nn.LayerNorm) or name is None:
-        tracer.freeze(shadow, "a layer norm without a module of its own takes all maps together")
-        return [shadow]
-    tracer.add_norm(name)
-    tracer.attach(weight, tracer.along(values, -1))
-    tracer.attach(call.inputs["bias"], tracer.along(values, -1))
-    return [shadow]
-
-
-def group_norm(tracer: Tracer, call: Call) -> Shadow:
-    """Statistics over groups of maps: groups are removed whole, or keep equal widths, whichever gives more genes."""
-    values, weight, groups = call.inputs["input"], call.inputs["weight"], call.inputs["group"]
-    shadow, name = tracer.shadow(values), tracer.name(weight)
-    if not isinstance(tracer.owner(name), nn.GroupNorm) or name is None:
-        tracer.freeze(shadow, "a group norm without a module of its own takes maps together")
-        return [shadow]
-    blocks = tracer.along(values, 1).reshape(groups, -1)
-    whole_groups = groups > 1 and groups >= blocks.shape[1]
-    constant = "it shares a normalisation's group with something constant"
-    tracer.labels.merge(blocks, blocks[:, :1] if whole_groups else blocks[:1], constant)
-    maps = tracer.along(values, 1)
-    tracer.add_norm(name, blocks.shape[1] if whole_groups else 0)
-    tracer.attach(weight, maps)
-    tracer.attach(call.inputs["bias"], maps)
-    return [tracer.shadow(values)]
-
-
 def elementwise(tracer: Tracer, call: Call) -> Shadow:
     """Merges elements at equal places; a single map that is spread over many, or that meets a constant, stays whole."""
     shape = call.output.shape
@@ -210,6 +176,8 @@ def elementwise(tracer: Tracer, call: Call) -> Shadow:
             tracer.freeze(shadow, f"it is one map that {call.name} spreads over many")
         elif id(tensor) in parameters:
             bound.append((tracer.name(tensor), own))
+        elif is_constant(shadow) and tensor.stride(own) == 0:
+            continue  # one element for all maps
         elif is_constant(shadow) and sources_of(tracer, tensor):
             made_of_parameters.append((tensor, own))
         else:
@@ -250,30 +218,6 @@ def pooling(tracer: Tracer, call: Call) -> Shadow:
     return maps.reshape(1, -1, *[1] * (call.output.ndim - 2)).expand(call.output.shape)
 
 
-def reduction(tracer: Tracer, call: Call) -> Shadow:
-    """A sum, mean or maximum: over pixels, maps keep their places; over maps, they stay whole."""
-    values = call.inputs["self"]
-    shadow = tracer.shadow(values)
-    dims = call.inputs.get("dim")
-    dims = list(range(shadow.ndim)) if dims is None or dims == [] else dims if isinstance(dims, list) else [dims]
-    dims = sorted({dim % max(shadow.ndim, 1) for dim in dims}, reverse=True)
-    if set(dims) & set(varying_dims(shadow)):
-        tracer.freeze(shadow, f"{call.name} takes all its maps together")
-        return None
-    kept_dims = call.output.ndim == shadow.ndim
-    for dim in dims:
-        shadow = shadow.narrow(dim, 0, 1) if kept_dims else shadow.select(dim, 0)
-    return shadow
-
-
-def along_dim(tracer: Tracer, call: Call) -> Shadow:
-    """Softmax, cumulative sums, sorting: along pixels, maps keep their places; along maps, they stay whole."""
-    shadow = tracer.shadow(call.inputs["self"])
-    if call.inputs["dim"] % max(shadow.ndim, 1) in varying_dims(shadow):
-        tracer.freeze(shadow, f"{call.name} takes all its maps together")
-    return shadow
-
-
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -311,9 +255,8 @@ OPERATIONS = _table(
         "replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
         "upsample_bicubic2d upsample_linear1d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_nearest_exact2d",
     ),
-    (reduction, "mean sum amax amin max min var std var_mean prod any all argmax argmin logsumexp norm "
-        "linalg_vector_norm"),
-    (along_dim, "_softmax _log_softmax softmax log_softmax cumsum sort"),
+    (reduction, " ".join(sorted(REDUCTIONS))),
+    (along_dim, " ".join(sorted({"cumsum", "sort"} | SOFTMAX))),
     (padding, "constant_pad_nd"),
     (selection, "select index index_select"),
     (shifting, "roll unfold"),

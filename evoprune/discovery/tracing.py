@@ -6,11 +6,14 @@ convolutions and linear layers read labels along one dimension and write new one
 its inputs, so a missing rule makes a search space smaller, never wrong.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +22,9 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from evoprune.discovery.labels import CONSTANT, MapLabels, labels_along, stored_once, varying_dims
+from evoprune.space.outside_tensors import OutsideTensors, Size
 from evoprune.space.plan import Layer, Norm
+from evoprune.space.tensors import size_of
 
 
 def tensors_of(values: Any) -> list[Tensor]:
@@ -75,6 +80,8 @@ class Tracer(TorchDispatchMode):
         read: Names of the parameters and buffers that an operation has read.
         seen: Module that ran -> labels of the tensors that its own forward saw: its inputs, and what its operations and
             its children returned.
+        outside_tensors: Key of each place outside of tensors where maps matter -> maker of its record from the genes of
+            its maps, and the labels of its maps.
         sources: Tensor without labels -> parameters whose elements it holds (`discovery.parameter_sources`).
     """
 
@@ -96,6 +103,9 @@ class Tracer(TorchDispatchMode):
         self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
         self._transposed = WeakTensorKeyDictionary()  # transposed view of a weight -> its name
         self._shadows = WeakTensorKeyDictionary()  # tensor -> labels of its elements
+        self.outside_tensors: dict[tuple[str | int, ...], tuple[MakeRecord, Tensor]] = {}
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._frozen_if_read = WeakTensorKeyDictionary()  # tensor -> labels, and a reason
         self.sources = WeakTensorKeyDictionary()  # tensor without labels -> parameters whose elements it holds
         self._where: list[str] = []
         self._module_inputs: dict[str, Tensor] = {}
@@ -140,6 +150,8 @@ class Tracer(TorchDispatchMode):
         inputs = dict(zip(names, args, strict=False)) | kwargs
         call = Call(func._schema.name.partition("::")[2], func, inputs, outputs)
         self.read.update(name for tensor in call.tensors if (name := self.name(tensor)) is not None)
+        for tensor in call.tensors:
+            self._freeze_read(tensor)
         if not outputs:
             self.freeze_all(call, "its values are read outside of tensors")
         else:
@@ -155,6 +167,7 @@ class Tracer(TorchDispatchMode):
     def freeze_outputs(self, outputs: Any) -> None:
         """Freezes everything that the network returns."""
         for tensor in tensors_of(outputs):
+            self._freeze_read(tensor)
             self.labels.freeze(self.shadow(tensor), "it is an output of the network")
 
     def _see(self, tensors: list[Tensor]) -> None:
@@ -191,6 +204,36 @@ class Tracer(TorchDispatchMode):
         """Keeps the classes of these labels whole; the running module is added to the reason."""
         where = self._where[-1] if self._where else ""
         self.labels.freeze(labels, f"{reason} (in {where})" if where else reason)
+
+    def freeze_if_read(self, tensor: Tensor, labels: Tensor, reason: str) -> None:
+        """Keeps the classes of these labels whole if anything reads a tensor (the positions of maxima)."""
+        self._frozen_if_read[tensor] = labels, reason
+
+    def _freeze_read(self, tensor: Tensor) -> None:
+        if tensor in self._frozen_if_read:
+            self.freeze(*self._frozen_if_read[tensor])
+
+    @property
+    def running_module(self) -> str:
+        """The name of the module whose forward runs."""
+        return self._where[-1] if self._where else ""
+
+    def count_call(self, operation: str) -> int:
+        """Counts a call of an operation by the running module. Returns the number of calls before it."""
+        place = self.running_module, operation
+        self._calls[place] += 1
+        return self._calls[place] - 1
+
+    def add_size(self, attribute: str, labels: Tensor) -> None:
+        """Records an attribute of the running module that holds a number of maps, if it is that of these.
+
+        Args:
+            attribute: Its name; the module need not have it.
+            labels: int64 (maps,).
+        """
+        module = self.running_module
+        if size_of(self.modules.get(module), attribute) == len(labels):
+            self.outside_tensors["size", module, attribute] = partial(Size, module, attribute), labels
 
     def freeze_module(self, reason: str) -> None:
         """Records the running module as one that stays whole."""
@@ -276,6 +319,9 @@ _EXACT = frozenset(
     for dtype in vars(torch).values()
     if isinstance(dtype, torch.dtype) and (dtype == torch.float64 or not dtype.is_floating_point)
 )
+
+MakeRecord = Callable[[np.ndarray], OutsideTensors]
+"""Makes the record of a place outside of tensors from the genes of its maps, int32 (maps,)."""
 
 Follow = Callable[[Tracer, Call, tuple, dict], None]
 

@@ -194,6 +194,32 @@ class StoredNorm(Stored):
     channels_per_group: Count
 
 
+class _OutsideTensors(Stored):
+    gene: Annotated[list[Annotated[int, Field(ge=-1, le=2**31 - 1)]], Field(min_length=1)]
+
+
+class StoredReduction(_OutsideTensors):
+    """As `space.outside_tensors.Reduction`."""
+
+    module: str
+    operation: Name
+    call: Count
+    dim: Dimension
+
+
+class StoredProduct(_OutsideTensors):
+    """As `space.outside_tensors.Product`."""
+
+    macs: Count
+
+
+class StoredSize(_OutsideTensors):
+    """As `space.outside_tensors.Size`."""
+
+    module: str
+    attribute: Name
+
+
 class StoredTensor(_Shaped):
     """As `space.plan.TensorInfo`."""
 
@@ -242,6 +268,9 @@ class StoredSpace(Stored):
     fixed_macs: Count
     kernels: list[StoredKernels]
     strides: list[StoredStrides]
+    reductions: list[StoredReduction] = []
+    products: list[StoredProduct] = []
+    sizes: list[StoredSize] = []
 
     @model_validator(mode="after")
     def _parts_follow_each_other(self) -> Self:
@@ -251,7 +280,8 @@ class StoredSpace(Stored):
                 raise ValueError(f"group {group.name} starts at gene {group.start}, not {genes}")
             genes += group.size
         weights = {layer.weight: layer for layer in self.layers}
-        if genes > MOST_ELEMENTS or any(gene >= genes for axis in self.axes for gene in axis.gene):
+        places: list[StoredAxis | _OutsideTensors] = [*self.axes, *self.reductions, *self.products, *self.sizes]
+        if genes > MOST_ELEMENTS or any(gene >= genes for place in places for gene in place.gene):
             raise ValueError(f"an axis has a gene that is not one of {genes}")
         parts: list[_KernelPart] = [*self.kernels, *self.strides]
         for part in parts:

@@ -283,7 +283,7 @@ class Scorer:
         replace_tensors(
             self._network, restored | {name: laid_out(tensor, self._layout) for name, tensor in changed.items()}
         )
-        update_sizes(self._network, space)
+        update_sizes(self._network, space, phenotype if self._problem.execution.compacted else None)
         self._changed = changed.keys()
         self._forget_statistics()
 

@@ -53,7 +53,7 @@ def phenotype_cost(space: SearchSpace, phenotype: Phenotype) -> Cost:
     params = sum(left[tensor.name] for tensor in space.tensors if tensor.parameter)
     dense = {tensor.name: cut[tensor.name] * tensor.itemsize for tensor in space.tensors}
     packed = {weight: _packed_bytes(space, phenotype, weight) for weight in packed_layers(space, phenotype)}
-    return Cost(macs + space.fixed_macs, params, sum((dense | packed).values()))
+    return Cost(macs + space.macs_outside_layers(phenotype.genome), params, sum((dense | packed).values()))
 
 
 def cut_elements(space: SearchSpace, phenotype: Phenotype) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """The plan of a search space: its genes and the tensor positions that each gene removes. Plain data."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -8,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from evoprune.space.kernel_genes import KernelGenes, StrideGenes
+from evoprune.space.outside_tensors import OutsideTensors, Product, Reduction, Size, kept
 
 Genome = np.ndarray
 """uint8 (genes,): feature maps first, then kernels, then strides.
@@ -52,7 +54,7 @@ class Axis:
 
     def kept(self, genome: Genome) -> np.ndarray:
         """Positions that stay under a genome: int64 (kept,)."""
-        return np.flatnonzero((self.gene < 0) | (genome[self.gene] != 0))
+        return kept(self.gene, genome)
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,12 @@ class Plan:
         norms: Normalisations over maps.
         tensors: All parameters and buffers.
         frozen: Parts that stay whole, with reasons.
-        fixed_macs: Multiply-accumulates per image outside of layers (the products of attention).
+        fixed_macs: Multiply-accumulates per image outside of layers that no gene changes.
         kernels: Genes of kernels, one entry per layer.
         strides: Genes of kernel-stride masks, one entry per layer.
+        reductions: Computations over maps, which run over the maps that stay.
+        products: Matrix products of maps, which cost less without some of them.
+        sizes: Attributes of modules that hold numbers of maps.
     """
 
     groups: tuple[Group, ...]
@@ -155,6 +160,9 @@ class Plan:
     fixed_macs: int = 0
     kernels: tuple[KernelGenes, ...] = ()
     strides: tuple[StrideGenes, ...] = ()
+    reductions: tuple[Reduction, ...] = ()
+    products: tuple[Product, ...] = ()
+    sizes: tuple[Size, ...] = ()
 
     @cached_property
     def maps(self) -> int:
@@ -215,6 +223,10 @@ class Plan:
             genome[strides.genes] = 0
         return genome
 
+    def macs_outside_layers(self, genome: Genome) -> int:
+        """Multiply-accumulates per image of matrix products that are no layers."""
+        return self.fixed_macs + sum(product.macs * len(kept(product.gene, genome)) for product in self.products)
+
     def widths(self, genome: Genome) -> np.ndarray:
         """Number of maps that each group keeps: int64 (groups,)."""
         return np.array([int(genome[group.genes].sum()) for group in self.groups], dtype=np.int64)
@@ -239,9 +251,26 @@ class Plan:
         axes = (Axis(axis.tensor, axis.dim, renumber[axis.gene]) for axis in self.axes)
         gone = (group for group in self.groups if group.name in groups)
         frozen = tuple(Frozen(layer, reason) for group in gone for layer in group.layers)
+        outside: tuple[OutsideTensors, ...] = (*self.reductions, *self.products, *self.sizes)
         return replace(
             self,
             groups=tuple(moved),
             axes=tuple(axis for axis in axes if (axis.gene >= 0).any()),
             frozen=self.frozen + frozen,
+        ).with_outside_tensors(replace(record, gene=renumber[record.gene]) for record in outside)
+
+    def with_outside_tensors(self, records: Iterable[OutsideTensors]) -> Self:
+        """The plan with these records of places outside of tensors. Those without genes are left out.
+
+        The multiply-accumulates of products that never change are part of the fixed ones.
+        """
+        found = list(records)
+        live = [record for record in found if (record.gene >= 0).any()]
+        settled = [record for record in found if isinstance(record, Product) and not (record.gene >= 0).any()]
+        return replace(
+            self,
+            reductions=tuple(record for record in live if isinstance(record, Reduction)),
+            products=tuple(record for record in live if isinstance(record, Product)),
+            sizes=tuple(record for record in live if isinstance(record, Size)),
+            fixed_macs=self.fixed_macs + sum(record.macs * len(record.gene) for record in settled),
         )

@@ -8,12 +8,21 @@ import numpy as np
 from evoprune.errors import SearchSpaceError
 from evoprune.space.kernel_genes import KernelGenes, StrideGenes
 from evoprune.space.masks import StrideMask
+from evoprune.space.outside_tensors import OutsideTensors, Product, Reduction, Size
 from evoprune.space.plan import Axis, Frozen, Group, Layer, Norm, Plan, TensorInfo
+
+OUTSIDE_TENSORS: Mapping[str, Any] = {"reductions": Reduction, "products": Product, "sizes": Size}
+"""Parts of a plan that most networks do not have -> kind of record."""
 
 
 def plan_to_dict(space: Plan) -> dict[str, Any]:
-    """The plan as plain lists, strings and numbers, for JSON."""
-    return {
+    """The plan as plain lists, strings and numbers, for JSON. Places outside of tensors are left out if it has none."""
+    outside = {
+        name: [vars(record) | {"gene": record.gene.tolist()} for record in getattr(space, name)]
+        for name in OUTSIDE_TENSORS
+        if getattr(space, name)
+    }
+    return outside | {
         "groups": [vars(group) | {"layers": list(group.layers)} for group in space.groups],
         "axes": [{"tensor": axis.tensor, "dim": axis.dim, "gene": axis.gene.tolist()} for axis in space.axes],
         "layers": [vars(layer) | {"shape": list(layer.shape)} for layer in space.layers],
@@ -50,13 +59,19 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
                 )
                 for row in data["strides"]
             ),
+            **{
+                name: tuple(kind(**row | {"gene": np.array(row["gene"], np.int32)}) for row in data.get(name, ()))
+                for name, kind in OUTSIDE_TENSORS.items()
+            },
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SearchSpaceError(f"this is no search space of evoprune: {error!r}") from None
-    for axis in space.axes:
-        if axis.gene.size and int(axis.gene.max()) >= space.genes:
+    records: tuple[Axis | OutsideTensors, ...] = (*space.axes, *space.reductions, *space.products, *space.sizes)
+    for record in records:
+        if record.gene.size and int(record.gene.max()) >= space.genes:
+            name = record.tensor if isinstance(record, Axis) else type(record).__name__.lower()
             raise SearchSpaceError(
-                f"this is no search space of evoprune: {axis.tensor} has gene {axis.gene.max()} of {space.genes}"
+                f"this is no search space of evoprune: {name} has gene {record.gene.max()} of {space.genes}"
             )
     return space
 

@@ -89,6 +89,6 @@ def space_report(network: str, space: SearchSpace) -> SpaceReport:
         for layer in space.layers
     )
     params = sum(elements[name] for name in parameters)
-    macs = sum(layer.macs for layer in layers) + space.fixed_macs
+    macs = sum(layer.macs for layer in layers) + space.macs_outside_layers(space.full())
     reasons = reason_reports(layers, space.frozen, macs)
     return SpaceReport(network, layers, space.genes, len(space.groups), macs, params, space.frozen, reasons)

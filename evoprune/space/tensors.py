@@ -12,8 +12,10 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from evoprune.errors import SearchSpaceError, first_line
+from evoprune.space.outside_tensors import kept
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
+from evoprune.space.reductions import reduce_over_kept
 from evoprune.space.search_space import SearchSpace
 
 
@@ -62,7 +64,8 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
     """Sets everything that the genome removes to zero, in place; all shapes stay.
 
     Weights that read a removed map are zero, too, so that the map contributes nothing, including its bias and its
-    batch-norm shift. Layer and group norms are computed over the maps that stay (by a forward hook).
+    batch-norm shift. Layer and group norms, and other reductions over maps, are computed over the maps that stay (by
+    forward hooks).
     """
     check_tensors(model, space)
     phenotype = space.check(genome)
@@ -71,6 +74,7 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
         if not norm.channels_per_group and (norm.weight, 0) in phenotype.kept:
             hook = NormOverKept(torch.from_numpy(phenotype.kept[norm.weight, 0]), norm.dim)
             model.get_submodule(norm.module).register_forward_hook(hook)
+    reduce_over_kept(model, space, phenotype)
 
 
 def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
@@ -88,8 +92,9 @@ def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype:
 def cut(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
     """Cuts everything that the genome removes out of the module's tensors, in place, and updates its sizes."""
     check_tensors(model, space)
-    replace_tensors(model, cut_tensors(dict(named_tensors(model)), space, space.check(genome)))
-    update_sizes(model, space)
+    phenotype = space.check(genome)
+    replace_tensors(model, cut_tensors(dict(named_tensors(model)), space, phenotype))
+    update_sizes(model, space, phenotype)
 
 
 def cut_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
@@ -149,8 +154,19 @@ def replace_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 setattr(module, attribute, new[name])
 
 
-def update_sizes(model: nn.Module, space: SearchSpace) -> None:
-    """Sets the sizes that modules keep beside their tensors (channels, features, groups) to those of the tensors."""
+def update_sizes(model: nn.Module, space: SearchSpace, phenotype: Phenotype | None) -> None:
+    """Sets the sizes that modules keep beside their tensors (channels, features, groups) to those of the tensors.
+
+    Args:
+        model: Changed in place.
+        space: Its search space.
+        phenotype: What its tensors were cut to; None: they have their full shapes.
+    """
+    for size in space.sizes:
+        count = len(size.gene) if phenotype is None else len(kept(size.gene, phenotype.genome))
+        module = model.get_submodule(size.module)
+        value = getattr(module, size.attribute)
+        setattr(module, size.attribute, count if isinstance(value, int) else type(value)([count]))
     for layer in space.layers:
         if layer.channels_per_group:
             module, attribute = _owner(model, layer.weight)
@@ -161,6 +177,14 @@ def update_sizes(model: nn.Module, space: SearchSpace) -> None:
             module.num_groups = getattr(module, attribute).shape[0] // norm.channels_per_group
     for module in model.modules():
         _update_module(module)
+
+
+def size_of(module: nn.Module | None, attribute: str) -> int | None:
+    """The number in an attribute that is an int, or a tuple or list of one; None if it is neither."""
+    value = getattr(module, attribute, None)
+    if isinstance(value, tuple | list) and len(value) == 1:
+        (value,) = value
+    return value if type(value) is int else None
 
 
 def _update_module(module: nn.Module) -> None:
@@ -225,6 +249,12 @@ def check_tensors(model: nn.Module, space: SearchSpace) -> None:
         if shape != info.shape:
             raise SearchSpaceError(
                 f"the search space is of another network: {info.name} has shape {shape} here, {info.shape} there"
+            )
+    modules = dict(model.named_modules())
+    for size in space.sizes:
+        if size_of(modules.get(size.module), size.attribute) != len(size.gene):
+            raise SearchSpaceError(
+                f"the search space is of another network: {size.module}.{size.attribute} is not {len(size.gene)} here"
             )
 
 

@@ -37,7 +37,7 @@ def with_masked_weights(model: nn.Module, masks: WeightMasks) -> nn.Module:
 def sparse_cost(space: SearchSpace, masks: WeightMasks) -> Cost:
     """The cost of a network under masks. macs: of the weights that stay, although a dense product saves none."""
     left = {name: int(mask.sum()) for name, mask in masks.items()}
-    macs, params, total = space.fixed_macs, 0, 0
+    macs, params, total = space.macs_outside_layers(space.full()), 0, 0
     for layer in space.layers:
         macs += left.get(layer.weight, int(np.prod(layer.shape))) * layer.positions
     for tensor in space.tensors:

@@ -11,7 +11,7 @@ from tests.space.blocks import CLASSES, conv_bn, head
 
 
 class SpatialAttention(nn.Module):
-    """A gate made of the mean and the maximum over all maps: a map that goes would change them."""
+    """A gate made of the mean and the maximum over all maps that stay (CBAM)."""
 
     def __init__(self) -> None:
         super().__init__()

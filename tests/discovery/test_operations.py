@@ -99,27 +99,27 @@ GOES: dict[str, tuple[Between, int]] = {
     ),
     "roll pixels": (Between(lambda net, x: x.roll((1, 2), (2, 3))), 8),
     "windows of pixels": (Between(lambda net, x: x.unfold(2, 2, 2).mean(-1)), 8),
+    "softmax": (Between(lambda net, x: x.softmax(1)), 8),
+    "root mean square": (Between(lambda net, x: x * (x.pow(2).mean(1, keepdim=True) + 1).rsqrt()), 8),
+    "normalize": (Between(lambda net, x: F.normalize(x, dim=1)), 8),
+    "global response norm": (Between(response_norm), 8),
+    "norm of everything": (Between(lambda net, x: net.extra["norm"](x), norm=nn.LayerNorm([8, 6, 6])), 8),
+    "mean in Python": (Between(lambda net, x: x * x.mean().item()), 8),
     "weights read backwards": (Between(tied, conv=nn.Conv2d(8, 10, 3, padding=1)), 8),
 }
 
 STAYS: dict[str, tuple[Between, str]] = {
     "roll maps": (Between(lambda net, x: x.roll(2, 1)), "fixed number of places"),
     "choose maps": (Between(lambda net, x: x[:, [3, 1, 0, 2, 7, 6, 5, 4]]), "picks single maps"),
-    "softmax": (Between(lambda net, x: x.softmax(1)), "takes all its maps together"),
-    "root mean square": (Between(lambda net, x: x * (x.pow(2).mean(1, keepdim=True) + 1).rsqrt()), "all its maps"),
-    "normalize": (Between(lambda net, x: F.normalize(x, dim=1)), "takes all its maps together"),
-    "global response norm": (Between(response_norm), "takes all its maps together"),
     "running sum": (Between(lambda net, x: x.cumsum(1)), "takes all its maps together"),
     "top four": (Between(lambda net, x: x * (x >= x.topk(4, 1)[0][:, -1:])), "topk"),
     "temporal shift": (Between(shifted), "uneven part"),
     "local response norm": (Between(lambda net, x: F.local_response_norm(x, 3)), "read as pixels"),
-    "norm of everything": (Between(lambda net, x: net.extra["norm"](x), norm=nn.LayerNorm([8, 6, 6])), "layer norm"),
     "two layouts": (Between(both_layouts, norm=nn.LayerNorm(8)), "does not run without"),
     "divided by the width": (Between(lambda net, x: x / x.shape[1]), "outputs differ"),
     "another rule when narrow": (Between(lambda net, x: x * (1.0 if x.shape[1] == 8 else 0.5)), "outputs differ"),
     "half in place": (Between(half_in_place), "does not run without"),
     "through Python": (Between(through_python), "picks single maps"),
-    "mean in Python": (Between(lambda net, x: x * x.mean().item()), "takes all its maps together"),
     "constant of its width": (Between(lambda net, x: x * torch.arange(8.0)[:, None, None]), "something constant"),
 }
 

@@ -124,7 +124,6 @@ def genomes(name: str) -> st.SearchStrategy[np.ndarray]:
 
 WHOLE_TOGETHER = "its maps can only go all together"
 NORMED = {"0.0": "weights are computed", "1": "weights are computed"}
-BY_OTHERS = "takes all its maps together"
 
 CASES: Mapping[str, Case] = {
     "plain": Case(plain, (8, 12)),
@@ -160,7 +159,7 @@ CASES: Mapping[str, Case] = {
     "two inputs, dict output": Case(ManyInputs, (8, 12), shapes=((2, 3, 8, 8), (2, 1, 4, 4))),
     "two outputs": Case(TwoOutputs, (12,), {"stem.0": "output"}),
     "pixel shuffle": Case(Pixels, (8, 4, 6, 10)),
-    "spatial attention": Case(SpatialAttention, (12,), {"stem.0": BY_OTHERS}),
+    "spatial attention": Case(SpatialAttention, (8, 12)),
     "channel attention": Case(ChannelAttention, (12,), {"stem.0": "read as pixels"}),
     "hard-coded view": Case(HardCodedView, (16,), {"stem": "does not run without"}),
     "zero-padded shortcut": Case(ZeroPaddedShortcut, (8, 12), {"second.0": "constant"}),
