@@ -7,9 +7,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-# Tests compute on one thread each, so one process a core; a file's tests stay together and share what they set up.
-# tests/conftest.py says which files begin first.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests compute on one thread each; a file's tests stay together and share their fixtures. tests/conftest.py has the
+# number of processes and the order of the files.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: quickstart test test-all check audit clean
 

@@ -34,6 +34,17 @@ LONGEST_FILES = (
 """They begin first, or processes that share the tests file by file would wait for the last one at the end."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The number of test processes: one more than cores, because many tests wait for Ray or another process."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has pytest-xdist hand out files in the order in which they are collected, not by their number of tests."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of `LONGEST_FILES` first, in that order; the order of all others stays."""
     here = Path(__file__).parent
