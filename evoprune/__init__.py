@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from evoprune.surgery.apply import compact, mask
     from evoprune.surgery.layer_statistics import gram_statistics
     from evoprune.surgery.lowering.lower import lower
+    from evoprune.tasks.task import Task
     from evoprune.training.recipe import Recipe
 
     __version__: str
@@ -46,6 +47,7 @@ __all__ = [
     "SearchInputs",
     "SearchSpace",
     "SpaceConfig",
+    "Task",
     "UserError",
     "WeightCriterion",
     "WorkersConfig",
@@ -84,6 +86,7 @@ _HOMES = {
     "Run": "evoprune.record.runs",
     "SearchConfig": "evoprune.config.schema",
     "SearchInputs": "evoprune.search.inputs",
+    "Task": "evoprune.tasks.task",
     "SearchSpace": "evoprune.space.search_space",
     "SpaceConfig": "evoprune.config.schema",
     "WeightCriterion": "evoprune.criteria.criterion",

@@ -70,7 +70,7 @@ def bench_criteria(config: Config, out: Path, report: Callable[[str], None]) -> 
     if not config.space.feature_maps:
         raise ConfigError("space.feature_maps must be true for this benchmark, not false: the oracle removes maps")
     problem = pose(config)
-    data, device = load_data(config.data, config.seed), resolve_device(config.device)
+    data, device = load_data(config.data, config.seed, problem.task), resolve_device(config.device)
     with open_worker_pool(config.workers, device) as pool:
         workers = pool.workers(problem)
         context = criterion_context(problem, workers, data.calibration, config.seed, device, gram_bytes(config.workers))

@@ -7,7 +7,7 @@ of the user's is `module:attribute`. A test compares them with the registries.
 from typing import Annotated, Literal, get_args
 
 from evoprune.config.plugin_names import PluginName
-from evoprune.plugins.kinds import ALGORITHMS, COSTS, CRITERIA, RECIPES
+from evoprune.plugins.kinds import ALGORITHMS, COSTS, CRITERIA, RECIPES, TASKS
 
 AlgorithmName = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
 Augmentation = Literal["crop", "flip"]
@@ -31,6 +31,8 @@ CriterionName = Literal[
     "random",
 ]
 RecipeName = Literal["sgd", "adamw"]
+TaskName = Literal["classification", "binary", "multilabel", "segmentation", "regression", "like_teacher"]
+MetricName = Literal["mcr", "balanced"]
 FitnessName = Literal["errors", "divergence"]
 FitnessChoice = Literal["auto", FitnessName]
 Scope = Literal["local", "global"]
@@ -41,4 +43,5 @@ Precision = Literal["float32", "bfloat16"]
 AlgorithmChoice = Annotated[str, PluginName(ALGORITHMS, get_args(AlgorithmName))]
 CostChoice = Annotated[str, PluginName(COSTS, get_args(CostName))]
 CriterionChoice = Annotated[str, PluginName(CRITERIA, ("auto", *get_args(CriterionName)))]
+TaskChoice = Annotated[str, PluginName(TASKS, get_args(TaskName))]
 RecipeChoice = Annotated[str, PluginName(RECIPES, get_args(RecipeName))]

@@ -16,6 +16,7 @@ from evoprune.config.choices import (
     RecipeChoice,
     RetrainStart,
     SurvivorCompensation,
+    TaskChoice,
 )
 from evoprune.config.fields import Mark, Section, choice, flag, fraction, plugin, positive, section, value, whole
 from evoprune.config.search_schema import SearchConfig, SpaceConfig
@@ -274,6 +275,20 @@ class Config(Section):
         "auto, cpu, cuda or cuda:N",
         pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
         marks=(Mark.MAY_CHANGE, Mark.NOT_COMPARED, Mark.SAME_IN_SWEEP),
+    )
+    task: TaskChoice = plugin(
+        "classification",
+        "worth of the network's outputs: loss, errors, and divergence from the unpruned network; binary: one logit; "
+        "multilabel: a logit for each label; segmentation: a class for each pixel; regression: numbers; like_teacher: "
+        "no labels, the outputs of the unpruned network are the targets",
+        TaskChoice,
+    )
+    task_options: dict[str, bool | int | float | str | None] | None = value(
+        None,
+        "options of the task by name: ignore_index (segmentation): class of pixels that do not count; tolerance "
+        "(like_teacher): difference from which an output counts as wrong; null: none",
+        "a mapping of names to values, such as {ignore_index: 255}, or null",
+        max_length=100,
     )
     data: DataConfig = section(DataConfig(), "images and their splits")
     model: ModelConfig = section(ModelConfig(), "network and weights")

@@ -12,6 +12,7 @@ from evoprune.config.choices import (
     CriterionChoice,
     FitnessChoice,
     FitnessName,
+    MetricName,
     RoundSection,
     Scope,
     StrideSharing,
@@ -109,6 +110,13 @@ class SearchConfig(Section):
         "cost that is minimised; latency_ms: latency of one image, predicted from layers that are timed on this "
         "machine",
         CostChoice,
+        marks=(Mark.SAME_IN_STUDY,),
+    )
+    metric: MetricName = choice(
+        "mcr",
+        "error rate of tolerance and fitness; mcr: mean over images; balanced: mean over classes of the mean of each, "
+        "so that rare classes count as much as frequent ones",
+        MetricName,
         marks=(Mark.SAME_IN_STUDY,),
     )
     fitness: FitnessChoice = choice(

@@ -59,13 +59,16 @@ def classes_without_images(labels: Tensor, classes: int) -> tuple[int, ...]:
     return tuple(sorted(set(range(classes)) - set(labels.unique().tolist())))
 
 
-def check_split(split: Split, name: str, classes: int | None = None, *, pixels: bool = True) -> list[str]:
+def check_split(
+    split: Split, name: str, classes: int | None = None, *, labels: Tensor | None = None, pixels: bool = True
+) -> list[str]:
     """Checks the pixels of a split and, if `classes` is given, its labels.
 
     Args:
         split: an empty one passes without a warning.
         name: of the split, for the messages: `validation`.
         classes: the number of classes; None if the labels are not used.
+        labels: int64 (n,); None: the split's targets.
         pixels: whether images are read.
 
     Returns:
@@ -77,7 +80,9 @@ def check_split(split: Split, name: str, classes: int | None = None, *, pixels: 
     if not len(split):
         return []
     warnings = _pixel_warnings(split.images, name) if pixels else []
-    return warnings + (_class_warnings(split.targets, name, classes) if classes is not None else [])
+    return warnings + (
+        _class_warnings(split.targets if labels is None else labels, name, classes) if classes is not None else []
+    )
 
 
 def _pixel_warnings(images: Images, name: str) -> list[str]:

@@ -12,31 +12,33 @@ import torch
 
 from evoprune.data.cifar import read_cifar_batch
 from evoprune.data.download import ChecksumError, cache_folder, download, extract
-from evoprune.data.formats import Labels, Pixels, read_idx, read_svhn
+from evoprune.data.formats import Pixels, read_idx, read_svhn
 from evoprune.data.images import ImageArray, Images
 from evoprune.errors import DataError, type_and_first_line
+from evoprune.tasks.trees import Tree
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images and their labels, int64 (n,)."""
+    """Images and their targets: labels int64 (n,), or as the task has them; None if there are none."""
 
     images: Images
-    labels: Labels
+    targets: Tree
 
 
 @dataclass(frozen=True, eq=False)
 class RawData:
     """A data set as it was published. test: None if it has no official test images.
 
-    class_names: one for each class, by label; None if the data set has none of its own.
+    classes: None if the task is to count them. class_names: one for each class, by label; None if the data set has none
+    of its own.
     """
 
     train: LabelledImages
     test: LabelledImages | None
-    classes: int
+    classes: int | None
     class_names: tuple[str, ...] | None = None
 
 
@@ -112,7 +114,7 @@ READERS: Mapping[str, Callable[[Path | None], RawData]] = MappingProxyType(
 
 
 def _in_memory(pixels: Pixels, labels: Any) -> LabelledImages:
-    return LabelledImages(ImageArray(torch.from_numpy(np.array(pixels))), np.asarray(labels, np.int64))
+    return LabelledImages(ImageArray(torch.from_numpy(np.array(pixels))), torch.from_numpy(np.array(labels, np.int64)))
 
 
 def _folders(root: Path | None, subfolder: str) -> list[Path]:

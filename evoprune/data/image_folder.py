@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from evoprune.data.datasets import LabelledImages, RawData
@@ -115,4 +114,4 @@ def _labelled(
     images: Images = ImageFiles(root, paths, shape)
     if len(paths) * math.prod(shape) <= memory_limit_bytes:
         images = ImageArray(images.read(torch.arange(len(paths))))
-    return LabelledImages(images, np.array(labels, np.int64))
+    return LabelledImages(images, torch.tensor(labels, dtype=torch.int64))

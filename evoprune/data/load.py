@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from evoprune.config.schema import DataConfig
 from evoprune.data.class_names import CLASS_NAMES
@@ -19,6 +20,9 @@ from evoprune.data.input_format import GREY, RGB, InputFormat
 from evoprune.data.splits import Indices, Split, stratified_split
 from evoprune.data.user_data import user_data
 from evoprune.errors import DataError
+from evoprune.tasks.classification import Classification
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import example_count, select
 
 __all__ = ["Data", "Split", "load_data"]
 
@@ -40,7 +44,7 @@ KNOWN_SHAPES: Mapping[str, tuple[tuple[int, int, int], int]] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set in its splits. image_shape: (c, h, w).
+    """A data set in its splits. image_shape: (c, h, w). classes: number of outputs that a network needs, if known.
 
     train, validation and test are disjoint; calibration is drawn from train. class_names: one per class, by label;
     None if there are none. colours: order of the channels, `RGB` or `grey`; None if unknown.
@@ -50,7 +54,7 @@ class Data:
     calibration: Split
     validation: Split
     test: Split
-    classes: int
+    classes: int | None
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...] | None = None
     colours: str | None = None
@@ -61,7 +65,7 @@ class Data:
         stored = self.train.images.read(torch.arange(0)).dtype
         return InputFormat(
             image_shape=self.image_shape,
-            classes=self.classes,
+            classes=self.classes or 1,
             mean=tuple(self.train.mean.tolist()),
             std=tuple(self.train.std.tolist()),
             value_range=(0.0, 1.0) if stored == torch.uint8 else None,
@@ -70,33 +74,38 @@ class Data:
         )
 
 
-def load_data(config: DataConfig, seed: int) -> Data:
+def load_data(config: DataConfig, seed: int, task: Task | None = None) -> Data:
     """Reads the data set and cuts it into splits that depend on `seed` and the split sizes alone.
 
-    Validation images are held out of the training images with every class in proportion; calibration images are drawn
-    from the remaining training images in the same way. All splits are normalised with mean and standard deviation of
-    the training split. A data set without an official test set (mnist5k) gives 1,000 images for one.
+    Validation images are held out of the training images, with every class in proportion if the task has classes;
+    calibration images are drawn from the remaining training images in the same way. All splits are normalised with mean
+    and standard deviation of the training split. A data set without an official test set (mnist5k) gives 1,000 images
+    for one.
+
+    Args:
+        config: names the data set and the sizes of its splits.
+        seed: of the splits.
+        task: whose targets the data set has; None: classification.
 
     Raises:
         DataError: if the data set is unknown, missing, damaged, or too small for its splits.
     """
-    raw = _read(config)
+    task = task or Classification()
+    raw = _checked(config.dataset, _read(config, task), task)
     rng = np.random.default_rng(seed)
     test = raw.test
-    left = np.arange(len(raw.train.labels))
-    _check(config.dataset, raw)
+    left, labels = np.arange(len(raw.train.images)), _labels(raw.train, task)
     if test is None:
-        chosen, left = stratified_split(raw.train.labels, MNIST5K_TEST_IMAGES, rng)
+        chosen, left = stratified_split(labels, MNIST5K_TEST_IMAGES, rng)
         test = _select(raw.train, chosen)
     _check_sizes(config, len(left))
-    labels = raw.train.labels
     drawn, rest = stratified_split(labels[left], config.validation, rng)
     validation, train = _select(raw.train, left[drawn]), _select(raw.train, left[rest])
-    drawn, _ = stratified_split(train.labels, config.calibration, rng)
+    drawn, _ = stratified_split(_labels(train, task), config.calibration, rng)
     calibration = _select(train, drawn)
     mean, std = channel_statistics(train.images)
     train_split, calibration_split, validation_split, test_split = (
-        Split(part.images, torch.from_numpy(part.labels), mean, std) for part in (train, calibration, validation, test)
+        Split(part.images, part.targets, mean, std) for part in (train, calibration, validation, test)
     )
     return Data(
         train_split,
@@ -110,7 +119,7 @@ def load_data(config: DataConfig, seed: int) -> Data:
     )
 
 
-def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], int]:
+def image_shape_and_classes(config: DataConfig, task: Task | None = None) -> tuple[tuple[int, int, int], int | None]:
     """The image shape (c, h, w) and the number of classes. Files of published data sets are not needed for it.
 
     Raises:
@@ -118,19 +127,19 @@ def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], i
     """
     if config.dataset in KNOWN_SHAPES:
         return KNOWN_SHAPES[config.dataset]
-    raw = _read(config)
-    _check(config.dataset, raw)
+    task = task or Classification()
+    raw = _checked(config.dataset, _read(config, task), task)
     return raw.train.images.shape, raw.classes
 
 
-def _read(config: DataConfig) -> RawData:
+def _read(config: DataConfig, task: Task) -> RawData:
     root = Path(os.path.expanduser(config.root)) if config.root is not None else None
     if config.dataset in READERS:
         return READERS[config.dataset](root)
     if config.dataset == IMAGE_FOLDER:
         return image_folder(root, config.image_size)
     if ":" in config.dataset:
-        return user_data(config.dataset)
+        return user_data(config.dataset, task)
     known = [*READERS, IMAGE_FOLDER]
     nearest = difflib.get_close_matches(config.dataset, known, n=1, cutoff=0.4)
     raise DataError(
@@ -145,33 +154,55 @@ def _colours(dataset: str, channels: int) -> str | None:
 
 
 def _select(part: LabelledImages, indices: Indices) -> LabelledImages:
-    return LabelledImages(part.images.select(torch.from_numpy(indices)), part.labels[indices])
+    chosen = torch.from_numpy(indices)
+    return LabelledImages(part.images.select(chosen), select(part.targets, chosen))
 
 
-def _check(name: str, raw: RawData) -> None:
-    """Checks that images and labels match, and that test images have the shape of training images."""
+def _labels(part: LabelledImages, task: Task) -> Indices:
+    """The class of each image, int64 (n,), so that splits have all classes in proportion; zeros if there is none."""
+    classes = None if part.targets is None else task.classes_of(part.targets)
+    labels: Indices = np.zeros(len(part.images), np.int64) if classes is None else classes.numpy()
+    return labels
+
+
+def _checked(name: str, raw: RawData, task: Task) -> RawData:
+    """The data with targets of the task, after checks: they match the images, and all images have one shape."""
     parts = {"training": raw.train} | ({"test": raw.test} if raw.test is not None else {})
     for part_name, part in parts.items():
-        if not len(part.labels):
+        if not len(part.images):
             raise DataError(f"data.dataset: {name} has no {part_name} images; there must be some")
-        if len(part.images) != len(part.labels):
+        if part.targets is not None and len(part.images) != example_count(part.targets):
             raise DataError(
                 f"data.dataset: {name} has {len(part.images)} {part_name} images but "
-                f"{len(part.labels)} labels; there must be one label for each image"
+                f"{example_count(part.targets)} labels; there must be one label for each image"
             )
-        _check_labels(name, part_name, part.labels, raw.classes)
     if raw.test is not None and raw.test.images.shape != raw.train.images.shape:
         raise DataError(
             f"data.dataset: {name} has test images of {_shape(raw.test.images)} but training images of "
             f"{_shape(raw.train.images)}; they must have one shape"
         )
+    train = _with_targets_of(task, raw.train, f"data.dataset: {name}: train")
+    test = None if raw.test is None else _with_targets_of(task, raw.test, f"data.dataset: {name}: test")
+    classes = raw.classes if isinstance(task, Classification) or not task.reads_targets else None
+    if classes is None and train.targets is not None:
+        classes = task.outputs_needed(train.targets)
+    for part_name, labels in (("training", train.targets), ("test", None if test is None else test.targets)):
+        if isinstance(task, Classification) and labels is not None:
+            _check_labels(name, part_name, labels, classes or 0)
+    return RawData(train, test, classes, raw.class_names)
 
 
-def _check_labels(name: str, part_name: str, labels: Indices, classes: int) -> None:
+def _with_targets_of(task: Task, part: LabelledImages, name: str) -> LabelledImages:
+    if part.targets is None or not task.reads_targets:
+        return LabelledImages(part.images, None)
+    return LabelledImages(part.images, task.checked_targets(part.targets, name))
+
+
+def _check_labels(name: str, part_name: str, labels: Tensor, classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         raise DataError(
-            f"data.dataset: {name} has a {part_name} image with label {wrong[0]}; "
+            f"data.dataset: {name} has a {part_name} image with label {int(wrong[0])}; "
             f"labels must be from 0 to {classes - 1}"
         )
 

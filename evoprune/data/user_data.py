@@ -14,18 +14,20 @@ from evoprune.data.examples import read_examples
 from evoprune.data.images import ImageArray
 from evoprune.errors import DataError
 from evoprune.plugins.user_code import import_callable, user_code
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree, map_leaves
 
 _ARRAYS = ("train images", "train labels", "test images", "test labels")
-_MOST_CLASSES = 1_000_000
 _COLOUR_CHANNELS = (3, 4)
 
 
-def user_data(reference: str) -> RawData:
+def user_data(reference: str, task: Task) -> RawData:
     """Calls `module:attribute` without arguments and takes the data set that it returns.
 
-    That is either (train_images, train_labels, test_images, test_labels), arrays or tensors: images uint8, or floats
-    that are taken as they are, (n, h, w) or (n, c, h, w), and labels as whole numbers (n,) from 0 up; or a pair
-    (train, test) of sized data sets of (image, label), with such images or Pillow's.
+    That is either (train_images, train_targets, test_images, test_targets), arrays or tensors: images uint8, or floats
+    that are taken as they are, (n, h, w) or (n, c, h, w), and targets of the task, such as labels as whole numbers (n,)
+    from 0 up; or a pair (train, test) of sized data sets of (image, target), with such images or Pillow's, or of
+    images alone.
 
     Raises:
         DataError: if the callable fails or returns anything else.
@@ -35,44 +37,34 @@ def user_data(reference: str) -> RawData:
     with user_code(f"{place} failed", "it is called without arguments", DataError):
         returned = make()
         values = list(returned) if isinstance(returned, Sequence) else []
-        parts = [_to_array(value) for value in values] if len(values) == len(_ARRAYS) else []
+        parts = []
+        if len(values) == len(_ARRAYS):
+            parts = [(_to_array(values[i]), map_leaves(_to_tensor, values[i + 1])) for i in (0, 2)]
     if len(values) == 2:
-        parts = [*_pair(values[0], f"{place}: train"), *_pair(values[1], f"{place}: test")]
-    if len(parts) != len(_ARRAYS):
+        parts = [_read(values[0], f"{place}: train", task), _read(values[1], f"{place}: test", task)]
+    if not parts:
         found = f"{len(returned)} values" if isinstance(returned, Sequence) else f"a {type(returned).__name__}"
         raise DataError(f"{place} must return {', '.join(_ARRAYS)}, or a pair of data sets, not {found}")
-    train_images, train_labels, test_images, test_labels = parts
     train, test = (
-        LabelledImages(_images(images, place, f"{name} images"), _labels(labels, place, f"{name} labels"))
-        for images, labels, name in ((train_images, train_labels, "train"), (test_images, test_labels, "test"))
+        LabelledImages(_images(images, place, f"{name} images"), targets)
+        for (images, targets), name in zip(parts, ("train", "test"), strict=True)
     )
-    if not len(train.labels):
+    if not len(train.images):
         raise DataError(f"{place} must return some train images; it returned none")
-    return RawData(train, test, int(train.labels.max()) + 1)
+    return RawData(train, test, classes=None)
 
 
-def _pair(dataset: Any, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    images, labels = read_examples(dataset, name)
-    if labels is None:
-        raise DataError(f"{name} must have labels; return a data set of (image, label)")
-    return images.numpy(), labels.numpy()
+def _read(dataset: Any, name: str, task: Task) -> tuple[NDArray[Any], Tree]:
+    images, targets = read_examples(dataset, name, task)
+    return images.numpy(), targets
 
 
 def _to_array(value: Any) -> NDArray[Any]:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-def _labels(labels: NDArray[Any], place: str, name: str) -> NDArray[np.int64]:
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{place}: {name} must be whole numbers (n,), not {labels.dtype} {labels.shape}; "
-            "return the number of each image's class"
-        )
-    if len(labels) and labels.max() >= _MOST_CLASSES:
-        raise DataError(
-            f"{place}: {name} must be below {_MOST_CLASSES:,}, not {labels.max()}; number the classes 0, 1, 2, ..."
-        )
-    return labels.astype(np.int64)
+def _to_tensor(value: Any) -> Tensor:
+    return value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
 
 
 def _images(images: NDArray[Any], place: str, name: str) -> ImageArray:

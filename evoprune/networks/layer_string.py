@@ -106,13 +106,13 @@ def _parse_token(token: str, place: str) -> list[Layer]:
     return [Output(numbers["classes"], place)]
 
 
-def build_layers(layers: tuple[Layer, ...], image_shape: tuple[int, int, int], classes: int) -> nn.Sequential:
+def build_layers(layers: tuple[Layer, ...], image_shape: tuple[int, int, int], classes: int | None) -> nn.Sequential:
     """Builds the network of parsed layers, initialised from PyTorch's global generator.
 
     Args:
         layers: from `parse_layer_string`.
         image_shape: (c, h, w).
-        classes: the number of outputs.
+        classes: the number of outputs; None: as the last layer says.
 
     Returns:
         A network with the modules conv1, norm1, relu1, pool1, ..., flatten, fc1, ..., out.
@@ -147,7 +147,7 @@ def build_layers(layers: tuple[Layer, ...], image_shape: tuple[int, int, int], c
                 add("relu", nn.ReLU())
                 maps = units
             case Output(outputs):
-                if outputs != classes:
+                if classes is not None and outputs != classes:
                     raise NetworkError(f"{layer.place} is not the data set's number of classes; write {classes}")
                 modules["out"] = nn.Linear(maps, outputs)
     return nn.Sequential(modules)

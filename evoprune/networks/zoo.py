@@ -45,7 +45,12 @@ class GreyToColour(nn.Module):
 
 
 def build_network(
-    network: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator
+    network: str,
+    image_shape: tuple[int, int, int],
+    classes: int | None,
+    generator: torch.Generator,
+    *,
+    classifies: bool = True,
 ) -> nn.Module:
     """Builds the network that `model.network` names, freshly initialised from `generator` alone.
 
@@ -56,11 +61,12 @@ def build_network(
             them to three channels. `module:attribute`, called with those of the keyword arguments `classes` and
             `image_shape` that its signature names.
         image_shape: (c, h, w).
-        classes: the number of outputs.
+        classes: the number of outputs; None if the data do not tell.
         generator: on the CPU.
+        classifies: whether the outputs must be logits (batch, classes).
 
     Returns:
-        A network that maps float (batch, c, h, w) to logits (batch, classes).
+        A network that maps float (batch, c, h, w) to outputs.
 
     Raises:
         NetworkError: if there is no such network or it does not fit the images and classes.
@@ -68,7 +74,7 @@ def build_network(
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with global_seed(seed):
         model = _construct(network, image_shape, classes)
-        _check_fits(model, network, image_shape, classes)
+        _check_fits(model, network, image_shape, classes, classifies)
     return model
 
 
@@ -97,11 +103,18 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
     return {tensor: value for tensor, value in tensors.items() if not tensor.startswith(auxiliary)}
 
 
-def _construct(network: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def _construct(network: str, image_shape: tuple[int, int, int], classes: int | None) -> nn.Module:
+    if ":" in network and not network.startswith(TORCHVISION):
+        return _from_callable(network, image_shape, classes)
+    if _LAYER_STRING.match(network) and classes is None:
+        return build_layers(parse_layer_string(network), image_shape, None)
+    if classes is None:
+        raise NetworkError(
+            f"model.network: {network!r} needs the number of classes, which data without labels do not tell; take a "
+            "layer string or module:attribute"
+        )
     if network.startswith(TORCHVISION):
         return _from_torchvision(network.removeprefix(TORCHVISION), image_shape, classes)
-    if ":" in network:
-        return _from_callable(network, image_shape, classes)
     if network in ZOO:
         return ZOO[network](image_shape[0], classes)
     if _LAYER_STRING.match(network):
@@ -141,9 +154,9 @@ def _from_torchvision(name: str, image_shape: tuple[int, int, int], classes: int
     return model
 
 
-def _from_callable(reference: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def _from_callable(reference: str, image_shape: tuple[int, int, int], classes: int | None) -> nn.Module:
     make = import_callable(reference, "model.network", NetworkError)
-    offered = {"classes": classes, "image_shape": image_shape}
+    offered: dict[str, Any] = {"image_shape": image_shape} | ({} if classes is None else {"classes": classes})
     remedy = "its arguments can be `classes` and `image_shape`, if its signature names them, and no others"
     with user_code(f"model.network: {reference!r} failed when called", remedy, NetworkError):
         named = inspect.signature(make).parameters
@@ -155,15 +168,17 @@ def _from_callable(reference: str, image_shape: tuple[int, int, int], classes: i
     return model
 
 
-def _check_fits(model: nn.Module, network: str, image_shape: tuple[int, int, int], classes: int) -> None:
-    """Runs the network on an image of zeros: it must read the images and give one logit for each class."""
+def _check_fits(
+    model: nn.Module, network: str, image_shape: tuple[int, int, int], classes: int | None, classifies: bool
+) -> None:
+    """Runs the network on an image of zeros: it must read the images and, to classify, give a logit for each class."""
     shape = "x".join(map(str, image_shape))
     remedy = "take another network or images of another size"
     reading = user_code(f"model.network: {network!r} cannot read images of {shape}", remedy, NetworkError)
     with reading, torch.no_grad(), eval_mode(model):
         logits = model(torch.zeros(1, *image_shape))
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != (1, classes):
+    if classifies and classes is not None and found != (1, classes):
         raise NetworkError(
             f"model.network: {network!r} gives {found} for one image; it must give one logit for each of "
             f"the {classes} classes: (1, {classes})"

@@ -16,6 +16,7 @@ from evoprune.pipeline import stages
 from evoprune.pipeline.configured import probe_image
 from evoprune.pipeline.identity import Identity
 from evoprune.pipeline.input_checks import warn_of_useless_baseline
+from evoprune.pipeline.own_answers import with_own_answers
 from evoprune.pipeline.posing import pose_problem
 from evoprune.pipeline.resuming import check_same_search, go_on_in
 from evoprune.pipeline.round_context import Reference, RoundContext
@@ -28,6 +29,7 @@ from evoprune.record.lock import locked
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import with_scalars
 from evoprune.space.search_space import SearchSpace
+from evoprune.tasks.task import Task
 from evoprune.training.fit import FitState
 from evoprune.workers.protocol import WorkerPool
 from evoprune.workers.workers import open_worker_pool
@@ -41,6 +43,7 @@ class Experiment:
 
     rounds: the config's rounds, at least one. network: freshly initialised or trained; stages change it.
     weights: of the trained network; None: it is trained. space: of the first round. identity: of weights and data.
+    task: judges outputs.
     """
 
     config: Config
@@ -51,6 +54,7 @@ class Experiment:
     space: SearchSpace
     device: torch.device
     identity: Identity
+    task: Task
 
 
 def carry_out(
@@ -93,7 +97,14 @@ def _carry_out_rounds(experiment: Experiment, folder: RunFolder, progress: Progr
     """Every round starts from the network that the one before handed on; a finished round stays as it is."""
     rounds, weights = experiment.rounds, experiment.weights
     context = RoundContext(
-        experiment.config, folder, experiment.data, experiment.network, experiment.space, experiment.device, progress
+        experiment.config,
+        folder,
+        experiment.data,
+        experiment.network,
+        experiment.space,
+        experiment.device,
+        progress,
+        experiment.task,
     )
     for number, config in enumerate(rounds, 1):
         context = replace(context, config=config, folder=folder.of_round(number, len(rounds)))
@@ -108,10 +119,18 @@ def _carry_out_rounds(experiment: Experiment, folder: RunFolder, progress: Progr
             space = discover(context.network, probe_image(context.data.image_shape), config.space)
             context, weights = replace(context, space=space), FitState.before(context.network).weights
         model = stages.baseline(context, weights)
+        if number == 1:
+            context = _with_targets(context, model)
         if not finished:
             _carry_out_stages(context, model, pool)
         if number < len(rounds):
             context = _next_context(context, model)
+
+
+def _with_targets(context: RoundContext, model: nn.Module) -> RoundContext:
+    """The context with targets for all data, by the unpruned network if there are none, and with the fitted task."""
+    data = with_own_answers(context.data, model, context.task, context.device)
+    return replace(context, data=data, task=context.task.fitted(data.validation.targets))
 
 
 def _carry_out_stages(context: RoundContext, model: nn.Module, pool: WorkerPool) -> None:

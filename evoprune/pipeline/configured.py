@@ -11,6 +11,8 @@ from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weight_files import read_weights
 from evoprune.networks.weights import load_weights, load_with_new_head
 from evoprune.networks.zoo import TORCHVISION, GreyToColour, build_network, pretrained_weights
+from evoprune.tasks.task import Task
+from evoprune.tasks.tasks_by_name import make_task
 
 NETWORK_SEED = 0
 """Mixed with the config's seed for the network's initial weights; stages have seeds of their own."""
@@ -21,10 +23,16 @@ _OTHER_CLASSES = (
 )
 
 
-def fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def configured_task(config: Config) -> Task:
+    """The task that a config names."""
+    return make_task(config.task, config.task_options)
+
+
+def fresh_network(config: Config, image_shape: tuple[int, int, int], classes: int | None) -> nn.Module:
     """The config's network, initialised from the config's seed alone."""
     generator = torch.Generator().manual_seed(mixed_seed(config.seed, NETWORK_SEED))
-    return build_network(config.model.network, image_shape, classes, generator)
+    classifies = config.task == "classification"
+    return build_network(config.model.network, image_shape, classes, generator, classifies=classifies)
 
 
 def probe_image(image_shape: tuple[int, int, int]) -> Tensor:

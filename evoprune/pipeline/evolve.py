@@ -14,18 +14,27 @@ from torch import Tensor, nn
 from evoprune.config.loading import config_from_dict, round_configs
 from evoprune.config.schema import Config, RecordConfig, RetrainConfig, SearchConfig, SpaceConfig, WorkersConfig
 from evoprune.discovery.discover import discover
-from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError, SearchSpaceError, type_and_first_line
+from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError, SearchSpaceError
 from evoprune.networks.modes import eval_mode
 from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
 from evoprune.pipeline.given_data import Examples, GivenData
 from evoprune.pipeline.identity import identity_of
-from evoprune.pipeline.input_checks import check_data, check_network, warn_of_unrun_parts
+from evoprune.pipeline.input_checks import (
+    check_data,
+    check_network,
+    check_settings,
+    output_count,
+    outputs_for_one,
+    warn_of_unrun_parts,
+)
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.places import is_remote, local_path
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import check_tensorboard
-from evoprune.space.tensors import copied
+from evoprune.space.tensors import check_changeable, copied
+from evoprune.tasks.task import Task
+from evoprune.tasks.tasks_by_name import Classification, LikeTeacher, described, make_task
 from evoprune.training.devices import resolve_device
 from evoprune.training.fit import FitState
 
@@ -53,6 +62,8 @@ def evolve(
     *,
     tolerance: float | None = None,
     train: Examples | None = None,
+    task: str | Task | type[Task] | None = None,
+    task_options: Mapping[str, Any] | None = None,
     space: SpaceConfig | None = None,
     search: SearchConfig | None = None,
     retrain: RetrainConfig | None = None,
@@ -63,21 +74,24 @@ def evolve(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Searches a trained classification network for smaller ones, and retrains the survivors.
+    """Searches a trained network for smaller ones, and retrains the survivors.
 
     Each of `validation`, `calibration` and `train` may be a pair of tensors, a Dataset or a DataLoader; all of it is
     read into memory, with the images as the network reads them. There is no test set: `mcr_test` is missing in the
     tables.
 
     Args:
-        model: a trained network that gives logits (n, classes); copied, never changed.
+        model: a trained network; copied, never changed. Without a `task`, it gives logits (n, classes).
         example_input: an input as the network reads it, (1, c, h, w).
-        validation: images (n, c, h, w) and labels (n,) that candidates are scored on.
-        calibration: some of the training images, for batch-norm statistics and compensation; with labels if
-            `search.criterion` reads them.
-        tolerance: the same as `search.tolerance`: the rise in misclassification rate that a survivor may have, a
-            fraction (0.02 is two percentage points).
-        train: images and labels that survivors are retrained on; None: they stay as the search scored them.
+        validation: images (n, c, h, w) and their labels or targets, that candidates are scored on; or images alone,
+            then the network's own answers stand in for labels.
+        calibration: some of the training images, for batch-norm statistics and compensation; labels are optional.
+        tolerance: the same as `search.tolerance`: the rise in misclassification rate (in other tasks, in the mean
+            error) that a survivor may have, a fraction (0.02 is two percentage points).
+        train: images and targets that survivors are retrained on; None: they stay as the search scored them.
+        task: what the outputs are worth: the name of a task (`segmentation`), an `ep.Task` or a class of one; None:
+            classification.
+        task_options: options of a task that is given by its name or class.
         space: as the section of a config file, as are `search`, `retrain`, `workers` and `record`; by default, no
             report is written.
         device: auto, cpu, cuda or cuda:N.
@@ -103,30 +117,48 @@ def evolve(
     if not isinstance(example_input, Tensor) or example_input.ndim != 4 or not len(example_input):
         found = tuple(example_input.shape) if isinstance(example_input, Tensor) else type(example_input).__name__
         raise DataError(f"example_input must be a tensor (1, c, h, w), as the network reads it, not {found}")
-    given = GivenData.read(validation, calibration, train)
+    judge = None if task is None else _task_of(task, task_options)
+    given = GivenData.read(validation, calibration, train, judge or Classification())
+    network = _copied(model)
+    judge = judge or (Classification() if given.validation[1] is not None else _unlabelled_task(network, example_input))
+    given = given.with_targets_of(judge)
     sections = {"space": space, "search": search, "retrain": retrain, "workers": workers, "record": record}
-    config = _config(sections, tolerance, given, {"seed": seed, "device": device})
+    reference, options = described(judge)
+    others = {"seed": seed, "device": device, "task": reference, "task_options": options or None}
+    config = _config(sections, tolerance, given, others)
     check_tensorboard(config)
     rounds = round_configs(config)
     trains = any(settings.retrain.epochs for settings in rounds)
     if trains and given.train is None:
         raise ConfigError("search.rounds: retrain.epochs must be 0 without training images; give them as train=")
-    network = _copied(model)
     check_network(network, "model", trains=trains)
-    criteria = [settings.search.criterion for settings in rounds]
-    data = given.splits(_count_classes(network, given.images), criteria)
-    check_data(data, calibration_labels=given.calibration_labels is not None)
+    outputs = outputs_for_one(network, given.validation[0][:1])
+    data = given.splits(output_count(outputs))
+    check_data(data, judge, outputs)
+    check_settings(rounds, data, judge, outputs)
     # later rounds search smaller networks, but their space sections are checked before anything is written
     plan, *_ = [discover(network, example_input, settings.space) for settings in rounds]
     warn_of_unrun_parts(plan)
     weights = FitState.before(network).weights
-    identity = identity_of(data, weights, calibration_labels=given.calibration_labels is not None)
-    experiment = Experiment(config, rounds, data, network, weights, plan, resolve_device(config.device), identity)
+    identity = identity_of(data, weights)
+    computes_on = resolve_device(config.device)
+    experiment = Experiment(config, rounds, data, network, weights, plan, computes_on, identity, judge)
     folder, progress = _folder(place), progress or SilentProgress()
     carry_out(experiment, folder, progress)
     run = Run(folder.root, network=_copied(model))
     write_report(run, progress)
     return run
+
+
+def _task_of(task: str | Task | type[Task], options: Mapping[str, Any] | None) -> Task:
+    """The task that was given as a name, an object or a class. Raises ConfigError, PluginError."""
+    if isinstance(task, Task):
+        if options:
+            raise ConfigError("task_options must be None with a task that is an object; give it its options")
+        return task
+    if isinstance(task, type) and not issubclass(task, Task):
+        raise ConfigError(f"task must be a task's name or an ep.Task, not {task.__name__}")
+    return make_task(task if isinstance(task, str) else described(task)[0], options)
 
 
 def _config(
@@ -150,7 +182,7 @@ def _config(
             )
         retrain["epochs"] = 0
     settings.setdefault("record", {"report": False})
-    sizes = {"validation": len(given.images), "calibration": len(given.calibration_images)}
+    sizes = {"validation": len(given.validation[0]), "calibration": len(given.calibration[0])}
     fixed = {"name": "evolve", "data": {"dataset": GIVEN, **sizes}, "model": {"network": GIVEN}}
     return config_from_dict({**fixed, **others, **settings}, source="evolve")
 
@@ -190,16 +222,18 @@ def _copied(model: nn.Module) -> nn.Module:
         raise NetworkError(f"model: {error}") from error
 
 
-def _count_classes(network: nn.Module, images: Tensor) -> int:
-    """The number of logits that the network gives for an image. Raises DataError if it gives none."""
+def _unlabelled_task(network: nn.Module, example: Tensor) -> Task:
+    """The task if none is named and there are no labels: classification, or like_teacher if there are no logits."""
+    check_changeable(network)
     try:
         with torch.no_grad(), eval_mode(network):
-            logits = network(images[:1].float())
-    except Exception as error:
-        raise DataError(
-            f"the network cannot read validation images of shape {tuple(images.shape[1:])} "
-            f"({type_and_first_line(error)}); give images as it was trained on them"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise DataError("the network must give logits (n, classes) for images; wrap a network that gives anything else")
-    return logits.shape[1]
+            outputs = network(example[:1].float())
+    except Exception:  # reported by the checks of the network and of the data
+        return Classification()
+    if isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1:
+        return Classification()
+    logger.warning(
+        "the data have no labels and the network gives no logits (n, classes): its own outputs are the targets, with a "
+        "tenth of their deviation as tolerance; task=like_teacher with task_options sets another"
+    )
+    return LikeTeacher()

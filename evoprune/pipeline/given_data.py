@@ -8,114 +8,107 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from evoprune.criteria.importance_by_name import find_criterion
 from evoprune.data.examples import read_examples
 from evoprune.data.images import ImageArray
 from evoprune.data.load import Data
 from evoprune.data.splits import Split
 from evoprune.errors import DataError
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree, example_count, select
 
-Examples = Tensor | tuple[Tensor, Tensor] | Dataset[Any] | Iterable[Any]
-"""Images (n, c, h, w); images and labels (n,); or a Dataset or DataLoader of them (`read_examples`)."""
+Examples = Tensor | tuple[Tensor, Tree] | Dataset[Any] | Iterable[Any]
+"""Images (n, c, h, w); images and targets; or a Dataset or DataLoader of them (`read_examples`)."""
+
+_Part = tuple[Tensor, Tree]
 
 
 @dataclass(frozen=True, eq=False)
 class GivenData:
-    """The images and labels given to `evolve`, read and of one shape.
+    """The images given to `evolve`, read and of one shape, each with their targets, or with None."""
 
-    images, labels: of validation. train: images and labels, or None.
-    """
-
-    images: Tensor
-    labels: Tensor
-    calibration_images: Tensor
-    calibration_labels: Tensor | None
-    train: tuple[Tensor, Tensor] | None
+    validation: _Part
+    calibration: _Part
+    train: _Part | None
 
     @classmethod
-    def read(cls, validation: Examples, calibration: Examples, train: Examples | None) -> "GivenData":
+    def read(cls, validation: Examples, calibration: Examples, train: Examples | None, task: Task) -> "GivenData":
         """Raises DataError that names the first of them that cannot be used."""
-        images, labels = _labelled(validation, "validation")
-        calibration_images, calibration_labels = read_examples(calibration, "calibration")
-        if calibration_images.ndim != 4:
+        read = cls(
+            _read(validation, "validation", task),
+            _read(calibration, "calibration", task),
+            None if train is None else _read(train, "train", task),
+        )
+        if len(read.calibration[0]) < 2:
             raise DataError(
-                "calibration must be images (n, channels, h, w), or a Dataset or DataLoader of them, not of shape "
-                f"{tuple(calibration_images.shape)}"
-            )
-        if len(calibration_images) < 2:
-            raise DataError(
-                f"calibration must have 2 images or more, for batch-norm statistics, not {len(calibration_images)}; "
+                f"calibration must have 2 images or more, for batch-norm statistics, not {len(read.calibration[0])}; "
                 "give some hundreds of the training images"
             )
-        if calibration_labels is not None:
-            calibration_labels = _checked_labels(calibration_images, calibration_labels, "calibration")
-        training = None if train is None else _labelled(train, "train")
-        return cls(images, labels, calibration_images, calibration_labels, training)
+        for name, part in (("validation", read.validation), ("train", read.train)):
+            if part is not None and not len(part[0]):
+                raise DataError(f"{name} must have at least one image, not none")
+        return read
 
-    def splits(self, classes: int, criteria: Iterable[str]) -> Data:
+    def with_targets_of(self, task: Task) -> "GivenData":
+        """The data with targets as the task has them. Raises DataError if they cannot be that."""
+        train = None if self.train is None else _checked(self.train, "train", task)
+        return GivenData(
+            _checked(self.validation, "validation", task), _checked(self.calibration, "calibration", task), train
+        )
+
+    def splits(self, outputs: int) -> Data:
         """The data of a run.
 
         Args:
-            classes: number of the network's logits.
-            criteria: those that the rounds of the search use.
+            outputs: number of the network's outputs.
 
         Raises:
-            DataError: if images differ in shape, or a criterion reads calibration labels and there are none.
+            DataError: if images differ in shape.
         """
-        for criterion in criteria if self.calibration_labels is None else ():
-            if criterion != "auto" and find_criterion(criterion).needs_labels:
-                raise DataError(
-                    f"calibration must have labels, because search.criterion is {criterion}, not images alone; "
-                    "give (images, labels) or a DataLoader of them, or take l1"
-                )
-        shape = tuple(self.images.shape[1:])
-        for name, images in (("calibration", self.calibration_images), ("train", (self.train or (self.images,))[0])):
-            if images.shape[1:] != shape:
+        images, targets = self.validation
+        shape = tuple(images.shape[1:])
+        for name, (others, _) in (("calibration", self.calibration), ("train", self.train or self.validation)):
+            if others.shape[1:] != shape:
                 raise DataError(
                     f"{name} images must have the shape of the validation images, {shape}, not "
-                    f"{tuple(images.shape[1:])}; preprocess both alike"
+                    f"{tuple(others.shape[1:])}; preprocess both alike"
                 )
-        none = self.images[:0], self.labels[:0]
-        unlabelled = torch.zeros(len(self.calibration_images), dtype=torch.int64)
-        channels, height, width = self.images.shape[1:]
+        none = images[:0], select(targets, slice(0))
+        channels, height, width = shape
         return Data(
             train=_split(*(self.train or none)),
-            calibration=_split(
-                self.calibration_images, unlabelled if self.calibration_labels is None else self.calibration_labels
-            ),
-            validation=_split(self.images, self.labels),
+            calibration=_split(*self.calibration),
+            validation=_split(*self.validation),
             test=_split(*none),
-            classes=classes,
+            classes=outputs,
             image_shape=(channels, height, width),
         )
 
 
-def _labelled(source: Examples, name: str) -> tuple[Tensor, Tensor]:
-    """Images (n, c, h, w), at least one, and labels (n,)."""
-    images, labels = read_examples(source, name)
-    if labels is None:
+def _read(source: Examples, name: str, task: Task) -> _Part:
+    """Images (n, c, h, w), and targets as the task has them, or None."""
+    images, targets = read_examples(source, name, task)
+    if images.ndim != 4 or images.is_complex():
         raise DataError(
-            f"{name} must be a pair of tensors (images, labels), or a Dataset or DataLoader of such pairs, "
-            "not images alone"
+            f"{name} must be images (n, channels, h, w), or a Dataset or DataLoader of them, not of shape "
+            f"{tuple(images.shape)} and {images.dtype}"
         )
-    labels = _checked_labels(images, labels, name)
-    if not len(images):
-        raise DataError(f"{name} must have at least one image, not none")
-    return images, labels
+    return images, targets
 
 
-def _checked_labels(images: Tensor, labels: Tensor, name: str) -> Tensor:
-    """The labels as int64 (n,), one for each of the images (n, c, h, w)."""
-    whole = not (labels.is_floating_point() or labels.is_complex())
-    if images.ndim != 4 or images.is_complex() or labels.ndim != 1 or len(images) != len(labels) or not whole:
+def _checked(part: _Part, name: str, task: Task) -> _Part:
+    """The part with its targets as the task has them."""
+    images, targets = part
+    if targets is None or not task.reads_targets:
+        return images, None
+    targets = task.checked_targets(targets, name)
+    if example_count(targets) != len(images):
         raise DataError(
-            f"{name} must be images (n, channels, h, w) and whole labels (n,), not shapes {tuple(images.shape)} "
-            f"of {images.dtype} and {tuple(labels.shape)} of {labels.dtype}"
+            f"{name} must have a label or target for each image, not {example_count(targets)} for {len(images)}"
         )
-    return labels.long()
+    return images, targets
 
 
-def _split(images: Tensor, labels: Tensor) -> Split:
+def _split(images: Tensor, targets: Tree) -> Split:
     """Images without normalisation, because they are given as the network reads them."""
     channels = images.shape[1]
-    return Split(ImageArray(images.float()), labels, torch.zeros(channels), torch.ones(channels))
+    return Split(ImageArray(images.float()), targets, torch.zeros(channels), torch.ones(channels))

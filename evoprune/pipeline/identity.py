@@ -6,6 +6,7 @@ It is written when a run is set up. A run that is resumed with other weights or 
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from evoprune.errors import ConfigError
 from evoprune.record import files
 from evoprune.record.folder import RunFolder
 from evoprune.record.json_files import read_identity
+from evoprune.tasks.trees import tensors_in
 
 Identity = Mapping[str, str]
 """SHA-256 by what was hashed: `weights`, `train images`, `train labels`, and so on."""
@@ -26,13 +28,12 @@ _SHOWN_DIGITS = 12
 logger = logging.getLogger(__name__)
 
 
-def identity_of(data: Data, weights: Mapping[str, Tensor] | None, *, calibration_labels: bool = True) -> dict[str, str]:
-    """Hashes the images and labels of every split and, if they are known, the weights and the class names.
+def identity_of(data: Data, weights: Mapping[str, Tensor] | None) -> dict[str, str]:
+    """Hashes the images and targets of every split and, if they are known, the weights and the class names.
 
     Args:
         data: images in memory are hashed whole, image files by name, size and time of change (`Images.identity`).
         weights: of the trained network; None if the run trains it.
-        calibration_labels: whether the calibration images have labels.
     """
     splits = {
         "train": data.train,
@@ -43,8 +44,9 @@ def identity_of(data: Data, weights: Mapping[str, Tensor] | None, *, calibration
     identity = {} if weights is None else {_WEIGHTS: _sha256(_weights_identity(weights))}
     for name, split in splits.items():
         identity[f"{name} images"] = _sha256(split.images.identity())
-        if name != "calibration" or calibration_labels:
-            identity[f"{name} labels"] = _sha256(tensor_identity(split.targets))
+        if split.targets is not None:
+            pieces = chain.from_iterable(map(tensor_identity, tensors_in(split.targets)))
+            identity[f"{name} labels"] = _sha256(pieces)
     if data.class_names is not None:
         identity["class names"] = _sha256(f"{name}\0".encode() for name in data.class_names)
     return identity
@@ -54,7 +56,7 @@ def check_identity(folder: RunFolder, identity: Identity) -> None:
     """Checks that weights and data are those of the run in the folder.
 
     A run of an older version has no identity, and passes. Parts that are not given now or were not given then are not
-    compared: weights, of which the run folder has a copy, and labels of calibration images, which few criteria read.
+    compared: weights, of which the run folder has a copy, and labels.
 
     Raises:
         ConfigError: names the first part that differs.

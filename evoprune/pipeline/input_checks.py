@@ -4,31 +4,42 @@ Faults that make a run meaningless are refused; those that only make it suspicio
 """
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from evoprune.config.schema import Config
+from evoprune.criteria.importance_by_name import find_criterion
 from evoprune.data.checks import check_split
 from evoprune.data.images import ImageFiles
 from evoprune.data.load import Data
 from evoprune.discovery.unrun import DID_NOT_RUN
-from evoprune.errors import DataError, NetworkError
+from evoprune.errors import ConfigError, DataError, NetworkError, type_and_first_line
+from evoprune.networks.modes import eval_mode
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Plan
 from evoprune.space.tensors import check_changeable
+from evoprune.tasks.judging import class_weights
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree, tensors_in
 
 logger = logging.getLogger(__name__)
 
 
-def check_data(data: Data, *, calibration_labels: bool = True) -> None:
-    """Checks the pixels and labels of every split; warns of constant images and of classes without images.
+def check_data(data: Data, task: Task, outputs: Tree) -> None:
+    """Checks the pixels and targets of every split; warns of constant images and of classes without images.
 
     Args:
-        calibration_labels: whether the calibration images have labels.
+        data: of a run; splits may lack targets.
+        task: judges outputs.
+        outputs: of the network, for one image.
 
     Raises:
-        DataError: names the split with pixels that are NaN or infinite, or with labels that are no classes.
+        DataError: names the split with pixels that are NaN or infinite, or with targets that do not fit the network;
+            or the network does not fit the task.
     """
+    task.check_outputs(outputs, None, "")
     splits = {
         "train": data.train,
         "calibration": data.calibration,
@@ -36,24 +47,68 @@ def check_data(data: Data, *, calibration_labels: bool = True) -> None:
         "test": data.test,
     }
     for name, split in splits.items():
-        labelled = name != "calibration" or calibration_labels
+        labels = None
+        if split.targets is not None and len(split):
+            task.check_outputs(outputs, split.targets, name)
+            labels = task.classes_of(split.targets)
+        classes = max(2, output_count(outputs)) if labels is not None else 0
         # few calibration images of many classes are usual, and enough for statistics of layers
-        few = name == "calibration" and len(split) < data.classes
-        if labelled:
-            check_labels(split.targets, data.classes, name)
+        few = name == "calibration" and len(split) < classes
         # files have no NaN, and are read here only if the search reads all of them anyway
         pixels = name in ("calibration", "validation") or not isinstance(split.images, ImageFiles)
-        for warning in check_split(split, name, data.classes if labelled and not few else None, pixels=pixels):
+        counted = None if few or labels is None else classes
+        for warning in check_split(split, name, counted, labels=labels, pixels=pixels):
             logger.warning("%s", warning)
+    if data.validation.targets is not None:
+        task.fitted(data.validation.targets)
 
 
-def check_labels(labels: Tensor, classes: int, name: str) -> None:
-    """Raises DataError if a label is not in 0..classes-1."""
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise DataError(
-            f"{name} labels must be 0..{classes - 1}, one of the network's logits each, "
-            f"not {int(labels.min())}..{int(labels.max())}"
+def check_settings(rounds: Sequence[Config], data: Data, task: Task, outputs: Tree) -> None:
+    """Checks that the settings of all rounds go with the task and the targets.
+
+    Args:
+        rounds: configs of the rounds.
+        data: of the run.
+        task: judges outputs.
+        outputs: of the network, for one image.
+
+    Raises:
+        ConfigError: names the first key that does not.
+    """
+    config = rounds[0]
+    for settings in rounds if data.calibration.targets is None and not task.has_answers else ():
+        name = settings.search.criterion
+        if name != "auto" and find_criterion(name).needs_labels:
+            raise ConfigError(
+                f"search.criterion must be one that reads no labels, such as l1, not {name}, because the calibration "
+                "images have no targets; or give them"
+            )
+    if any(settings.search.metric == "balanced" for settings in rounds):
+        targets = data.validation.targets
+        class_weights(task, task.answers(outputs) if targets is None else targets)
+    if config.data.augment and not task.fixed_by_moves:
+        raise ConfigError(
+            f"data.augment must be empty with the task {config.task}, not {list(config.data.augment)}, because targets "
+            "are not moved with their images"
         )
+
+
+def outputs_for_one(network: nn.Module, image: Tensor) -> Tree:
+    """The network's outputs for one image (1, c, h, w). Raises DataError if it cannot read the image."""
+    try:
+        with torch.no_grad(), eval_mode(network):
+            return network(image.float())
+    except Exception as error:
+        raise DataError(
+            f"the network cannot read validation images of shape {tuple(image.shape[1:])} "
+            f"({type_and_first_line(error)}); give images as it was trained on them"
+        ) from error
+
+
+def output_count(outputs: Tree) -> int:
+    """The number of outputs for an image, the second size of the first tensor; 1 if it has none."""
+    found = tensors_in(outputs)
+    return int(found[0].shape[1]) if found and found[0].ndim > 1 else 1
 
 
 def check_network(network: nn.Module, name: str, *, trains: bool) -> None:

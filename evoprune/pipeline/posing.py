@@ -18,7 +18,8 @@ from evoprune.data.load import Data, load_data
 from evoprune.data.splits import Split
 from evoprune.discovery.discover import discover
 from evoprune.errors import ConfigError
-from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
+from evoprune.pipeline.configured import configured_task, fresh_network, given_weights, probe_image
+from evoprune.pipeline.own_answers import with_own_answers
 from evoprune.pipeline.round_context import CRITERION_SEED, SEARCH_SEED, Reference, RoundContext
 from evoprune.plugins.guard import is_own
 from evoprune.progress import Progress
@@ -35,6 +36,7 @@ from evoprune.search.algorithm import Algorithm
 from evoprune.search.algorithms import make_algorithm
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.layer_statistics import uncompensated
+from evoprune.tasks.task import Task
 from evoprune.training.devices import resolve_device
 from evoprune.workers.protocol import Workers
 
@@ -57,12 +59,14 @@ def pose(config: Config) -> Problem:
             "search.steps, because nothing is trained; give such a config, or use `evoprune run`"
         )
     device = resolve_device(config.device)
-    data = load_data(config.data, config.seed)
+    task = configured_task(config)
+    data = load_data(config.data, config.seed, task)
     network = fresh_network(config, data.image_shape, data.classes)
     given_weights(config, network, data.image_shape)
     space = discover(network, probe_image(data.image_shape), config.space)
     model = network.eval()
-    problem = problem_of(config, data, model, space, device)
+    data = with_own_answers(data, model, task, device)
+    problem = problem_of(config, data, model, space, device, task.fitted(data.validation.targets))
     cost = find_cost(config.search.cost)
     _measure(cost, model, space, data)
     return replace(problem, cost=cost, execution=measured_execution(problem, device, config.workers))
@@ -71,7 +75,7 @@ def pose(config: Config) -> Problem:
 def pose_problem(context: RoundContext, model: nn.Module) -> Problem:
     """The problem of a round. Measured times and batch sizes are kept in the run folder, and read again on resuming."""
     config, folder, data = context.config, context.folder, context.data
-    problem = problem_of(config, data, model, context.space, context.device, context.reference)
+    problem = problem_of(config, data, model, context.space, context.device, context.task, context.reference)
     cost, measured = _ready_cost(config.search.cost, folder, model, context.space, data, context.progress)
     problem = replace(problem, cost=cost)
     if is_own(config.search.cost) and not folder.cost.is_file():
@@ -87,18 +91,22 @@ def problem_of(
     model: nn.Module,
     space: SearchSpace,
     device: torch.device,
+    task: Task | None = None,
     reference: Reference | None = None,
 ) -> Problem:
     """The problem of a baseline, before latency and batch sizes are measured.
 
     Args:
+        task: judges outputs; None: classification.
         reference: the unpruned network whose errors the tolerance is relative to; None: the baseline itself.
     """
     calibration, _ = data.calibration.tensors()
     images, targets = data.validation.tensors()
-    baseline_errors = None
+    baseline_errors, balanced = None, config.search.metric == "balanced"
     if reference is not None:
-        baseline_errors = errors_as_scored(reference.model, reference.space, calibration, images, targets, device)
+        baseline_errors = errors_as_scored(
+            reference.model, reference.space, calibration, images, targets, device, task, balanced
+        )
     compensate = config.search.compensation == "gram"
     problem = make_problem(
         model,
@@ -111,6 +119,8 @@ def problem_of(
         device=device,
         gram_bytes=gram_bytes(config.workers),
         baseline_errors=baseline_errors,
+        task=task,
+        balanced=balanced,
     )
     if compensate and (left_out := uncompensated(space, problem.statistics or {})):
         logger.warning(

@@ -76,10 +76,11 @@ def check_changes(folder: RunFolder, config: Config, rounds: Sequence[Config], g
 def check_same_search(stored: Config, config: Config) -> None:
     """Raises ConfigError that names the first key whose change makes another search."""
     before, after, may_change = flat_config(stored), flat_config(config), keys_with(Mark.MAY_CHANGE)
-    for key, value in after.items():
-        if before[key] != value and key not in may_change:
+    for key in dict.fromkeys((*after, *before)):
+        old, value = before.get(key), after.get(key)
+        if old != value and key not in may_change:
             raise ConfigError(
-                f"{key} cannot change in a run that is resumed: it is {before[key]} there, not {value}; "
+                f"{key} cannot change in a run that is resumed: it is {old} there, not {value}; "
                 "start another run with `evoprune run` and --out"
             )
 

@@ -10,6 +10,7 @@ from evoprune.data.load import Data
 from evoprune.progress import Progress
 from evoprune.record.folder import RunFolder
 from evoprune.space.search_space import SearchSpace
+from evoprune.tasks.task import Task
 
 BASELINE_SEED, SEARCH_SEED, RETRAIN_SEED, CRITERION_SEED = 1, 2, 3, 4
 """Mixed with the config's seed, so that no two stages draw the same random numbers."""
@@ -35,6 +36,7 @@ class RoundContext:
     """The input of every stage of a round; a run without rounds is one round.
 
     config: of this round. network: freshly initialised, or the network that the previous round handed on.
+    task: judges outputs; it is fitted to the validation targets once there is a baseline.
     reference: None in the first round, whose own baseline is the reference.
     """
 
@@ -45,4 +47,5 @@ class RoundContext:
     space: SearchSpace
     device: torch.device
     progress: Progress
+    task: Task
     reference: Reference | None = None

@@ -14,9 +14,15 @@ from evoprune.discovery.discover import discover
 from evoprune.errors import ConfigError, DataError, NetworkError, RunFolderError
 from evoprune.networks.zoo import build_network
 from evoprune.pipeline.carry_out import Experiment, carry_out, write_report
-from evoprune.pipeline.configured import fresh_network, given_weights, probe_image
+from evoprune.pipeline.configured import configured_task, fresh_network, given_weights, probe_image
 from evoprune.pipeline.identity import check_identity, identity_of
-from evoprune.pipeline.input_checks import check_data, check_network, warn_of_unrun_parts
+from evoprune.pipeline.input_checks import (
+    check_data,
+    check_network,
+    check_settings,
+    outputs_for_one,
+    warn_of_unrun_parts,
+)
 from evoprune.pipeline.plugin_checks import check_plugins
 from evoprune.pipeline.resuming import branch, check_changes, is_finished
 from evoprune.progress import Progress, SilentProgress
@@ -159,7 +165,7 @@ def _is_trained(folder: RunFolder, rounds: tuple[Config, ...]) -> bool:
 def _finished(config: Config, folder: RunFolder, *, reads_weights: bool = True) -> Run:
     """A finished run. Raises ConfigError if its weights or data have changed since."""
     try:
-        data = load_data(config.data, config.seed)
+        data = load_data(config.data, config.seed, configured_task(config))
     except DataError as error:  # nothing is to be computed, so the data are not needed
         logger.warning("it could not be checked that the data of %s are still the same: %s", folder.root, error)
         return load_run(folder.root)
@@ -194,7 +200,7 @@ def inspect(config: str | Path | Config, overrides: Mapping[str, object] | None 
     others depend on the networks handed on to them.
     """
     settings = round_configs(_resolved(config, overrides))[0]
-    image_shape, classes = image_shape_and_classes(settings.data)
+    image_shape, classes = image_shape_and_classes(settings.data, configured_task(settings))
     network = fresh_network(settings, image_shape, classes)
     return space_report(settings.model.network, discover(network, probe_image(image_shape), settings.space))
 
@@ -250,7 +256,13 @@ def _prepared(
     check_plugins(rounds)
     device = resolve_device(config.device)
     progress.stage("data", config.data.dataset)
-    data = load_data(config.data, config.seed)
+    task = configured_task(config)
+    data = load_data(config.data, config.seed, task)
+    if data.train.targets is None and not config.model.is_trained:
+        raise DataError(
+            "model.weights must name trained weights with data without labels, because the network cannot be trained "
+            "on them; give a file of weights, or labels"
+        )
     network = fresh_network(config, data.image_shape, data.classes)
     weights = None
     if reads_weights:
@@ -259,7 +271,9 @@ def _prepared(
     named = f"weights: {config.model.weights}" if config.model.weights else f"network: {config.model.network}"
     trains = not config.model.is_trained or any(settings.retrain.epochs for settings in rounds)
     check_network(network, f"model.{named}", trains=trains)
-    check_data(data)
+    outputs = outputs_for_one(network, data.validation.batch(torch.arange(1))[0])
+    check_data(data, task, outputs)
+    check_settings(rounds, data, task, outputs)
     identity = identity_of(data, weights)
     if not fresh:
         check_identity(folder, identity)
@@ -267,9 +281,8 @@ def _prepared(
     # later rounds search smaller networks, but their space sections are checked before anything is written
     space, *_ = [discover(network, probe_image(data.image_shape), settings.space) for settings in rounds]
     warn_of_unrun_parts(space)
-    return Experiment(
-        config, rounds, data, network, weights if config.model.is_trained else None, space, device, identity
-    )
+    given = weights if config.model.is_trained else None
+    return Experiment(config, rounds, data, network, given, space, device, identity, task)
 
 
 def _carried_out(

@@ -77,6 +77,7 @@ def baseline(context: RoundContext, weights: Mapping[str, Tensor] | None) -> nn.
             mixed_seed(config.seed, BASELINE_SEED),
             context.device,
             augment=config.data.augment,
+            task=context.task,
             state=read_training_state(folder, BASELINE),
             on_epoch=_save_epochs(context, BASELINE),
         )

@@ -11,7 +11,15 @@ import pandas as pd
 from evoprune.errors import RunFolderError
 from evoprune.record.file_errors import damaged
 
-_ADDED_LATER: Mapping[str, Any] = {"predicted_latency_ms": None, "failed": False, "divergence": None}
+_ADDED_LATER: Mapping[str, Any] = {
+    "predicted_latency_ms": None,
+    "failed": False,
+    "divergence": None,
+    "worst_class_recall": None,
+    "baseline_worst_class_recall": None,
+    "class_recalls": "",
+    "baseline_class_recalls": "",
+}
 """Columns that older runs do not have, and their value there."""
 
 _MOST = 2.0**62
@@ -56,13 +64,17 @@ _SHARE_OR_NONE = _Numbers(0.0, 1.0, may_lack=True)
 _RATIO = _Numbers(_ABOVE_ZERO, 1e6)
 _TIME_OR_NONE = _Numbers(0.0, 1e15, may_lack=True)
 _COST = _Numbers(0.0, _MOST, may_lack=True)
+_RECALLS = _Texts(r"[-0-9.e ]*")
 _ALLOWED: Mapping[str, _Numbers | _Texts] = {
     "baseline_latency_ms": _TIME_OR_NONE,
     "baseline_macs": _COUNT,
     "baseline_mcr_test": _SHARE_OR_NONE,  # without a test set
     "baseline_mcr_validation": _SHARE,
+    "baseline_class_recalls": _RECALLS,
+    "baseline_worst_class_recall": _SHARE_OR_NONE,
     "bytes": _COUNT,
     "bytes_ratio": _RATIO,
+    "class_recalls": _RECALLS,
     "divergence": _Numbers(-_MOST, _MOST, may_lack=True),
     "errors": _COUNT,
     "eval_seconds": _Numbers(0.0, 1e15),
@@ -89,6 +101,7 @@ _ALLOWED: Mapping[str, _Numbers | _Texts] = {
     "taps": _COUNT,
     "taps_kept": _COUNT,
     "weights": _Texts(),
+    "worst_class_recall": _SHARE_OR_NONE,
 }
 """The values that a column may have, in all tables."""
 

@@ -1,5 +1,6 @@
 """The tables of a run as pandas frames. Every column has a type, a nullable one if a value may be missing."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ CANDIDATE_DTYPES: dict[str, Any] = {
     "key": "str",
     "genome": pd.ArrowDtype(pa.binary()),  # the bytes of the uint8 vector
     "mcr": "Float64",  # missing where scoring stopped early
-    "errors": "int64",
+    "errors": "int64",  # float64 if errors are shares
     "images_seen": "int64",
     "images": "int64",
     "feasible": "boolean",  # missing where scoring stopped before it was known
@@ -64,6 +65,10 @@ SURVIVOR_DTYPES: dict[str, Any] = {
     "bytes": "int64",
     "bytes_ratio": "float64",
     "predicted_latency_ms": "Float64",
+    "worst_class_recall": "Float64",  # missing if the task has no classes, and in older tables
+    "baseline_worst_class_recall": "Float64",
+    "class_recalls": "str",
+    "baseline_class_recalls": "str",
 }
 
 _OTHER_COSTS = ("predicted_latency_ms",)
@@ -84,6 +89,10 @@ class SurvivorRow:
         latency_ms: milliseconds of a forward pass of one image; missing if it was not measured.
         weights: the path of the safetensors file, relative to the run folder.
         other_costs: by column, the cost that the search minimised if it is none of these.
+        worst_class_recall: the least of the recalls of the classes, on the test set, or on the validation set if there
+            is none; missing if the task has no classes.
+        class_recalls: the recall of each class by label, as `recalls_to_text`.
+        baseline_worst_class_recall, baseline_class_recalls: of the unpruned network, on the same images.
     """
 
     key: str
@@ -102,6 +111,15 @@ class SurvivorRow:
     bytes: int
     bytes_ratio: float
     other_costs: Mapping[str, float] = field(default_factory=dict)
+    worst_class_recall: float | None = None
+    baseline_worst_class_recall: float | None = None
+    class_recalls: str = ""
+    baseline_class_recalls: str = ""
+
+
+def recalls_to_text(recalls: Sequence[float]) -> str:
+    """Recalls of the classes as a text: `0.98 1 - 0.5`, with four digits, and a dash for a class without images."""
+    return " ".join("-" if math.isnan(recall) else f"{recall:.4g}" for recall in recalls)
 
 
 def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
@@ -125,7 +143,14 @@ def candidates_frame(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "failed": [score.failed for score in scores],
         "divergence": [score.divergence for score in scores],
     }
-    return _with_other_costs(columns, CANDIDATE_DTYPES, [score.other_costs for score in scores])
+    shares = any(isinstance(score.errors, float) for score in scores)
+    dtypes = _of_shares(CANDIDATE_DTYPES) if shares else CANDIDATE_DTYPES
+    return _with_other_costs(columns, dtypes, [score.other_costs for score in scores])
+
+
+def _of_shares(dtypes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The types of columns if errors are shares, not numbers of images."""
+    return {**dtypes, "errors": "float64"} if "errors" in dtypes else dtypes
 
 
 def _with_other_costs(
@@ -207,11 +232,14 @@ def _read(
 ) -> pd.DataFrame:
     paths = [folder.candidates(generation) for generation in generations]
     source = paths[0] if len(paths) == 1 else paths[0].parent
-    frame = checked(files.read_parquet(paths, columns), dtypes, source)
+    read = files.read_parquet(paths, columns)
+    shares = "errors" in read and pd.api.types.is_float_dtype(read["errors"])
+    frame = checked(read, _of_shares(dtypes) if shares else dtypes, source)
     if "generation" in dtypes and frame["generation"].unique().tolist() != [*generations]:
         raise damaged(source, "a table has another generation than its file's name")
     if {"errors", "images_seen", "images"} <= dtypes.keys():
-        ordered = (frame["errors"] <= frame["images_seen"]) & (frame["images_seen"] <= frame["images"])
+        most = frame["images"] if shares else frame["images_seen"]  # a weighted error may be above 1
+        ordered = (frame["errors"] <= most) & (frame["images_seen"] <= frame["images"])
         if not ordered.all():
             raise damaged(source, "a candidate has more errors than images seen, or saw more than there are")
     if "genome" in dtypes and frame["genome"].map(len, na_action="ignore").nunique(dropna=False) != 1:

@@ -1,14 +1,15 @@
-"""The loss of candidates' networks, which some criteria need."""
+"""The loss and the errors of whole networks, apart from scores."""
 
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
-from evoprune.tasks.judging import summed_loss_of
+from evoprune.tasks.judging import count_errors_of, summed_loss_of
 from evoprune.tasks.trees import Tree
 from evoprune.training.evaluation import batches_of, outputs
 
@@ -35,3 +36,18 @@ def loss_of(problem: Problem, genome: Genome, examples: Examples, device: torch.
         batches = batches_of(examples.images, examples.targets, size)
         total = sum(summed_loss_of(problem.task, *pair) for pair in outputs(network, batches, device))
     return total / len(examples.images)
+
+
+def errors_on_validation(problem: Problem, network: nn.Module, device: torch.device) -> float:
+    """The sum of a network's errors on the validation images, weighted as the problem's scores are.
+
+    Args:
+        problem: The problem with the images.
+        network: A network on the device, in eval mode.
+        device: The device that it computes on.
+    """
+    size = problem.execution.batch_size
+    weights = repeat(None) if problem.weights is None else problem.weights.split(size)
+    with torch.inference_mode():
+        found = outputs(network, batches_of(problem.images, problem.targets, size), device)
+        return sum(count_errors_of(problem.task, *pair, weight) for pair, weight in zip(found, weights, strict=False))

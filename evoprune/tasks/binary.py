@@ -7,10 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoprune.errors import DataError
+from evoprune.plugins.kinds import task
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree
 
 
+@task("binary")
 @dataclass(frozen=True)
 class Binary(Task):
     """Yes or no: a logit (n,) or (n, 1) above 0 says yes, for targets (n,) of 0 and 1."""

@@ -7,10 +7,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoprune.errors import DataError
+from evoprune.plugins.kinds import task
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree
 
+MOST_CLASSES = 1_000_000
 
+
+@task("classification")
 @dataclass(frozen=True)
 class Classification(Task):
     """One of several classes: the highest of the outputs (n, classes), for labels (n,) from 0."""
@@ -83,6 +87,11 @@ class Classification(Task):
             raise DataError(
                 f"{name} labels must be whole numbers (n,), not of shape {tuple(targets.shape)} and {targets.dtype}; "
                 "give the number of each image's class, or another task"
+            )
+        if len(targets) and int(targets.max()) >= MOST_CLASSES:
+            raise DataError(
+                f"{name} labels must be below {MOST_CLASSES:,}, not {int(targets.max())}; "
+                "number the classes 0, 1, 2, ..."
             )
         return targets.long()
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoprune.errors import ConfigError, DataError
+from evoprune.plugins.kinds import task
 from evoprune.tasks.task import Task, mean_squares
 from evoprune.tasks.trees import Tree, tensors_in
 
@@ -14,6 +15,7 @@ DEFAULT_TOLERANCE = 0.1
 """The tolerance if none is given, as a share of the deviation of each output tensor."""
 
 
+@task("like_teacher")
 @dataclass(frozen=True)
 class LikeTeacher(Task):
     """The outputs of the unpruned network, any tree of tensors; the data need no labels.
@@ -28,6 +30,7 @@ class LikeTeacher(Task):
     tolerance: float | None = None
     _deviations: tuple[float, ...] = ()
     fixed_by_moves = False
+    reads_targets = False
 
     def __post_init__(self) -> None:
         tolerance = self.tolerance

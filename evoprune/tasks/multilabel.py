@@ -6,11 +6,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoprune.errors import DataError
+from evoprune.plugins.kinds import task
 from evoprune.tasks.binary import bernoulli_divergence
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree
 
 
+@task("multilabel")
 @dataclass(frozen=True)
 class Multilabel(Task):
     """Any number of labels: each logit of (n, labels) above 0 says yes, for targets (n, labels) of 0 and 1.

@@ -7,10 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoprune.errors import DataError
+from evoprune.plugins.kinds import task
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree
 
 
+@task("regression")
 @dataclass(frozen=True)
 class Regression(Task):
     """Numbers (n,), (n, numbers) or (n, numbers, ...), of the shape of the outputs.

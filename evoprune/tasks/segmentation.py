@@ -7,11 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoprune.errors import ConfigError, DataError
+from evoprune.plugins.kinds import task
 from evoprune.tasks.classification import softened_divergence
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree
 
 
+@task("segmentation")
 @dataclass(frozen=True)
 class Segmentation(Task):
     """A class for each pixel: the highest of the outputs (n, classes, h, w), for targets (n, h, w).

@@ -22,6 +22,7 @@ class Task(ABC):
     Attributes:
         most_divergence: the divergence of an example whose outputs are not finite, and the largest of any other.
         fixed_by_moves: whether targets stay right if an image is cropped or flipped, as in `data.augment`.
+        reads_targets: whether targets of the data are used; otherwise `answers` of the unpruned network always are.
 
     Example:
         >>> class Angles(ep.Task):
@@ -35,6 +36,7 @@ class Task(ABC):
 
     most_divergence: float = 100.0
     fixed_by_moves: bool = True
+    reads_targets: bool = True
 
     @abstractmethod
     def loss(self, outputs: Tree, targets: Tree) -> Tensor:
@@ -101,6 +103,11 @@ class Task(ABC):
             DataError: if this task cannot do without targets.
         """
         raise DataError(f"task: {task_name(self)} needs targets; give data that have them, or take like_teacher")
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether it can do without targets: it defines `answers`."""
+        return type(self).answers is not Task.answers
 
     def margins(self, outputs: Tree, targets: Tree) -> Tensor:
         """How safe each example is from an error: float (n,). Those of the least margin are scored first."""

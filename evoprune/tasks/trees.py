@@ -45,6 +45,22 @@ def _checked_children(tree: Tree, like: Mapping[Any, Any]) -> dict[Any, Any]:
     return children
 
 
+def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """The tree with each value that is neither None nor a tree of others replaced by the function's value for it."""
+    children = children_of(tree)
+    if children is None:
+        return None if tree is None else function(tree)
+    mapped = {key: map_leaves(function, child) for key, child in children.items()}
+    return tuple(mapped.values()) if isinstance(tree, tuple | list) else mapped
+
+
+def leaves_of(tree: Tree) -> list[Any]:
+    """All values of a tree that are neither None nor trees of others, in its order."""
+    found: list[Any] = []
+    map_leaves(found.append, tree)
+    return found
+
+
 def tensors_in(tree: Tree) -> list[Tensor]:
     """All tensors of a tree, in its order."""
     found: list[Tensor] = []

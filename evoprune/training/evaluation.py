@@ -1,6 +1,6 @@
 """Errors and loss of a network on a split."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,28 @@ from evoprune.networks.modes import eval_mode
 from evoprune.tasks.classification import Classification
 from evoprune.tasks.judging import class_weights, count_errors_of, summed_loss_of
 from evoprune.tasks.task import Task
-from evoprune.tasks.trees import Tree, moved, split
+from evoprune.tasks.trees import Tree, finite, moved, split
 from evoprune.training.layout import lay_out
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCounts:
+    """The images of each class, those that are right, and the answers: int64 (classes,), up to the last that occurs."""
+
+    images: Tensor
+    right: Tensor
+    answers: Tensor
+
+    @property
+    def recalls(self) -> list[float]:
+        """The share of each class's images that are right; NaN for a class without images."""
+        shares: list[float] = (self.right.double() / self.images).tolist()
+        return shares
+
+    @property
+    def worst_recall(self) -> float:
+        """The least recall of the classes that have images."""
+        return float((self.right.double() / self.images)[self.images > 0].min())
 
 
 @dataclass(frozen=True)
@@ -20,12 +40,14 @@ class Evaluation:
     """Errors and loss of a network on a split.
 
     errors: sum of the errors of the images, an int if each is 0 or 1. images: number of all images. loss: the mean over
-    the images (of classification the cross entropy, in nats); not finite if an output is not.
+    the images (of classification the cross entropy, in nats); not finite if an output is not. classes: None if the task
+    has none.
     """
 
     errors: float
     images: int
     loss: float
+    classes: ClassCounts | None = None
 
     @property
     def mcr(self) -> float:
@@ -58,15 +80,34 @@ def evaluate(
     layout = lay_out(model, data.batch(torch.arange(min(2, len(data))))[0].to(device))
     weights = class_weights(task, data.targets) if balanced else None
     errors: float = 0
-    loss = 0.0
+    loss, given = 0.0, []
     with eval_mode(model):
         for indices in torch.arange(len(data)).split(batch_size):
             images, targets = data.batch(indices)
             found, wanted = model(images.to(device, memory_format=layout)), moved(targets, device)
             errors += count_errors_of(task, found, wanted, None if weights is None else weights[indices])
             loss += summed_loss_of(task, found, wanted)
+            given.append(_labels_and_answers(task, found, wanted))
     model.to(memory_format=torch.contiguous_format)
-    return Evaluation(errors, len(data), loss / len(data))
+    return Evaluation(errors, len(data), loss / len(data), _class_counts([pair for pair in given if pair is not None]))
+
+
+def _labels_and_answers(task: Task, outputs: Tree, targets: Tree) -> Tensor | None:
+    """The class of each example and of the answer, -1 for outputs that are not finite: int64 (2, n), on the CPU."""
+    labels = task.classes_of(targets) if task.has_answers else None
+    if labels is None:
+        return None
+    answers = task.answers(outputs).masked_fill(~finite(outputs), -1)
+    return torch.stack([labels, answers]).cpu()
+
+
+def _class_counts(given: Sequence[Tensor]) -> ClassCounts | None:
+    if not given:
+        return None
+    labels, answers = torch.cat(list(given), 1)
+    parts = labels, labels[labels == answers], answers[answers >= 0]
+    classes = int(torch.cat([labels, answers]).max()) + 1
+    return ClassCounts(*(part.bincount(minlength=classes) for part in parts))
 
 
 def count_errors(model: nn.Module, data: Split, device: torch.device, task: Task | None = None) -> float:

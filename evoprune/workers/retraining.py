@@ -11,14 +11,13 @@ from evoprune.data.splits import Split
 from evoprune.networks.initialisation import initialise
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights
+from evoprune.scoring.losses import errors_on_validation
 from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.space.plan import Genome
 from evoprune.space.tensors import copied, cut_masks
 from evoprune.surgery.apply import compact
 from evoprune.surgery.sequential import compensate_sequentially
-from evoprune.tasks.judging import count_errors_of
 from evoprune.training.distillation import Distillation, Teacher
-from evoprune.training.evaluation import batches_of, outputs
 from evoprune.training.fit import EpochReport, FitState, fit, hold_at_zero
 from evoprune.training.recipe import Recipe
 from evoprune.training.recipes import SGD, make_recipe
@@ -127,13 +126,8 @@ class Retrainer:
         solved = copied(as_scored).to(memory_format=torch.contiguous_format)
         calibration, whole = problem.calibration.to(device), copied(problem.model).to(device).eval()
         compensate_sequentially(solved, whole, problem.space, problem.space.check(genome), calibration)
-        return solved if self._errors(solved) < self._errors(as_scored) else as_scored
-
-    def _errors(self, network: nn.Module) -> float:
-        size, problem = self._problem.execution.batch_size, self._problem
-        with torch.inference_mode():
-            batches = batches_of(problem.images, problem.targets, size)
-            return sum(count_errors_of(problem.task, *pair) for pair in outputs(network, batches, self._device))
+        before, after = (errors_on_validation(problem, network, device) for network in (as_scored, solved))
+        return solved if after < before else as_scored
 
     def epoch(self, genome: Genome, state: FitState) -> tuple[EpochReport, FitState]:
         """Trains a genome's network for one epoch. Returns the epoch's report, and the state after it.

@@ -24,7 +24,13 @@ MARKED = {
     Mark.NOT_COMPARED: {"name", "seed", "device", "data.root", *SHARED, *RECORD},
     Mark.OUTSIDE_SEARCH: {"name", "search.rounds"},
     Mark.SAME_IN_SWEEP: {"device", *SHARED},
-    Mark.SAME_IN_STUDY: {"search.compensation", "search.cost", "search.target_cost", "search.tolerance"},
+    Mark.SAME_IN_STUDY: {
+        "search.compensation",
+        "search.cost",
+        "search.metric",
+        "search.target_cost",
+        "search.tolerance",
+    },
 }
 
 

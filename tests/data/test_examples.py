@@ -97,7 +97,7 @@ class Broken(Dataset[Any]):
         ([], r"not an empty list"),
         ([None], r"not of type list"),
         ((np.array(["a"], object), LABELS), r"not of type tuple"),
-        (IMAGES.to("meta"), r"cannot be read from the Tensor"),
+        (IMAGES.to("meta"), r"not of type Tensor"),
         ([IMAGES, IMAGES[:, :, :1]], r"train must have images of one shape, not \(1, 1, 3\) and \(1, 2, 3\); resize"),
         (Broken(), r"train cannot be read from the Broken \(SystemExit: no image\); give"),
     ],

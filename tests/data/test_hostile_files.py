@@ -182,7 +182,7 @@ def test_an_archive_is_unpacked_only_with_its_checksum(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-python.tar.gz"]
     data = datasets._cifar_data("cifar10", cifar_source(md5), tmp_path, classes=10)
-    assert data.train.labels.tolist() == [6, 9]
+    assert data.train.targets.tolist() == [6, 9]
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         *("cifar-10-batches-py", "cifar-10-python.tar.gz", "data_batch_1", "test_batch")
     ]

@@ -106,25 +106,27 @@ def test_the_same_call_resumes_in_its_folder(run: ep.Run, model: nn.Module, data
         )
 
 
-def test_a_criterion_that_looks_at_labels_needs_those_of_calibration_images(
+def test_a_criterion_reads_labels_of_calibration_images_or_the_networks_own_answers(
     model: nn.Module, data: Data, tmp_path: Path
 ) -> None:
-    """Images alone are refused; pairs, of which nothing else is different, give other first candidates than l1."""
+    """Images alone have the first candidates of images with the network's answers, and not those of l1."""
     (images, labels), validation = data.calibration.tensors(), data.validation.tensors()
-    search = SearchConfig(population=8, generations=1, criterion="taylor")
-    with pytest.raises(ep.UserError, match=r"calibration must have labels, because search\.criterion is taylor"):
-        evolve(model, images[:1], validation, images, workers=SERIAL, search=search, out=tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+    with torch.no_grad():
+        answers = model.eval()(images).argmax(1)
+    taylor = SearchConfig(population=8, generations=1, criterion="taylor")
     cases: list[tuple[str, Any, SearchConfig]] = [
-        ("pairs", [(images[:30], labels[:30]), (images[30:], labels[30:])], search),
+        ("pairs", [(images[:30], labels[:30]), (images[30:], labels[30:])], taylor),
+        ("images", images, taylor),
+        ("answers", (images, answers), taylor),
         ("l1", images, SearchConfig(population=8, generations=1)),
     ]
     found = [
         evolve(model, images[:1], validation, given, workers=SERIAL, search=settings, out=tmp_path / name)
         for name, given, settings in cases
     ]
-    first = [run.candidates[run.candidates.generation == 0].key.tolist() for run in found]
-    assert first[0] != first[1]
+    pairs, alone, answered, l1 = (run.candidates[run.candidates.generation == 0].key.tolist() for run in found)
+    assert alone == answered
+    assert l1 not in (pairs, alone)
 
 
 def test_the_model_is_left_as_it_was(model: nn.Module, data: Data, tmp_path: Path) -> None:
@@ -146,12 +148,14 @@ IMAGES, LABELS = torch.zeros(12, 1, 28, 28), torch.arange(12) % 10
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"validation": (IMAGES, LABELS[:5])}, r"validation must be images .* and whole labels"),
-        ({"validation": (IMAGES, LABELS.float())}, r"validation must be images .* torch\.float32"),
+        ({"validation": (IMAGES, LABELS[:5])}, r"validation must have a label or target for each image, not 5 for 12"),
+        (
+            {"validation": (IMAGES, LABELS.float())},
+            r"validation labels must be whole numbers \(n,\), .* torch\.flo",
+        ),
         ({"validation": (IMAGES[0], LABELS)}, r"validation must be images \(n, channels, h, w\)"),
         ({"validation": (IMAGES, LABELS + 5)}, r"validation labels must be 0\.\.9, .* not 5\.\.14"),
         ({"validation": (torch.zeros(12, 3, 28, 28), LABELS)}, r"cannot read validation images of shape \(3, 28, 28\)"),
-        ({"validation": [IMAGES]}, r"validation must be a pair of tensors"),
         ({"calibration": torch.zeros(12, 28, 28)}, r"calibration must be images"),
         ({"example_input": torch.zeros(1, 1, 5, 5)}, r"forward fails on an example input of shape \(1, 1, 5, 5\)"),
     ],

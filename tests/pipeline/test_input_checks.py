@@ -22,6 +22,7 @@ from evoprune.errors import DataError, NetworkError, UserError
 from evoprune.pipeline.input_checks import check_data, check_network, warn_of_useless_baseline
 from evoprune.scoring.problem import make_problem
 from evoprune.scoring.scorer import Problem
+from evoprune.tasks.classification import Classification
 from tests import tiny_runs
 from tests.few_images import few
 
@@ -52,7 +53,7 @@ def test_pixels_that_are_not_finite_are_named_with_their_split(name: str, value:
     images[5, 0, 1, 2] = value
     message = rf"^{name} images must be finite numbers, but 1 of 8 .* \(the first is image 5, counted from 0\)"
     with pytest.raises(DataError, match=message):
-        check_data(data_with(name, images, torch.arange(8) % 2))
+        check_data(data_with(name, images, torch.arange(8) % 2), Classification(), torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize("name", SPLITS)
@@ -60,13 +61,13 @@ def test_pixels_that_are_not_finite_are_named_with_their_split(name: str, value:
 def test_labels_that_are_no_classes_are_named_with_their_split(name: str, label: int) -> None:
     labels = torch.tensor([0, 1, label])
     with pytest.raises(DataError, match=rf"^{name} labels must be 0\.\.1, .* not {min(0, label)}\.\.{max(1, label)}$"):
-        check_data(data_with(name, torch.rand(3, 1, 4, 4), labels))
+        check_data(data_with(name, torch.rand(3, 1, 4, 4), labels), Classification(), torch.zeros(1, 2))
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture, data: Data) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        check_data(data)
+        check_data(data, Classification(), torch.zeros(1, 2))
     return caplog.messages
 
 
@@ -211,10 +212,9 @@ class Failing(Dataset[Any]):
         ({"out": 5}, r"out: must be a folder, not a int"),
         ({"retrain": BRIEF}, r"retrain must be an ep\.RetrainConfig, not a SearchConfig"),
         ({"tolerance": math.nan}, r"search\.tolerance must be between 0 and 1 .*, not NaN"),
-        ({"validation": (IMAGES.to(torch.complex64), LABELS)}, r"validation must be images .* of torch\.complex64"),
+        ({"validation": (IMAGES.to(torch.complex64), LABELS)}, r"validation must be images .* and torch\.complex64"),
         ({"validation": None}, r"validation must be a pair of tensors .*, not of type NoneType"),
         ({"validation": "images"}, r"validation must be a pair of tensors .*, not of type str"),
-        ({"validation": IMAGES}, r"validation must be a pair of tensors .*, not images alone"),
         ({"validation": []}, r"validation must be a pair of tensors .*, not an empty list"),
         ({"validation": (IMAGES[:0], LABELS[:0])}, r"validation must have at least one image, not none"),
         ({"validation": (with_value(math.nan), LABELS)}, r"validation images must be finite .* 1 of 30"),

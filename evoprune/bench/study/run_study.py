@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from evoprune.bench.study.choosing import MethodContext, choose
@@ -19,13 +20,16 @@ from evoprune.bench.study.study_tables import Cell, Choice, Tables, opened_table
 from evoprune.config.choices import RetrainStart
 from evoprune.config.schema import Config
 from evoprune.data.load import load_data
+from evoprune.data.splits import Split
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights
 from evoprune.pipeline.configured import fresh_network
+from evoprune.pipeline.own_answers import with_own_answers
 from evoprune.pipeline.posing import pose
 from evoprune.pipeline.round_context import BASELINE_SEED
 from evoprune.progress import Progress
 from evoprune.record import files
+from evoprune.scoring.scorer import Problem
 from evoprune.space.cost import Cost, cost
 from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
@@ -84,9 +88,11 @@ def _with_compensation(config: Config, compensation: str) -> Config:
 def _opened(
     study: StudyConfig, network: str, config: Config, pool: WorkerPool, tables: Tables, progress: Progress
 ) -> "NetworkStudy":
-    problem, data, device = pose(config), load_data(config.data, config.seed), resolve_device(config.device)
+    problem, device = pose(config), resolve_device(config.device)
+    data = load_data(config.data, config.seed, problem.task)
+    data = with_own_answers(data, problem.model, problem.task, device)
     workers = pool.workers(problem)
-    baseline_mcr = evaluate(problem.model, data.test, device).mcr
+    baseline_mcr = evaluated(problem, problem.model, data.test, device).mcr
     problem.model.cpu()
     searches = {
         name: search.model_copy(update={"compensation": config.search.compensation})
@@ -240,6 +246,7 @@ class NetworkStudy:
                     mixed_seed(config.seed, BASELINE_SEED),
                     self.context.device,
                     augment=config.data.augment,
+                    task=self.context.problem.task,
                     until=config.rewind_epoch,
                 )
             files.write_tensors(path, FitState.before(network).weights, {})
@@ -267,7 +274,12 @@ def retrain_and_test(
     """
     trained = context.workers.retrain(genomes, states, retraining, lambda index, report, state: None)
     networks = (_network(context, genome, state) for genome, state in zip(genomes, trained, strict=True))
-    return [evaluate(network, context.data.test, context.device) for network in networks]
+    return [evaluated(context.problem, network, context.data.test, context.device) for network in networks]
+
+
+def evaluated(problem: Problem, network: nn.Module, split: Split, device: torch.device) -> Evaluation:
+    """A network's evaluation by the task and the metric of a problem."""
+    return evaluate(network, split, device, task=problem.task, balanced=problem.weights is not None)
 
 
 def _network(context: MethodContext, genome: Genome, state: FitState) -> nn.Module:

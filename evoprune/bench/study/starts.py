@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
-import torch
 from torch import nn
 
 from evoprune.bench.study.choosing import MethodContext
@@ -22,6 +21,7 @@ from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weights import load_weights
 from evoprune.pipeline.round_context import RETRAIN_SEED
 from evoprune.scoring.batching import gram_bytes
+from evoprune.scoring.losses import errors_on_validation
 from evoprune.scoring.problem import make_problem
 from evoprune.scoring.scorer import Problem
 from evoprune.search.ranking import ranked_genome
@@ -30,8 +30,6 @@ from evoprune.space.plan import Genome
 from evoprune.surgery.apply import compact
 from evoprune.surgery.recalibration import recalibrate
 from evoprune.surgery.weight_masks import WeightMasks, sparse_cost, with_masked_weights
-from evoprune.tasks.judging import count_errors_of
-from evoprune.training.evaluation import batches_of, outputs
 from evoprune.training.fit import FitState
 from evoprune.workers.protocol import score
 from evoprune.workers.retraining import Retrainer, Retraining
@@ -173,6 +171,7 @@ def _posed(context: MethodContext, genome: Genome, state: FitState) -> Problem:
         gram_bytes=gram_bytes(config.workers),
         execution=unpruned.execution,
         task=unpruned.task,
+        balanced=unpruned.weights is not None,
     )
 
 
@@ -185,11 +184,7 @@ def _step_retraining(context: MethodContext, seed: int, step: int) -> Retraining
 
 def _mcr(network: nn.Module, context: MethodContext) -> float:
     """The network's MCR on the validation set."""
-    problem, size = context.problem, context.problem.execution.batch_size
-    with torch.inference_mode():
-        batches = batches_of(problem.images, problem.targets, size)
-        errors = sum(count_errors_of(problem.task, *pair) for pair in outputs(network, batches, context.device))
-    return errors / len(problem.images)
+    return errors_on_validation(context.problem, network, context.device) / len(context.problem.images)
 
 
 def _key_of(masks: WeightMasks) -> str:
