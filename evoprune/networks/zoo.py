@@ -4,19 +4,18 @@ import difflib
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from evoprune.errors import NetworkError, type_and_first_line
+from evoprune.networks import mobilenet, resnet
 from evoprune.networks.layer_string import build_layers, parse_layer_string
-from evoprune.networks.mobilenet import mobilenetv2_small
 from evoprune.networks.modes import eval_mode
-from evoprune.networks.resnet import small_resnet
 from evoprune.networks.seeding import global_seed
+from evoprune.plugins.guard import is_own
+from evoprune.plugins.kinds import NETWORKS
 from evoprune.plugins.user_code import import_callable, user_code
 
 TORCHVISION = "torchvision:"
@@ -24,16 +23,7 @@ _WITH_AUXILIARY = ("googlenet", "inception_v3")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _LAYER_STRING = re.compile(r"\d|MP\d")
 
-ZOO: Mapping[str, Callable[[int, int], nn.Module]] = MappingProxyType(
-    {
-        "resnet20": lambda channels, classes: small_resnet(20, channels, classes),
-        "resnet32": lambda channels, classes: small_resnet(32, channels, classes),
-        "resnet56": lambda channels, classes: small_resnet(56, channels, classes),
-        "resnet110": lambda channels, classes: small_resnet(110, channels, classes),
-        "mobilenetv2_small": mobilenetv2_small,
-    }
-)
-"""Name -> function of (channels, classes)."""
+__all__ = ["NETWORKS", "build_network", "mobilenet", "resnet"]  # importing the last two registers their networks
 
 
 class GreyToColour(nn.Module):
@@ -55,10 +45,10 @@ def build_network(
     """Builds the network that `model.network` names, freshly initialised from `generator` alone.
 
     Args:
-        network: one of four kinds. A layer string (`16C5-MP2-10`). A name in `ZOO`: mobilenetv2_small, and the ResNets
-            of He et al. for small images with 1x1 convolutions as shortcuts (option B; zero-padded shortcuts would
-            keep the maps that they pad whole). `torchvision:NAME`; for grey images, a `GreyToColour` in front repeats
-            them to three channels. `module:attribute`, called with those of the keyword arguments `classes` and
+        network: one of four kinds. A layer string (`16C5-MP2-10`). A name in `NETWORKS`: mobilenetv2_small, and the
+            ResNets of He et al. for small images with 1x1 convolutions as shortcuts (option B; zero-padded shortcuts
+            would keep the maps that they pad whole). `torchvision:NAME`; for grey images, a `GreyToColour` in front
+            repeats them to three channels. `module:attribute`, called with those of the keyword arguments `classes` and
             `image_shape` that its signature names.
         image_shape: (c, h, w).
         classes: the number of outputs; None if the data do not tell.
@@ -104,7 +94,7 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
 
 
 def _construct(network: str, image_shape: tuple[int, int, int], classes: int | None) -> nn.Module:
-    if ":" in network and not network.startswith(TORCHVISION):
+    if is_own(network) and not network.startswith(TORCHVISION):
         return _from_callable(network, image_shape, classes)
     if _LAYER_STRING.match(network) and classes is None:
         return build_layers(parse_layer_string(network), image_shape, None)
@@ -115,13 +105,14 @@ def _construct(network: str, image_shape: tuple[int, int, int], classes: int | N
         )
     if network.startswith(TORCHVISION):
         return _from_torchvision(network.removeprefix(TORCHVISION), image_shape, classes)
-    if network in ZOO:
-        return ZOO[network](image_shape[0], classes)
+    if network in NETWORKS.names:
+        model: nn.Module = NETWORKS.find(network)(classes, image_shape)
+        return model
     if _LAYER_STRING.match(network):
         return build_layers(parse_layer_string(network), image_shape, classes)
     raise NetworkError(
-        f"model.network: there is no network {network!r}; {_nearest(network, ZOO)}or write a layer string "
-        "such as 16C5-MP2-64FC-10, torchvision:NAME or module:attribute"
+        f"model.network: there is no network {network!r}; {_nearest(network, NETWORKS.names)}or write a layer string "
+        "such as 16C5-MP2-64FC-10, torchvision:NAME or module:attribute; `evoprune list networks` lists the names"
     )
 
 

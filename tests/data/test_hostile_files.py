@@ -24,7 +24,7 @@ from scipy.io import savemat
 
 from evoprune.data import datasets, mat
 from evoprune.data.cifar import read_cifar_batch
-from evoprune.data.datasets import READERS
+from evoprune.data.datasets import cifar100, svhn
 from evoprune.data.download import ChecksumError, extract
 from evoprune.data.formats import read_idx, read_svhn
 from evoprune.data.image_folder import image_folder
@@ -121,7 +121,7 @@ def test_a_hostile_batch_is_named_and_not_run(tmp_path: Path, monkeypatch: pytes
     (folder / "test").write_bytes(published().replace(b"labels", b"labels"))
     loaded = set(sys.modules)
     with pytest.raises(DataError, match=rf"cifar-100-python/train is damaged \(.*{message}") as caught:
-        READERS["cifar100"](tmp_path)
+        cifar100(tmp_path)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar-100-python"]
     assert not {name for name in set(sys.modules) - loaded if name.startswith(("numpy.f2py", "numpy.conftest"))}
@@ -319,7 +319,7 @@ def test_damaged_mat_files_are_named(tmp_path: Path) -> None:
         for name in ("train_32x32.mat", "test_32x32.mat"):
             (tmp_path / name).write_bytes(damaged)
         with pytest.raises(DataError, match=r"train_32x32.mat is damaged \(") as caught:
-            READERS["svhn"](tmp_path)
+            svhn(tmp_path)
         assert "\n" not in str(caught.value)
 
 
