@@ -4,7 +4,7 @@ import torch
 
 
 def few() -> tuple[torch.Tensor, ...]:
-    """What `data.dataset: tests.few_images:few` reads: bars of ten heights, with noise."""
+    """The images of `data.dataset: tests.few_images:few`: bars of ten heights, with noise."""
     return (*_bars(200, 0), *_bars(30, 1))
 
 

@@ -116,7 +116,7 @@ def run_shell(text: str) -> None:
 
 
 def given() -> dict[str, Any]:
-    """What the README's programs find there: somebody's trained network and images."""
+    """The names that the README's programs use: a trained network and images."""
     data = load_data(load_config(CHECKOUT / "experiments" / "quickstart.yaml", SMALL).data, seed=0)
     x_train, y_train = data.calibration.tensors()
     x_validation, y_validation = data.validation.tensors()

@@ -67,7 +67,7 @@ def test_a_segmentation_network_has_prunable_maps_throughout() -> None:
 
 
 def test_the_prunable_share_of_macs() -> None:
-    """Of 4x4 pixels: 8 x 3 x 9 a pixel write maps that may go, 2 x 8 read them, and a branch of 2 x 3 does neither."""
+    """At 4x4 pixels: 8 x 3 x 9 a pixel write prunable maps, 2 x 8 read them, and a branch of 2 x 3 does neither."""
 
     class Two(nn.Module):
         def __init__(self) -> None:

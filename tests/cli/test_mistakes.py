@@ -195,7 +195,7 @@ MISTAKES |= {setting: ([setting], message) for setting, message in VALUES.items(
 
 
 def test_at_least_sixty_mistakes_are_tested() -> None:
-    """And those of tests/test_hostile.py: weights and run folders."""
+    """tests/pipeline/test_hostile.py has more, in weights and run folders."""
     assert len(MISTAKES) >= 60
 
 

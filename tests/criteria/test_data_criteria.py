@@ -85,7 +85,7 @@ def test_pixels_behind_a_flattening_are_one_map() -> None:
 
 
 class TwoReaders(nn.Module):
-    """One hidden layer read twice, the second time through another one."""
+    """A hidden layer with two readers, the second one behind another layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def test_the_gauss_newton_diagonal_of_a_linear_classifier_is_its_hessian() -> No
 
 
 def test_obd_of_maps_by_hand() -> None:
-    """By the gate of a, where x = 1, logit 0 has derivative 2; by that of b, where x = -3, it has -3.
+    """Logit 0 has derivative 2 for the gate of a, with x = 1, and -3 for that of b, with x = -3.
 
     Two classes: the curvature by that logit is p (1 - p). Halved, and the mean over two examples; within the noise.
     """

@@ -182,7 +182,7 @@ def plain() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def theirs(model: nn.Module, layer: str, importance: object) -> np.ndarray:
-    """What Torch-Pruning says of a layer's output maps, as shares of the largest."""
+    """Torch-Pruning's importance of a layer's output maps, as shares of the largest."""
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=torch.randn(1, 1, 8, 8))
     conv = model.get_submodule(layer)
     assert isinstance(conv, nn.Conv2d)
@@ -193,7 +193,7 @@ def theirs(model: nn.Module, layer: str, importance: object) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "p"), [("l1", 1), ("l2", 2)])
 def test_norms_as_torch_pruning_has_them(name: CriterionName, p: int) -> None:
-    """Of the layer's own filters ("first"); theirs is the sum of |w|^p, ours its mean and for L2 the root of that."""
+    """For the layer's own filters ("first"): theirs is the sum of |w|^p, ours its mean and for L2 the root of that."""
     model, images, labels = plain()
     ours = map_importance(name, criterion_context(model, images, labels))
     for layer, maps in (("conv1", slice(0, 6)), ("conv2", slice(6, 11))):

@@ -183,7 +183,7 @@ def test_each_experiment_names_the_source_of_its_data(
 
 
 def test_the_recorded_generation_is_of_the_benchmark_s_search() -> None:
-    """What `evoprune bench fitness` has to read, with the defaults of today."""
+    """The input of `evoprune bench fitness` is that of the present defaults."""
     config = load_config(FOLDER / "bench_fitness.yaml")
     network = build_network(config.model.network, GREY, 10, torch.Generator().manual_seed(0))
     space = discover(network, torch.zeros(1, *GREY), config.space)

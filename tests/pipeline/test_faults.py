@@ -92,7 +92,7 @@ def test_sigterm_is_as_ctrl_c(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("status", "printed"), [(130, ""), (143, ""), (2, "on the way out\n")])
 def test_an_interrupted_command_skips_the_exit_handlers_of_the_interpreter(status: int, printed: str) -> None:
-    """What is registered to run at the very end does not: there, native libraries' threads can still crash."""
+    """Exit handlers do not run after an interruption, because threads of native libraries could crash in them."""
     program = (
         "import atexit, sys\n"
         "from evoprune.cli import main as cli\n"
@@ -163,7 +163,7 @@ def test_killed_at_random_moments(seed: int, brief: ep.Run, tmp_path: Path) -> N
 
 
 class Operations:
-    """What a run does to files, one after the other; `before` is called with the number of each."""
+    """Counts a run's operations on files; `before` is called with the number of each."""
 
     def __init__(self, patch: pytest.MonkeyPatch, before: Any) -> None:
         self.count = 0
@@ -331,7 +331,7 @@ class AfterAnEpoch(SilentProgress):
 
 
 def test_damaged_candidates_of_an_earlier_generation_are_not_thrown_away(tiny_run: ep.Run, tmp_path: Path) -> None:
-    """Nothing is lost without being asked: what came after them stays."""
+    """Later generations stay, because nothing is deleted without being asked."""
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(tiny_run.root, folder.root)
     folder.candidates(1).write_bytes(b"PAR1")

@@ -37,7 +37,7 @@ class Bomb:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """What a bomb would leave; nobody reads one here."""
+    """The file that a pickle bomb would write; no test reads it."""
     return tmp_path / "exploded"
 
 
@@ -49,7 +49,7 @@ def folder(tiny_run: ep.Run, tmp_path: Path) -> RunFolder:
 
 
 def read_everything(folder: RunFolder) -> None:
-    """What somebody who looks at a run reads of it."""
+    """The results that a reader of a run looks at."""
     run = ep.load_run(folder.root)
     assert run.config.name
     assert len(run.candidates) * len(run.generations) * len(run.survivors)
@@ -225,7 +225,7 @@ def test_a_folder_that_was_tampered_with(case: str, folder: RunFolder, trace: Pa
 
 
 def test_the_folder_itself_is_read(folder: RunFolder) -> None:
-    """What is refused above is what was changed there."""
+    """The refusals above come from the changes made there."""
     read_everything(folder)
 
 

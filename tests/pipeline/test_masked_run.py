@@ -68,7 +68,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole: Any, tmp_path: Path, w
 
 
 def test_a_survivor_is_loaded_dense_and_stored_as_small_as_it_costs(whole: Any) -> None:
-    """What is masked is zero after retraining, and a dense state dict can be had; the file's header has its 4 KiB."""
+    """Masked weights are zero after retraining, and the state dict is dense; the file's header takes up to 4 KiB."""
     space = ep.SearchSpace.from_dict(files.read_json(whole.root / "space.json"))
     losing = 0
     for row in whole.survivors.to_dict("records"):

@@ -102,7 +102,7 @@ class Interrupting(SilentProgress):
 
 
 def test_interrupted_in_training_and_in_retraining(tmp_path: Path) -> None:
-    """Three times, each of them after an epoch of another network: no epoch is trained twice."""
+    """Three interruptions, each after an epoch of another network: no epoch is trained twice."""
     options = tiny_runs.BRIEF | {
         **{"train.epochs": 2, "retrain.survivors": 2, "retrain.epochs": 2, "data.augment": ["crop"]},
         **{"search.population": 8},
@@ -168,7 +168,7 @@ def steady_run(tmp_path_factory: pytest.TempPathFactory) -> ep.Run:
 
 
 def test_a_finished_steady_state_search_is_continued(tmp_path: Path, steady_run: ep.Run) -> None:
-    """What a longer run bred before the third generation's end is bred then, too."""
+    """The genomes that a longer run breeds before the third generation's end are bred then, too."""
     folder = tmp_path / "run"
     tiny_runs.run(folder, STEADY | {"search.generations": 3})
     tiny_runs.check_equal(ep.resume(folder, overrides={"search.generations": 5}), steady_run)

@@ -170,7 +170,7 @@ def test_all_runs_below_a_folder(tiny_run: ep.Run) -> None:
 
 
 def test_a_config_file_overrides_and_the_usual_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what overrides ask for: no retraining, so that survivors are what the search scored."""
+    """Overrides hold, too: without retraining, survivors have the MCR of the search."""
     monkeypatch.chdir(tmp_path)
     overrides = {"search.generations": 1, "retrain.epochs": 0, "retrain.survivors": 3, "search.cost": "params"}
     overrides["retrain.compensation"] = "search"

@@ -17,7 +17,7 @@ from evoprune.scoring.candidate import Candidate, Score
 def _candidate(
     generation: int, key: str, errors: int, macs: int, feasible: bool | None = True, cached: bool = False
 ) -> Candidate:
-    """Of 100 images; `feasible` missing means that scoring stopped after 40."""
+    """A candidate scored on 100 images; if `feasible` is missing, scoring stopped after 40."""
     exact = feasible is not None
     score = Score(errors, 100 if exact else 40, 100, feasible, exact, macs, macs // 2, macs * 2, 0.5)
     return Candidate(generation, key, np.frombuffer(key.encode(), np.uint8) % 2, score, cached)

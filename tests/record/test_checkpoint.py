@@ -157,7 +157,7 @@ def test_the_error_for_a_missing_snapshot_lists_the_others(folder: RunFolder) ->
 
 
 def test_a_search_without_a_score_of_the_whole_network_is_refused(tiny_run: ep.Run, real: RunFolder) -> None:
-    """In every table, the unpruned network is said to have been scored before."""
+    """Every table marks the unpruned network as scored in an earlier generation."""
     unpruned = tiny_run.space.key(tiny_run.space.full())
     for generation in range(4):
         frame = files.read_parquet([real.candidates(generation)])

@@ -106,7 +106,7 @@ def read_survivors(folder: RunFolder) -> None:
 
 
 def check_texts(frame: pd.DataFrame) -> None:
-    """Nothing that a terminal would act on."""
+    """Texts have no control characters."""
     for name in frame.select_dtypes(["str", "string"]):
         assert all(text.isprintable() for text in frame[name].dropna())
 

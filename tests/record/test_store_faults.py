@@ -84,7 +84,7 @@ def check_whole() -> None:
 
 
 def results(computed: dict[str, bytes]) -> set[bytes]:
-    """What has been computed, but for states of trainings, which are worth nothing once a training is done."""
+    """The computed files without states of trainings, which are worth nothing once a training is done."""
     return {data for name, data in computed.items() if "training/" not in name}
 
 

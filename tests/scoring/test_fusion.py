@@ -26,7 +26,7 @@ def made(network: nn.Module) -> FusedNetwork:
 
 
 def kinds(network: FusedNetwork) -> list[str]:
-    """What runs, in order: names of modules, functions and methods."""
+    """Names of the modules, functions and methods that run, in order."""
     graph = network._graph
     modules = dict(graph.named_modules())
     return [
@@ -73,7 +73,7 @@ def test_every_convolution_of_a_residual_network_is_fused() -> None:
 
 
 class Sharing(nn.Module):
-    """What must not be fused: outputs with two readers, a batch norm and a layer used twice, a hooked layer."""
+    """Parts that must not be fused: outputs with two readers, a batch norm and a layer used twice, a hooked layer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ def candidate(
     generation: int = 0,
     divergence: float | None = None,
 ) -> Candidate:
-    """Of 100 images; params and bytes go against the MACs. divergence: None: as the errors."""
+    """A candidate scored on 100 images; params and bytes fall as MACs rise. divergence: None: as the errors."""
     nats = float(errors) if divergence is None else divergence
     score = Score(
         errors, images_seen, 100, feasible, images_seen == 100, macs, 1000 - macs, 2000 - macs, 0.5, divergence=nats
@@ -137,7 +137,7 @@ def algorithm_for(space: SearchSpace, config: SearchConfig, seed: int = 0, maps:
 
 @dataclass
 class Kept:
-    """What a search keeps: candidates by generation and, as JSON, the state after each."""
+    """The record of a search: candidates by generation and, as JSON, the state after each."""
 
     algorithm: Algorithm
     candidates: list[list[Candidate]] = field(default_factory=list)

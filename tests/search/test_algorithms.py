@@ -101,7 +101,7 @@ def test_a_ranking_finds_the_last_genome_within_the_tolerance(scope: Scope, size
 
 
 def test_global_scope_compares_groups_by_their_importance() -> None:
-    """Of two groups of four the first is more important throughout. Five maps of eight stay."""
+    """The first of two groups of four is more important throughout. Five maps of eight stay."""
     workers = Counting(space_of(4, 4), np.ones(8, dtype=bool), allowed=100)
     importance = np.array([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
     kept = {
@@ -121,7 +121,7 @@ def test_a_ranking_asks_for_every_target_however_small_the_population() -> None:
 
 
 def test_widths_of_a_good_ranking_are_found_fast() -> None:
-    """Where ranks say what is useful, only three numbers have to be found."""
+    """With ranks that know the useful genes, only three widths have to be found."""
     workers = planted(2, allowed=100)
     config = SearchConfig(algorithm="widths", population=16, generations=15, target_cost=useful_share(workers))
     found = searched(workers, config, maps=workers.useful + 0.01 * np.arange(30) / 30)
@@ -208,7 +208,7 @@ def test_a_target_below_the_least_genome_is_refused(algorithm: AlgorithmName) ->
 
 
 def test_dominance_bounds_of_populations() -> None:
-    """Populations of two for each target: the second best one within it says what is too bad."""
+    """Populations of two for each target: the second best candidate within it is the bound."""
     config = SearchConfig(algorithm="genetic", population=4, target_cost=(0.8, 0.4))
     algorithm = algorithm_for(space_of(10), config)  # 300 MACs
     assert algorithm.dominance_bounds() == ()
@@ -350,7 +350,7 @@ def test_particles_are_drawn_as_often_as_they_weigh(seed: int) -> None:
 
 
 def test_the_ratio_rises_while_the_best_keeps_up() -> None:
-    """Nothing is useful, so it rises every time: each generation costs 0.85 of the one before at most."""
+    """No gene is useful, so the ratio rises every time: each generation costs 0.85 of the one before at most."""
     workers = Counting(space_of(40, 40), np.zeros(80, dtype=bool))
     kept = searched(workers, SearchConfig(algorithm="particle_filter", population=6, generations=5))
     most = [max(c.score.macs for c in generation[1:]) for generation in kept.candidates]

@@ -66,7 +66,7 @@ def test_kernel_l1_by_hand() -> None:
 
 
 def test_the_norm_that_each_mask_would_keep_by_hand() -> None:
-    """What leaves input 0: |taps| add up to 5, 6, 7; input 1: 0, 6, 0. Masks: all, {0, 2}, {1}, {0}, {2}."""
+    """Kernels of input 0: |taps| add up to 5, 6, 7; of input 1: 0, 6, 0. Masks: all, {0, 2}, {1}, {0}, {2}."""
     model, space = by_hand()
     [kept] = mask_shares(space, magnitude(model, space))
     assert kept[0].tolist() == pytest.approx([1, 12 / 18, 6 / 18, 5 / 18, 7 / 18])
@@ -141,7 +141,7 @@ def test_children_are_valid(seed: int, rates: tuple[float, float, float]) -> Non
 @some
 @given(seed=st.integers(0, 2**32 - 1))
 def test_crossover_takes_parts_whole(seed: int) -> None:
-    """Of parents that have lost few kernels, so that no map dies and nothing has to be repaired."""
+    """The parents have lost few kernels, so that no map dies and nothing has to be repaired."""
     operators, space, rng = breeding(), wide()[1], np.random.default_rng(seed)
     one, other = (space.random(rng, 0.9) for _ in range(2))
     for parent in (one, other):

@@ -87,7 +87,7 @@ def test_a_mutant_differs_if_both_directions_have_room(sizes: list[int], seed: i
 
 @pytest.mark.parametrize("round_to", [1, 4, 8])
 def test_mutants_get_narrower_and_wider(round_to: int) -> None:
-    """Also where widths are multiples: one map fewer alone would come back at once."""
+    """With widths in multiples, too: a single map fewer would come back at once."""
     space, rng = space_of(64, round_to=round_to), np.random.default_rng(0)
     genome = space.random(rng, keep=0.5)
     widths = [int(operators(space, np.zeros(64)).mutate(genome, rng).sum()) for _ in range(200)]
@@ -97,7 +97,7 @@ def test_mutants_get_narrower_and_wider(round_to: int) -> None:
 
 
 def test_about_the_mutation_rate_changes() -> None:
-    """Of 200 genes at a rate of 0.1, 20 in the mean; a swap changes two for one."""
+    """At a rate of 0.1, 20 of 200 genes change in the mean; a swap changes two for one."""
     space, rng = space_of(100, 100), np.random.default_rng(0)
     genome = space.random(rng, keep=0.5)
     changed = [int((operators(space, np.zeros(200), 0.1).mutate(genome, rng) != genome).sum()) for _ in range(300)]

@@ -55,7 +55,7 @@ def test_nonzero_lists_by_hand(
 
 
 def test_the_table_of_3x3_by_hand() -> None:
-    """Of the 45 pairs 16 keep what an earlier one keeps: {4} from stride 5, {3} and {5} from 6, {2}, {6} from 7 ..."""
+    """16 of the 45 pairs keep the taps of an earlier one: {4} from stride 5, {3} and {5} from 6, {2}, {6} from 7 ..."""
     table = stride_table((3, 3))
     by_stride = [[mask.start for mask in table if mask.stride == stride] for stride in range(1, 10)]
     of_six = [0, 1, 2, 3, 5]

@@ -88,7 +88,7 @@ def listening_at(process: psutil.Process) -> set[tuple[str, int]]:
 
 
 def test_settings_of_the_environment_are_put_back(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user has set holds within, and after it all is as before."""
+    """The user's settings hold within the context; after it, the environment is as before."""
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with local_ray._environment(ray):

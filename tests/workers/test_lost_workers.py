@@ -87,7 +87,7 @@ def test_a_candidate_that_ends_its_worker_every_time(
 def test_of_candidates_in_one_call_only_the_failing_one_is_set_aside(
     pool: RayPool, whole: Problem, tmp_path: Path
 ) -> None:
-    """A hundred candidates go to the workers three at a time; the other two are scored."""
+    """Workers get a hundred candidates three at a time; the other two of a call are scored."""
     asked = genomes(whole.space, 50 * pool.actors.size)
     key = whole.space.key(asked[31])
     poisoned = Poisoned(whole, tmp_path / "log", {key: "die"})

@@ -108,7 +108,7 @@ def test_a_rewound_learning_rate_starts_from_the_trained_weights(
 def test_the_teacher_is_the_problems_network_unless_one_is_given(
     problem: Problem, genome: Genome, few: Split, history: list[dict[str, Tensor]]
 ) -> None:
-    """Nothing but the teacher's outputs is learnt: the same from the same network, something else from another one."""
+    """With the teacher's outputs as the only target, equal teachers give equal weights and others do not."""
     other = build_network("4C3-MP4-8FC-10", (1, 28, 28), 10, torch.Generator())
     other.load_state_dict(history[0])
     settings = retraining(few, "keep", 1)

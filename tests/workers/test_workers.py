@@ -290,7 +290,7 @@ def test_without_epochs_networks_stay_as_they_were_scored(
 
 
 def test_losses_are_the_cross_entropy_of_the_cut_networks(serial: Any, ray_workers: RayWorkers, posed: Problem) -> None:
-    """By masking instead of cutting; in the genomes' order, and the same in other processes."""
+    """They equal those of masked networks, come in the genomes' order, and are the same in other processes."""
     asked, examples = genomes(posed.space, 5), Examples(posed.images[:40], posed.targets[:40])
     losses = serial.losses(asked, examples)
     assert losses == ray_workers.losses(asked, examples)
@@ -319,7 +319,7 @@ def process_of(workers: RayWorkers, place: int) -> int:
 def test_killed_actors_make_no_difference(
     serial: Any, ray_workers: RayWorkers, posed: Problem, retraining: Retraining
 ) -> None:
-    """One is killed in the middle of scoring, another one in the middle of retraining."""
+    """One actor is killed while it scores, another one while it retrains."""
     doomed = list({process_of(ray_workers, place) for place in (0, -1)})  # of one core, one
     killed: list[int] = []
 
@@ -337,7 +337,7 @@ def test_killed_actors_make_no_difference(
 
 
 def test_another_problem_replaces_the_one_that_was_held(pool: RayPool, posed: Problem, ray_workers: RayWorkers) -> None:
-    """What actors hold goes by the problem that is sent along, not by the first one."""
+    """Actors replace their problem by the one that is sent along."""
     strict = dataclasses.replace(posed, allowed_errors=0)
     asked = genomes(posed.space, 4)
     other = RayWorkers(pool.actors, strict, pool.config)

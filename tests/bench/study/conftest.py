@@ -12,7 +12,7 @@ from tests.bench.study.small_study import NETWORK
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a network that was never trained: how good it is does not matter here."""
+    """A study of a network that was never trained, because no test here depends on its accuracy."""
     path = tmp_path_factory.mktemp("weights") / "baseline.safetensors"
     save_file(build_network(NETWORK, (1, 14, 14), 10, torch.Generator().manual_seed(0)).state_dict(), path)
     return path

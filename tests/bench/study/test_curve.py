@@ -130,7 +130,7 @@ def test_single_weight_pruning_has_the_savings_of_its_masks(curve: Curve) -> Non
 
 
 def test_starts_differ_only_in_their_initial_weights(curve: Curve) -> None:
-    """Of three epochs of training the last two are gone through again; anew there are five, scheduled two times one."""
+    """The last two of three epochs are trained again; with `anew` there are five, scheduled two times one."""
     table = pd.read_csv(curve.out)
     here = table[table.method.str.startswith("ranking:l1:local@")]
     assert here.groupby("target").key.nunique().tolist() == [1, 1, 1]

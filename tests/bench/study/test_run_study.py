@@ -108,7 +108,7 @@ def test_every_cell_has_a_row(weights: Path, tmp_path: Path, monkeypatch: pytest
 def test_only_networks_trained_from_scratch_have_no_teacher(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By default: `small_dense:distilled` has, and both are trained for the baseline's epochs besides."""
+    """By default; `small_dense:distilled` has a teacher. Both are also trained for the baseline's epochs."""
     methods = ["torch_pruning:l1:local", "small_dense", "small_dense:distilled"]
     study = study_of(weights, seeds=[0], targets=[0.5], methods=methods)
     study.base["retrain"] |= {"distillation": 0.5, "epochs": 2}
