@@ -58,7 +58,7 @@ def _torchvision_names() -> tuple[str, ...]:
 
 
 def _check_torchvision(name: str) -> None:
-    from evoprune.networks.zoo import check_torchvision_name
+    from evoprune.networks.libraries import check_torchvision_name
 
     check_torchvision_name(name)
 

@@ -9,6 +9,10 @@ from typing import Annotated, Literal, get_args
 from evoprune.config.plugin_names import PluginName
 from evoprune.plugins.kinds import ALGORITHMS, COSTS, CRITERIA, RECIPES, TASKS
 
+TORCHVISION, TIMM = "torchvision:", "timm:"
+LIBRARIES = (TORCHVISION, TIMM)
+"""Prefixes of networks that are those of an installed library, not code of the user's."""
+
 AlgorithmName = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
 Augmentation = Literal["crop", "flip"]
 Backend = Literal["ray", "serial"]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from evoprune.config.choices import LIBRARIES
 from evoprune.config.complaints import complaints, known_keys, unknown_key
 from evoprune.config.schedules import kept_fractions
 from evoprune.config.schema import Config, SearchConfig
@@ -184,7 +185,7 @@ def _own_plugins(config: Config) -> dict[str, str]:
     """The keys, with their values, that name the user's own code as `module:attribute`."""
     flat = {key: reduce(getattr, key.split("."), config) for key in known_keys(Config)}
     named = {key: str(flat[key]) for key in REGISTRIES if key in flat}
-    return {key: name for key, name in named.items() if ":" in name and not name.startswith("torchvision:")}
+    return {key: name for key, name in named.items() if ":" in name and not name.startswith(LIBRARIES)}
 
 
 _CONSEQUENCES = dict.fromkeys((*REGISTRIES, "search.rounds"), "would run code") | {

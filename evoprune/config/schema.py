@@ -82,15 +82,16 @@ class ModelConfig(Section):
 
     network: Annotated[str, AfterValidator(NETWORKS.reference)] = value(
         "16C5-MP2-32C5-MP2-64FC-10",
-        "layer string, name of a built-in network, torchvision:NAME, or module:attribute for a network of your own",
+        "layer string, name of a built-in network, torchvision:NAME, timm:NAME, or module:attribute for a network of "
+        "your own",
         "a layer string such as 16C5-MP2-32C5-MP2-64FC-10, or a network's name",
         min_length=1,
         max_length=MOST_CHARACTERS,
     )
     weights: str | None = value(
         None,
-        "file with trained weights (safetensors or a state dict), or pretrained for torchvision:NAME; null: the "
-        "network is trained",
+        "file with trained weights (safetensors or a state dict), or pretrained for torchvision:NAME and timm:NAME; "
+        "null: the network is trained",
         "a file, pretrained, or null",
         min_length=1,
         max_length=MOST_CHARACTERS,

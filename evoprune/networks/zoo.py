@@ -1,37 +1,26 @@
-"""Networks by layer string, by a name of the zoo, from torchvision, or from the user's own module."""
+"""Networks by layer string, by a name of the zoo, from a library, or from the user's own module."""
 
-import difflib
 import inspect
 import re
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from evoprune.errors import NetworkError, type_and_first_line
+from evoprune.config.choices import LIBRARIES
+from evoprune.errors import NetworkError
 from evoprune.networks import mobilenet, resnet
 from evoprune.networks.layer_string import build_layers, parse_layer_string
+from evoprune.networks.libraries import library_network, nearest
 from evoprune.networks.modes import eval_mode
 from evoprune.networks.seeding import global_seed
 from evoprune.plugins.guard import is_own
 from evoprune.plugins.kinds import NETWORKS
 from evoprune.plugins.user_code import import_callable, user_code
 
-TORCHVISION = "torchvision:"
-_WITH_AUXILIARY = ("googlenet", "inception_v3")
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _LAYER_STRING = re.compile(r"\d|MP\d")
 
 __all__ = ["NETWORKS", "build_network", "mobilenet", "resnet"]  # importing the last two registers their networks
-
-
-class GreyToColour(nn.Module):
-    """Repeats the channel of grey images three times, for networks that read colour images."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """images: (batch, 1, h, w). Returns (batch, 3, h, w)."""
-        return images.repeat(1, 3, 1, 1)  # (batch, 1, h, w) -> (batch, 3, h, w)
 
 
 def build_network(
@@ -47,8 +36,8 @@ def build_network(
     Args:
         network: one of four kinds. A layer string (`16C5-MP2-10`). A name in `NETWORKS`: mobilenetv2_small, and the
             ResNets of He et al. for small images with 1x1 convolutions as shortcuts (option B; zero-padded shortcuts
-            would keep the maps that they pad whole). `torchvision:NAME`; for grey images, a `GreyToColour` in front
-            repeats them to three channels. `module:attribute`, called with those of the keyword arguments `classes` and
+            would keep the maps that they pad whole). `torchvision:NAME` or `timm:NAME`
+            (`library_network`). `module:attribute`, called with those of the keyword arguments `classes` and
             `image_shape` that its signature names.
         image_shape: (c, h, w).
         classes: the number of outputs; None if the data do not tell.
@@ -68,33 +57,8 @@ def build_network(
     return model
 
 
-def pretrained_weights(name: str) -> dict[str, Tensor]:
-    """The state dict of torchvision's default weights for `name`, downloaded unless PyTorch's cache has it.
-
-    Its names lack the prefix `network.` of a network behind a `GreyToColour`, its classifier has ImageNet's 1,000
-    classes, and auxiliary classifiers for training are left out, as in the network.
-
-    Raises:
-        NetworkError: if there are no such weights or they cannot be downloaded.
-    """
-    from torchvision import models
-
-    check_torchvision_name(name)
-    weights = models.get_model_weights(name).DEFAULT
-    try:
-        tensors = weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:
-        folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise NetworkError(
-            f"model.weights: the pretrained weights of {TORCHVISION}{name} cannot be downloaded "
-            f"({type_and_first_line(error)}); get {weights.url} and put it into {folder}"
-        ) from error
-    auxiliary = _AUXILIARY if name in _WITH_AUXILIARY else ()
-    return {tensor: value for tensor, value in tensors.items() if not tensor.startswith(auxiliary)}
-
-
 def _construct(network: str, image_shape: tuple[int, int, int], classes: int | None) -> nn.Module:
-    if is_own(network) and not network.startswith(TORCHVISION):
+    if is_own(network) and not network.startswith(LIBRARIES):
         return _from_callable(network, image_shape, classes)
     if _LAYER_STRING.match(network) and classes is None:
         return build_layers(parse_layer_string(network), image_shape, None)
@@ -103,46 +67,18 @@ def _construct(network: str, image_shape: tuple[int, int, int], classes: int | N
             f"model.network: {network!r} needs the number of classes, which data without labels do not tell; take a "
             "layer string or module:attribute"
         )
-    if network.startswith(TORCHVISION):
-        return _from_torchvision(network.removeprefix(TORCHVISION), image_shape, classes)
+    if network.startswith(LIBRARIES):
+        return library_network(network, image_shape, classes)
     if network in NETWORKS.names:
         model: nn.Module = NETWORKS.find(network)(classes, image_shape)
         return model
     if _LAYER_STRING.match(network):
         return build_layers(parse_layer_string(network), image_shape, classes)
     raise NetworkError(
-        f"model.network: there is no network {network!r}; {_nearest(network, NETWORKS.names)}or write a layer string "
-        "such as 16C5-MP2-64FC-10, torchvision:NAME or module:attribute; `evoprune list networks` lists the names"
+        f"model.network: there is no network {network!r}; {nearest(network, NETWORKS.names)}or write a layer string "
+        "such as 16C5-MP2-64FC-10, torchvision:NAME, timm:NAME or module:attribute; `evoprune list networks` lists "
+        "the names"
     )
-
-
-def _nearest(name: str, known: Any) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"the nearest is {matches[0]}; " if matches else ""
-
-
-def check_torchvision_name(name: str) -> None:
-    """Raises NetworkError, with the nearest name, if torchvision has no classification network of this name."""
-    import torchvision.models
-
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise NetworkError(
-            f"model.network: torchvision has no classification network {name!r}; "
-            f"{_nearest(name, known)}torchvision.models.list_models() lists them"
-        )
-
-
-def _from_torchvision(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    from torchvision import models
-
-    check_torchvision_name(name)
-    # These two have auxiliary classifiers for training, with which they would return several outputs.
-    auxiliary = {"aux_logits": False, "init_weights": True} if name in _WITH_AUXILIARY else {}
-    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **auxiliary)
-    if image_shape[0] == 1:
-        return nn.Sequential(OrderedDict(colour=GreyToColour(), network=model))
-    return model
 
 
 def _from_callable(reference: str, image_shape: tuple[int, int, int], classes: int | None) -> nn.Module:

@@ -5,12 +5,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from evoprune.config.choices import LIBRARIES
 from evoprune.config.schema import Config
 from evoprune.errors import NetworkError
+from evoprune.networks.libraries import GreyToColour, pretrained_weights
 from evoprune.networks.seeding import mixed_seed
 from evoprune.networks.weight_files import read_weights
 from evoprune.networks.weights import load_weights, load_with_new_head
-from evoprune.networks.zoo import TORCHVISION, GreyToColour, build_network, pretrained_weights
+from evoprune.networks.zoo import build_network
 from evoprune.tasks.task import Task
 from evoprune.tasks.tasks_by_name import make_task
 
@@ -74,6 +76,8 @@ def _read_named(config: Config, network: nn.Module) -> dict[str, Tensor]:
     source, name = str(config.model.weights), config.model.network
     if source != "pretrained":
         return read_weights(Path(source), network, averaged=config.model.ema)
-    if not name.startswith(TORCHVISION):
-        raise NetworkError(f"model.weights: pretrained goes with torchvision:NAME, not with {name}; give a file")
-    return pretrained_weights(name.removeprefix(TORCHVISION))
+    if not name.startswith(LIBRARIES):
+        raise NetworkError(
+            f"model.weights: pretrained goes with torchvision:NAME and timm:NAME, not with {name}; give a file"
+        )
+    return pretrained_weights(name)

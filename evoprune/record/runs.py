@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from evoprune.config.choices import LIBRARIES
 from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
 from evoprune.data.input_format import InputFormat
@@ -255,7 +256,7 @@ class Run:
         from evoprune.networks.zoo import build_network
 
         name = self.config.model.network
-        if name == "given" or (":" in name and not name.startswith("torchvision:")):
+        if name == "given" or (":" in name and not name.startswith(LIBRARIES)):
             raise RunFolderError(
                 f"{self.root}: its network ({name}) is code, which reading a run does not import; "
                 "build it yourself and give it as load_survivor(key, network=...)"

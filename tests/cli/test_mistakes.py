@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         r"tensor 'conv2\.weight' has shape \(6, 4, 3, 3\), but the network's has \(8, 4, 3, 3\)",
     ),
     "weights that are none": (["model.weights={here}/tiny.yaml"], "holds no weights that can be read safely"),
-    "weights of nowhere": (["model.weights=pretrained"], r"pretrained goes with torchvision:NAME"),
+    "weights of nowhere": (["model.weights=pretrained"], r"pretrained goes with torchvision:NAME and timm"),
     "unknown device": (["device=cuda:7"], "device: 'cuda:7' is not there"),
     "weights of an early epoch where none was trained": (
         ["retrain.start=rewind_weights", "model.weights={here}/other.safetensors"],

@@ -1,12 +1,16 @@
+import sys
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from evoprune.errors import NetworkError
-from evoprune.networks.zoo import build_network, pretrained_weights
+from evoprune.networks.libraries import pretrained_weights
+from evoprune.networks.zoo import build_network
 
 GREY = (1, 28, 28)
 COLOUR = (3, 32, 32)
@@ -64,7 +68,9 @@ def test_zoo_reads_grey_and_colour_images(network: str) -> None:
         assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("network", ["4C3-MP2-10", "resnet20", "torchvision:squeezenet1_1"])
+@pytest.mark.parametrize(
+    "network", ["4C3-MP2-10", "resnet20", "torchvision:squeezenet1_1", "timm:mobilenetv3_small_050"]
+)
 def test_weights_depend_on_the_generator_alone(network: str) -> None:
     shape = (3, 32, 32)
     torch.manual_seed(1)
@@ -133,6 +139,9 @@ def test_network_that_does_not_fit_the_data(user_module: str) -> None:
         ("resnet21", "there is no network 'resnet21'; the nearest is resnet"),
         ("torchvision:resnet19", "no classification network 'resnet19'; the nearest is resnet1"),
         ("torchvision:fcn_resnet50", "no classification network"),
+        ("timm:resnet19", "timm has no network 'resnet19'; the nearest is resnet1.; timm.list_models"),
+        ("timm:hf_hub:me/mine", "timm has no network 'hf_hub:me/mine'"),
+        ("timm:resnet18.made_up", r"cannot build 'resnet18.made_up' for .* \(RuntimeError: Invalid pretrained tag"),
         ("no_such_module_of_mine:make", "cannot import module 'no_such_module_of_mine'"),
     ],
 )
@@ -148,4 +157,39 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(NetworkError, match=r"get https://\S+resnet18\S+pth and put it into .*checkpoints"):
-        pretrained_weights("resnet18")
+        pretrained_weights("torchvision:resnet18")
+
+
+def test_timm_reads_grey_images_three_times_and_others_as_they_are() -> None:
+    model = build("timm:resnet18", classes=4).eval()
+    images = torch.rand(1, 1, 28, 28)
+    torch.testing.assert_close(model(images), model.get_submodule("network")(images.expand(-1, 3, -1, -1)))
+    assert build("timm:resnet18", (4, 32, 32), 5)(torch.zeros(2, 4, 32, 32)).shape == (2, 5)
+
+
+def test_timm_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent: Any = None
+    monkeypatch.setitem(sys.modules, "timm", absent)
+    with pytest.raises(NetworkError, match=r"timm:NAME needs the package timm; pip install 'evoprune\[timm\]'$"):
+        build("timm:resnet18")
+
+
+def test_pretrained_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = timm.create_model("mobilenetv3_small_050")
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: trained)
+    weights = pretrained_weights("timm:mobilenetv3_small_050")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in trained.state_dict().items())
+
+    def no_network(name: str, pretrained: bool) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    remedy = r"get the file from https://huggingface.co/timm/mobilenetv3_small_050\S+ and name it in model.weights$"
+    with pytest.raises(NetworkError, match=remedy):
+        pretrained_weights("timm:mobilenetv3_small_050")
+    with pytest.raises(NetworkError, match=r"timm has no pretrained weights of 'resnet18d_made_up|timm has no network"):
+        pretrained_weights("timm:resnet18d_made_up")
+    having = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
+    [without, *_] = sorted({*timm.list_models("resnet*")} - having)
+    with pytest.raises(NetworkError, match=f"timm has no pretrained weights of '{without}'"):
+        pretrained_weights(f"timm:{without}")

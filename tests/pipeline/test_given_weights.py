@@ -9,7 +9,8 @@ from torch import nn
 
 import evoprune as ep
 from evoprune.errors import ConfigError, NetworkError
-from evoprune.networks.zoo import GreyToColour, build_network
+from evoprune.networks.libraries import GreyToColour
+from evoprune.networks.zoo import build_network
 from evoprune.pipeline.configured import given_weights
 from evoprune.progress import SilentProgress
 from evoprune.record import files
