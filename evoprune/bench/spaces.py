@@ -107,14 +107,14 @@ def space_row(library: str, name: str, seed: int = 0) -> SpaceRow:
         prunable_macs_share=round(prunable_macs_share(space), 4),
         proved=bool(space.groups),
         seconds=_seconds_since(started),
-        peak_gib=_peak_gib(),
+        peak_gib=peak_gib(),
         max_difference=float(f"{proof.max_difference:.2g}"),
         stays_whole=_stays_whole(space),
     )
 
 
 def _without_plan(name: str, seconds: float, reason: str) -> SpaceRow:
-    return SpaceRow(name, 0, 0, 0.0, False, seconds, _peak_gib(), 0.0, reason)
+    return SpaceRow(name, 0, 0, 0.0, False, seconds, peak_gib(), 0.0, reason)
 
 
 def prunable_macs_share(space: SearchSpace) -> float:
@@ -136,7 +136,7 @@ def _stays_whole(space: SearchSpace) -> str:
     )
 
 
-def _peak_gib() -> float:
+def peak_gib() -> float:
     """The largest memory of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)

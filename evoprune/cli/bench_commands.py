@@ -65,6 +65,19 @@ def spaces(
 
 
 @bench.command()
+def start(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Networks (default: all six).")] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Table; networks that it has already are skipped.")] = Path(
+        "results/bench_start.csv"
+    ),
+) -> None:
+    """Time every step of a search before its first candidate is scored, on networks of torchvision."""
+    from evoprune.bench.start_up import bench_start
+
+    bench_start(out, names, typer.echo)
+
+
+@bench.command()
 def fitness(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment that has model.weights.")] = Path(
         "experiments/bench_fitness.yaml"

@@ -4,8 +4,11 @@ This is Optimal Brain Surgeon (Hassibi and Stork 1993, eq. 5) for the least squa
 map at a time, as in Kurtic, Frantar and Alistarh 2023 (ZipLM, eq. 2).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import copied, named_tensors
 from evoprune.surgery.compensation import RIDGE
 from evoprune.surgery.layer_statistics import LayerStatistics, Statistics, gram_statistics
+from evoprune.training.threads import torch_threads
 
 MOST_COLUMNS = 8192
 """Readers with more columns are left out, since their inverse would take gigabytes."""
@@ -68,22 +72,43 @@ class BackwardElimination(Criterion):
         return values
 
 
-@torch.no_grad()
 def eliminations(
     space: SearchSpace, tensors: Mapping[str, Tensor], statistics: Statistics
 ) -> tuple[Elimination | None, ...]:
     """The elimination of every group; None for a group none of whose readers has statistics.
+
+    Groups do not depend on each other. Each is eliminated on one thread, as many at once as PyTorch has threads: most
+    products are too small to be shared out.
 
     Args:
         space: search space of the network.
         tensors: the unpruned network's, by name, on the statistics' device.
         statistics: of the layers' inputs.
     """
-    return tuple(_elimination(space, group, tensors, statistics) for group in space.groups)
+    stopped, threads = Event(), torch.get_num_threads()
+    largest_first = sorted(range(len(space.groups)), key=lambda place: -_work(space, space.groups[place]))
+    found: list[Elimination | None] = [None] * len(space.groups)
+    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+        try:
+            results = pool.map(
+                lambda place: _elimination(space, space.groups[place], tensors, statistics, stopped), largest_first
+            )
+            for place, elimination in zip(largest_first, results, strict=True):
+                found[place] = elimination
+        finally:
+            stopped.set()  # after an error or Ctrl-C, nothing that has begun is worth waiting for
+    return tuple(found)
 
 
+def _work(space: SearchSpace, group: Group) -> int:
+    """A measure of the time that a group's elimination takes."""
+    layers = (layer for layer in space.layers if _positions(space, group, layer) is not None)
+    return sum(group.size * math.prod(layer.shape) * layer.taps for layer in layers)
+
+
+@torch.no_grad()  # each thread has a mode of its own
 def _elimination(
-    space: SearchSpace, group: Group, tensors: Mapping[str, Tensor], statistics: Statistics
+    space: SearchSpace, group: Group, tensors: Mapping[str, Tensor], statistics: Statistics, stopped: Event
 ) -> Elimination | None:
     readers = [reader for layer in space.layers if (reader := _reader(space, group, layer, tensors, statistics))]
     if not readers:
@@ -91,7 +116,7 @@ def _elimination(
     order: list[int] = []
     error = [0.0]
     present = np.ones(group.size, dtype=bool)
-    for _ in range(group.size):
+    while len(order) < group.size and not stopped.is_set():
         losses = np.mean([reader.losses(group.size) for reader in readers], axis=0)  # (maps,)
         cheapest = int(np.where(present, losses, np.inf).argmin())
         present[cheapest] = False
@@ -106,18 +131,27 @@ def _reader(
     space: SearchSpace, group: Group, layer: Layer, tensors: Mapping[str, Tensor], statistics: Statistics
 ) -> "_Reader | None":
     """The layer as a reader of the group's maps; None if it reads none of them, or has no least squares to solve."""
+    positions = _positions(space, group, layer)
+    if positions is None or layer.groups > 1 or layer.weight not in statistics:
+        return None
+    if layer.shape[layer.in_dim] * layer.taps > MOST_COLUMNS:
+        return None
+    columns = [(places[:, None] * layer.taps + np.arange(layer.taps)).reshape(-1) for places in positions]
+    return _Reader(tensors[layer.weight].flatten(1), statistics[layer.weight], list(map(torch.from_numpy, columns)))
+
+
+def _positions(space: SearchSpace, group: Group, layer: Layer) -> list[np.ndarray] | None:
+    """The positions along a layer's inputs of each of the group's maps, int64; None if the layer reads none of them."""
     genes = space.genes_along(layer.weight, layer.in_dim)
-    if genes is None or layer.groups > 1 or layer.weight not in statistics:
+    if genes is None:
         return None
-    columns = [_columns(genes == group.start + place, layer.taps) for place in range(group.size)]
-    if not any(map(len, columns)) or len(genes) * layer.taps > MOST_COLUMNS:
+    places = genes - group.start
+    inputs = np.flatnonzero((places >= 0) & (places < group.size))
+    if not len(inputs):
         return None
-    return _Reader(tensors[layer.weight].flatten(1), statistics[layer.weight], columns)
-
-
-def _columns(positions: np.ndarray, taps: int) -> Tensor:
-    """The columns of the unfolded inputs that belong to these input maps (bool). Returns int64."""
-    return torch.from_numpy((np.flatnonzero(positions)[:, None] * taps + np.arange(taps)).reshape(-1))
+    by_place = inputs[np.argsort(places[inputs], kind="stable")]
+    ends = np.cumsum(np.bincount(places[inputs], minlength=group.size))
+    return np.split(by_place, ends[:-1])
 
 
 @dataclass(eq=False)
