@@ -27,6 +27,9 @@ from evoprune.training.threads import torch_threads
 MOST_COLUMNS = 8192
 """Readers with more columns are left out, since their inverse would take gigabytes."""
 
+SECONDS_A_WEIGHT, SECONDS_A_PRODUCT = 6e-9, 6e-11
+"""Seconds for the update of a weight when a map goes, and for a multiply-accumulate of an inverse, on one core."""
+
 MOST_FACTORS = 384
 """Rows of factors that are collected before they are applied to an inverse."""
 
@@ -100,10 +103,30 @@ def eliminations(
     return tuple(found)
 
 
-def _work(space: SearchSpace, group: Group) -> int:
-    """A measure of the time that a group's elimination takes."""
+def expected_seconds(space: SearchSpace, threads: int) -> float:
+    """About how long the eliminations of all groups take, by the speed of one core of an Intel Xeon."""
+    work = [_work(space, group) for group in space.groups]
+    return max(max(work, default=0.0), sum(work) / threads)
+
+
+def _work(space: SearchSpace, group: Group) -> float:
+    """About how long the elimination of a group takes, in seconds."""
     layers = (layer for layer in space.layers if _positions(space, group, layer) is not None)
-    return sum(group.size * math.prod(layer.shape) * layer.taps for layer in layers)
+    return sum(
+        SECONDS_A_WEIGHT * group.size * math.prod(layer.shape) + SECONDS_A_PRODUCT * _columns_of(layer) ** 3
+        for layer in layers
+        if _is_small(layer)
+    )
+
+
+def _columns_of(layer: Layer) -> int:
+    """Number of columns of a layer's unfolded inputs."""
+    return layer.shape[layer.in_dim] * layer.taps
+
+
+def _is_small(layer: Layer) -> bool:
+    """Whether a layer is solved for: its inverse takes little memory."""
+    return layer.groups == 1 and _columns_of(layer) <= MOST_COLUMNS
 
 
 @torch.no_grad()  # each thread has a mode of its own
@@ -132,9 +155,7 @@ def _reader(
 ) -> "_Reader | None":
     """The layer as a reader of the group's maps; None if it reads none of them, or has no least squares to solve."""
     positions = _positions(space, group, layer)
-    if positions is None or layer.groups > 1 or layer.weight not in statistics:
-        return None
-    if layer.shape[layer.in_dim] * layer.taps > MOST_COLUMNS:
+    if positions is None or layer.weight not in statistics or not _is_small(layer):
         return None
     columns = [(places[:, None] * layer.taps + np.arange(layer.taps)).reshape(-1) for places in positions]
     return _Reader(tensors[layer.weight].flatten(1), statistics[layer.weight], list(map(torch.from_numpy, columns)))

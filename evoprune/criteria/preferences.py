@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
+from evoprune.criteria import elimination
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.importance import kernel_values, magnitude, mask_shares, merge_layers
 from evoprune.criteria.importance_by_name import find_criterion, importance_of_maps
@@ -53,6 +55,11 @@ def preferences_of(choice: str, context: CriterionContext) -> Preferences:
         except ConfigError:
             return _preferences_by("l1", context)
     return _preferences_by(choice, context)
+
+
+def expected_seconds(choice: str, space: SearchSpace) -> float:
+    """About how long `preferences_of` takes; 0 for criteria other than elimination, which are not predicted."""
+    return elimination.expected_seconds(space, torch.get_num_threads()) if choice in ("auto", "elimination") else 0.0
 
 
 def _preferences_by(name: str, context: CriterionContext) -> Preferences:

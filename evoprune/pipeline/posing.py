@@ -75,6 +75,7 @@ def pose(config: Config) -> Problem:
 def pose_problem(context: RoundContext, model: nn.Module) -> Problem:
     """The problem of a round. Measured times and batch sizes are kept in the run folder, and read again on resuming."""
     config, folder, data = context.config, context.folder, context.data
+    context.progress.stage("statistics", f"{len(data.calibration)} images through the unpruned network")
     problem = problem_of(config, data, model, context.space, context.device, context.task, context.reference)
     cost, measured = _ready_cost(config.search.cost, folder, model, context.space, data, context.progress)
     problem = replace(problem, cost=cost)

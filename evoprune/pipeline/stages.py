@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from evoprune.config.schema import Config, RetrainConfig
+from evoprune.criteria.preferences import expected_seconds
 from evoprune.data.splits import Split
 from evoprune.errors import ConfigError
 from evoprune.networks.seeding import mixed_seed
@@ -34,12 +35,16 @@ from evoprune.scoring.scorer import Problem
 from evoprune.search.loop import SearchLoop
 from evoprune.search.objective import Objective
 from evoprune.search.survivor_choice import choose_survivors
+from evoprune.space.search_space import SearchSpace
 from evoprune.training.fit import EpochReport, FitState, fit
 from evoprune.training.recipes import find_recipe
 from evoprune.workers.protocol import Workers
 from evoprune.workers.retraining import Retraining
 
 logger = logging.getLogger(__name__)
+
+WORTH_SAYING_SECONDS = 5
+"""Expected duration from which a stage says it, in seconds."""
 
 
 def baseline(context: RoundContext, weights: Mapping[str, Tensor] | None) -> nn.Module:
@@ -90,6 +95,8 @@ def baseline(context: RoundContext, weights: Mapping[str, Tensor] | None) -> nn.
 def search(context: RoundContext, problem: Problem, workers: Workers) -> list[Candidate]:
     """Runs the generations that are left. Returns the survivors, cheapest first."""
     config, folder, space = context.config, context.folder, context.space
+    if space.maps:
+        context.progress.stage("ranking", _ranking(config.search.criterion, space))
     criterion_inputs = criterion_context(
         problem, workers, context.data.calibration, config.seed, context.device, gram_bytes(config.workers)
     )
@@ -113,6 +120,13 @@ def search(context: RoundContext, problem: Problem, workers: Workers) -> list[Ca
     unchanged = space.key(space.full())
     front = [candidate for candidate in algorithm.front if candidate.key != unchanged]
     return choose_survivors(front, config.retrain.survivors, Objective.of(config.search, unpruned_cost))
+
+
+def _ranking(criterion: str, space: SearchSpace) -> str:
+    """The stage in which a criterion ranks feature maps, with its expected duration if that is long."""
+    seconds = expected_seconds(criterion, space)
+    duration = f", about {seconds:.0f} s" if seconds >= WORTH_SAYING_SECONDS else ""
+    return f"{space.maps} feature maps by {criterion}{duration}"
 
 
 def retrain(context: RoundContext, workers: Workers, survivors: Sequence[Candidate]) -> dict[str, Mapping[str, Tensor]]:

@@ -130,3 +130,13 @@ def test_maps_without_readers_have_no_score() -> None:
     images = torch.randn(8, 3)
     space = search_space(model, images[:1])
     assert eliminations(space, dict(named_tensors(model)), {}) == (None,)
+
+
+def test_the_expected_time_is_that_of_the_slowest_thread() -> None:
+    """Inverses of 5 and 7 columns, and as many maps times the weights of their readers."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 4)).eval()
+    space = search_space(model, torch.randn(2, 3))
+    weight, product = elimination.SECONDS_A_WEIGHT, elimination.SECONDS_A_PRODUCT
+    first, second = 5 * 35 * weight + 5**3 * product, 7 * 28 * weight + 7**3 * product
+    assert elimination.expected_seconds(space, 1) == pytest.approx(first + second)
+    assert elimination.expected_seconds(space, 2) == pytest.approx(second)
