@@ -232,7 +232,7 @@ def test_a_run_that_is_there_is_refused_or_replaced(tiny_run: ep.Run, tmp_path: 
     assert tiny_runs.state_of(out) == before
     watching = Stages()
     replaced = tiny_runs.run(out, quick, watching, overwrite=True)
-    assert watching.names == ["data", "space", "statistics", "ranking", "search", "retrain", "test", "done"]
+    assert watching.names == ["data", "space", "statistics", "ranking", "search", "test", "done"]
     assert len(replaced.candidates) == 12
     assert (out / "notes.txt").read_text() == "my own"
     assert len(list((out / "survivors").iterdir())) == len(replaced.survivors)
