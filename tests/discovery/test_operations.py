@@ -16,13 +16,22 @@ from tests.space.blocks import conv_bn, head
 
 
 class Between(nn.Module):
-    """8 maps, an operation that keeps their shape, 12 maps, classes. It may use what `extra` holds."""
+    """8 maps, an operation that keeps their shape, 12 maps, classes. It may use `extra` and `vector`."""
 
-    def __init__(self, operation: Callable[["Between", Tensor], Tensor], maps: int = 8, **extra: nn.Module) -> None:
+    vector: Tensor
+
+    def __init__(
+        self,
+        operation: Callable[["Between", Tensor], Tensor],
+        maps: int = 8,
+        with_vector: bool = False,
+        **extra: nn.Module,
+    ) -> None:
         super().__init__()
         self.stem, self.last, self.head = conv_bn(3, 8), conv_bn(maps, 12), head(12)
         self.extra = nn.ModuleDict(extra)
-        self.vector = nn.Parameter(torch.randn(8, 1, 1))
+        if with_vector:
+            self.vector = nn.Parameter(torch.randn(8, 1, 1))
         self.operation = operation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +96,7 @@ GOES: dict[str, tuple[Between, int]] = {
     "film": (Between(film, gate=nn.Linear(8, 16)), 8),
     "in place": (Between(lambda net, x: x.mul_(2).add_(1).clamp_(max=3)), 8),
     "choose by value": (Between(lambda net, x: torch.where(x > 0.3, x, -x) + 1), 8),
-    "a vector": (Between(lambda net, x: x * net.vector), 8),
+    "a vector": (Between(lambda net, x: x * net.vector, with_vector=True), 8),
     "norm over pixels": (Between(lambda net, x: net.extra["norm"](x), norm=nn.LayerNorm([6, 6])), 8),
     "norm without weights": (Between(lambda net, x: net.extra["norm"](x), norm=nn.BatchNorm2d(8, affine=False)), 8),
     "norm used twice": (
@@ -102,7 +111,7 @@ GOES: dict[str, tuple[Between, int]] = {
     "softmax": (Between(lambda net, x: x.softmax(1)), 8),
     "root mean square": (Between(lambda net, x: x * (x.pow(2).mean(1, keepdim=True) + 1).rsqrt()), 8),
     "normalize": (Between(lambda net, x: F.normalize(x, dim=1)), 8),
-    "global response norm": (Between(response_norm), 8),
+    "global response norm": (Between(response_norm, with_vector=True), 8),
     "norm of everything": (Between(lambda net, x: net.extra["norm"](x), norm=nn.LayerNorm([8, 6, 6])), 8),
     "mean in Python": (Between(lambda net, x: x * x.mean().item()), 8),
     "weights read backwards": (Between(tied, conv=nn.Conv2d(8, 10, 3, padding=1)), 8),

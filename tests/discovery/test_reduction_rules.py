@@ -1,7 +1,7 @@
 """Reductions over maps run over the maps that stay, in the masked as in the compacted network."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,22 @@ from tests.discovery.agreement import groups_of, reasons_of, searched
 
 
 class Between(nn.Module):
-    """8 maps, a reduction over them, 6 maps, classes."""
+    """8 maps, a reduction over them, 6 maps, classes. vectors: names of parameters that the reduction reads."""
 
-    def __init__(self, reduce: Callable[["Between", Tensor], Tensor], norm: nn.Module | None = None) -> None:
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        reduce: Callable[["Between", Tensor], Tensor],
+        norm: nn.Module | None = None,
+        vectors: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.a, self.b, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3), nn.Linear(6, 4)
         self.reduce, self.norm = reduce, norm or nn.Identity()
-        self.scale, self.shift = nn.Parameter(torch.rand(8) + 0.5), nn.Parameter(torch.rand(8))
+        for name in vectors:
+            self.register_parameter(name, nn.Parameter(torch.rand(8) + 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.b(self.reduce(self, self.a(x))).relu().mean((2, 3)))
@@ -103,7 +112,7 @@ REDUCTIONS: dict[str, tuple[Between, int]] = {
     "mean and variance": (Between(standardised), 8),
     "norm of flattened maps": (Between(lambda net, x: x / x.flatten(1).norm(dim=1)[:, None, None, None]), 8),
     "mean of the image": (Between(lambda net, x: x * x.mean()), 8),
-    "three means in one forward": (Between(three_in_one_forward), 8),
+    "three means in one forward": (Between(three_in_one_forward, vectors=["scale"]), 8),
     "softmax": (Between(lambda net, x: x * x.softmax(1)), 8),
     "layer norm by hand": (Between(first, LayerNorm2d(8, last=False)), 8),
     "layer norm by function": (Between(last, LayerNorm2d(8, last=True)), 8),
@@ -113,7 +122,10 @@ REDUCTIONS: dict[str, tuple[Between, int]] = {
     "rms norm": (Between(last, nn.RMSNorm(8)), 8),
     "rms norm without scale": (Between(last, nn.RMSNorm(8, elementwise_affine=False)), 8),
     "group norm without scale": (Between(first, nn.GroupNorm(2, 8, affine=False)), 4),
-    "group norm by function": (Between(lambda net, x: F.group_norm(x, 2, net.scale, net.shift)), 4),
+    "group norm by function": (
+        Between(lambda net, x: F.group_norm(x, 2, net.scale, net.shift), vectors=["scale", "shift"]),
+        4,
+    ),
     "global response norm": (Between(last, GlobalResponseNorm(8)), 8),
     "spatial gate": (Between(first, SpatialGate()), 8),
 }

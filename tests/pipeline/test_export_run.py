@@ -261,7 +261,7 @@ def test_a_folder_without_survivors_is_one_line(tiny_run: ep.Run, tmp_path: Path
         assert done.output.count("\n") == 1
 
 
-@pytest.mark.parametrize("version", ["999", "13"])
+@pytest.mark.parametrize("version", [pytest.param("999", marks=pytest.mark.slow), "13"])
 def test_an_unsupported_opset_is_refused_once_and_a_supported_one_named(
     tiny_run: ep.Run, tmp_path: Path, version: str
 ) -> None:

@@ -79,9 +79,11 @@ def averaging(activation: nn.Module) -> nn.Module:
     ("network", "version", "nearest", "word"),
     [
         (chain(), 13, 14, "oldest"),  # ReLU as torch writes it is of version 14
-        (averaging(nn.ReLU()), 14, 18, "oldest"),  # so is a mean over given axes of 18
-        (averaging(nn.ReLU()), -3, 18, "oldest"),
-        (averaging(nn.GELU()), 999, 25, "newest"),  # there is no way from GELU in functions to a newer version
+        # so is a mean over given axes of 18
+        pytest.param(averaging(nn.ReLU()), 14, 18, "oldest", marks=pytest.mark.slow),
+        pytest.param(averaging(nn.ReLU()), -3, 18, "oldest", marks=pytest.mark.slow),
+        # there is no way from GELU in functions to a newer version
+        pytest.param(averaging(nn.GELU()), 999, 25, "newest", marks=pytest.mark.slow),
     ],
 )
 def test_the_nearest_version_that_works_is_named(network: nn.Module, version: int, nearest: int, word: str) -> None:
