@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evoprune.criteria.gradients import loss_gradients
 from evoprune.criteria.importance import (
     LayerValues,
     Normalisation,
@@ -22,7 +23,7 @@ from evoprune.space.tensors import copied, weight_tensors
 from evoprune.surgery.layer_statistics import Statistics
 from evoprune.tasks.classification import Classification
 from evoprune.tasks.task import Task
-from evoprune.tasks.trees import Tree
+from evoprune.tasks.trees import Tree, moved
 
 Losses = Callable[[Sequence[Genome]], list[float]]
 """The mean loss of each genome's network on the context's images: see `workers.Workers.losses`."""
@@ -73,6 +74,12 @@ class CriterionContext:
             weight.requires_grad_(True)
         return network
 
+    def gradients(self) -> WeightScores:
+        """The gradient of the mean loss on the images by every layer's weight: float64, on the CPU."""
+        return loss_gradients(
+            self.network(), self.space, self.device_images, moved(self.targets, self.device), self.task
+        )
+
     def draw_seed(self) -> int:
         """A seed for PyTorch's generators, drawn from `rng`."""
         return int(self.rng.integers(2**63))
@@ -82,12 +89,26 @@ class Criterion(ABC):
     """A criterion of the importance of parts; a higher value is more important.
 
     A subclass values feature maps, and kernels if it defines them; kernels and stride masks are otherwise valued by
-    the magnitude of their weights. See `WeightCriterion` for criteria of single weights.
+    the magnitude of their weights. See `WeightCriterion` for criteria of single weights. It is constructed without
+    arguments. A plain function of a `CriterionContext` does, too, if it returns float (maps,), a value for each feature
+    map, or float (genes,), a value for each gene, of which those of stride masks are not read.
 
     Attributes:
         normalisation: makes the values of layers comparable, for global scope.
         additive: the values that several layers have of a map are added, not averaged.
         needs_labels: whether it reads the targets of the images.
+
+    Example:
+        >>> def spread(context):
+        ...     '''The deviation of the weights that make a map.'''
+        ...     values = np.zeros(context.space.maps)
+        ...     for axis in context.space.axes:  # position -> gene, or -1 for a position that stays
+        ...         weight, movable = context.model.get_parameter(axis.tensor), axis.gene >= 0
+        ...         if axis.dim == 0 and weight.ndim > 1:
+        ...             values[axis.gene[movable]] = weight.detach().flatten(1).std(1)[movable]
+        ...     return values
+
+        In a config: `search: {criterion: "my_module:spread"}`.
     """
 
     normalisation: Normalisation = "none"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.criteria.criterion import CriterionContext, WeightCriterion
-from evoprune.criteria.data_criteria import weight_gradients
+from evoprune.criteria.gradients import weight_gradients
 from evoprune.criteria.importance import LayerValues, WeightScores, layer_weights
 from evoprune.criteria.observation import observe
 from evoprune.plugins.kinds import criterion

@@ -137,3 +137,8 @@ def magnitude(model: nn.Module, space: SearchSpace) -> WeightScores:
         Han et al. 2015, section 3 (weights below a threshold are removed).
     """
     return {name: weight.abs() for name, weight in layer_weights(model, space).items()}
+
+
+def filter_l1(model: nn.Module, space: SearchSpace) -> list[LayerValues]:
+    """The mean absolute weight of each filter, layer by layer."""
+    return filter_values(space, magnitude(model, space))

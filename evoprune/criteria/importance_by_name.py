@@ -5,16 +5,40 @@ Importing this file registers the built-in ones.
 
 import numpy as np
 
-from evoprune.criteria import curvature, data_criteria, elimination, oracle, synflow, weight_criteria
+from evoprune.criteria import (
+    batch_norm_scale,
+    curvature,
+    elimination,
+    l1,
+    l2,
+    mean_activation,
+    nonzero_share,
+    oracle,
+    random_values,
+    synflow,
+    taylor,
+)
 from evoprune.criteria.criterion import Criterion, CriterionContext, WeightCriterion
-from evoprune.criteria.importance import Normalisation, WeightScores, merge_layers
+from evoprune.criteria.importance import Normalisation, WeightScores, filter_l1, merge_layers
 from evoprune.criteria.own_criterion import own_criterion
-from evoprune.criteria.weight_criteria import filter_l1
 from evoprune.errors import ConfigError
 from evoprune.plugins.guard import is_own
 from evoprune.plugins.kinds import CRITERIA
 
-__all__ = ["CRITERIA", "curvature", "data_criteria", "elimination", "oracle", "synflow", "weight_criteria"]
+__all__ = [
+    "CRITERIA",
+    "batch_norm_scale",
+    "curvature",
+    "elimination",
+    "l1",
+    "l2",
+    "mean_activation",
+    "nonzero_share",
+    "oracle",
+    "random_values",
+    "synflow",
+    "taylor",
+]
 
 
 def find_criterion(name: str) -> Criterion:

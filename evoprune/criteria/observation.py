@@ -100,6 +100,11 @@ def observe(
     return [LayerValues(layer.genes, total / len(images)) for layer, total in zip(watched, totals, strict=True)]
 
 
+def mean_over_pixels(sums: Tensor, pixels: Tensor) -> Tensor:
+    """The map values that are the mean over pixels, for `observe`."""
+    return sums / pixels
+
+
 def _gradients(watched: Sequence[_WatchedLayer], target: Tensor | None) -> list[list[Tensor]]:
     """For each layer the gradient of each of its inputs; empty tensors without a target."""
     if target is None:

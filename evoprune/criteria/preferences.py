@@ -8,9 +8,8 @@ from torch import nn
 
 from evoprune.criteria import elimination
 from evoprune.criteria.criterion import CriterionContext
-from evoprune.criteria.importance import kernel_values, magnitude, mask_shares, merge_layers
+from evoprune.criteria.importance import filter_l1, kernel_values, magnitude, mask_shares, merge_layers
 from evoprune.criteria.importance_by_name import find_criterion, importance_of_maps
-from evoprune.criteria.weight_criteria import filter_l1
 from evoprune.errors import ConfigError
 from evoprune.space.search_space import SearchSpace
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from evoprune.criteria.criterion import CriterionContext
 from evoprune.criteria.curvature import OptimalBrainDamage, gauss_newton_diagonal
-from evoprune.criteria.data_criteria import MeanActivation, NonzeroShare, Taylor
 from evoprune.criteria.importance import LayerValues
 from evoprune.criteria.importance_by_name import map_importance
+from evoprune.criteria.mean_activation import MeanActivation
+from evoprune.criteria.nonzero_share import NonzeroShare
 from evoprune.criteria.oracle import Oracle
+from evoprune.criteria.taylor import Taylor
 from evoprune.discovery.discover import search_space
 from evoprune.space.search_space import SearchSpace
 from evoprune.tasks.classification import Classification

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.criteria.importance import merge_layers
+from evoprune.criteria.importance import filter_l1, merge_layers
 from evoprune.criteria.preferences import group_ranks
-from evoprune.criteria.weight_criteria import filter_l1
 from tests.search.made_up import space_of
 
 
