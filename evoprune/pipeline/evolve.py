@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,8 @@ from evoprune.pipeline.input_checks import (
     outputs_for_one,
     warn_of_unrun_parts,
 )
+from evoprune.pipeline.plugin_checks import check_plugins
+from evoprune.plugins.kinds import REGISTRIES
 from evoprune.progress import Progress, SilentProgress
 from evoprune.record.folder import RunFolder
 from evoprune.record.places import is_remote, local_path
@@ -37,6 +39,9 @@ from evoprune.tasks.task import Task
 from evoprune.tasks.tasks_by_name import Classification, LikeTeacher, described, make_task
 from evoprune.training.devices import resolve_device
 from evoprune.training.fit import FitState
+
+Plugin = str | Callable[..., Any] | None
+"""A plug-in's name, or one's own function or class; None: as the section of the config has it."""
 
 GIVEN = "given"
 """The network's and the data set's name in the config of a run that was given them as objects."""
@@ -64,6 +69,10 @@ def evolve(
     train: Examples | None = None,
     task: str | Task | type[Task] | None = None,
     task_options: Mapping[str, Any] | None = None,
+    criterion: Plugin = None,
+    algorithm: Plugin = None,
+    cost: Plugin = None,
+    recipe: Plugin = None,
     space: SpaceConfig | None = None,
     search: SearchConfig | None = None,
     retrain: RetrainConfig | None = None,
@@ -92,6 +101,8 @@ def evolve(
         task: what the outputs are worth: the name of a task (`segmentation`), an `ep.Task` or a class of one; None:
             classification.
         task_options: options of a task that is given by its name or class.
+        criterion, algorithm, cost, recipe: the same as `search.criterion`, `search.algorithm`, `search.cost` and
+            `retrain.recipe`: a name, or one's own function or class at the top level of a module.
         space: as the section of a config file, as are `search`, `retrain`, `workers` and `record`; by default, no
             report is written.
         device: auto, cpu, cuda or cuda:N.
@@ -125,9 +136,11 @@ def evolve(
     sections = {"space": space, "search": search, "retrain": retrain, "workers": workers, "record": record}
     reference, options = described(judge)
     others = {"seed": seed, "device": device, "task": reference, "task_options": options or None}
-    config = _config(sections, tolerance, given, others)
+    plugins = {"search.criterion": criterion, "search.algorithm": algorithm, "search.cost": cost}
+    config = _config(sections, tolerance, plugins | {"retrain.recipe": recipe}, given, others)
     check_tensorboard(config)
     rounds = round_configs(config)
+    check_plugins(rounds)
     trains = any(settings.retrain.epochs for settings in rounds)
     if trains and given.train is None:
         raise ConfigError("search.rounds: retrain.epochs must be 0 without training images; give them as train=")
@@ -162,7 +175,11 @@ def _task_of(task: str | Task | type[Task], options: Mapping[str, Any] | None) -
 
 
 def _config(
-    sections: Mapping[str, Any], tolerance: float | None, given: GivenData, others: Mapping[str, object]
+    sections: Mapping[str, Any],
+    tolerance: float | None,
+    plugins: Mapping[str, Plugin],
+    given: GivenData,
+    others: Mapping[str, object],
 ) -> Config:
     """The run's config. Raises ConfigError, one line, for the first value that is not valid."""
     settings = {name: _set_values(section, name) for name, section in sections.items() if section is not None}
@@ -174,6 +191,10 @@ def _config(
                 "give it once"
             )
         search["tolerance"] = tolerance
+    for key, plugin in plugins.items():
+        if plugin is not None:
+            section, _, name = key.partition(".")
+            settings[section][name] = REGISTRIES[key].reference(plugin)
     if given.train is None:
         if retrain.get("epochs"):
             logger.warning(

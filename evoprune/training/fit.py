@@ -260,7 +260,8 @@ def _restore(model: nn.Module, recipe: Recipe, optimiser: torch.optim.Optimizer,
             key, parameter = _optimiser_key(prefix), parameters[name]
             alike = tensor.shape == parameter.shape and key != "step"  # a number of steps stays on the CPU
             optimiser.state[parameter][key] = torch.empty_like(parameter).copy_(tensor) if alike else tensor.clone()
-    recipe.restore({name: tensor.clone() for name, tensor in state.part(_RECIPE).items()})
+    if own := state.part(_RECIPE):  # the state before the first epoch has none
+        recipe.restore({name: tensor.clone() for name, tensor in own.items()})
 
 
 def _optimiser_prefix(key: str) -> str:
