@@ -57,6 +57,7 @@ MOBILENET = (
 
 # Images; MACs by hand: maps x inputs x taps x pixels of every convolution, then the linear layers; genes.
 NETWORKS = {
+    "energy": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
     "quickstart": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
     "anwar_mnist": (GREY, 16 * 25 * 784 + 32 * 16 * 25 * 196 + 64 * (32 * 49) + 10 * 64, 16 + 32 + 64),
     "fashion_cnn": QUARTER_WIDTH,
