@@ -169,8 +169,8 @@ def test_a_script_without_logging_setup_shows_warnings() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (SystemExit(0), 1, "error: code that was called ended the command (SystemExit: 0); see data.dataset"),
-        (SystemExit("bye"), 1, "error: code that was called ended the command (SystemExit: bye); see data.dataset"),
+        (SystemExit(0), 1, "error: code that was called ended the command (SystemExit: 0); see the keys"),
+        (SystemExit("bye"), 1, "error: code that was called ended the command (SystemExit: bye); see the keys"),
         (MemoryError("of 8 GiB"), 1, "error: out of memory (MemoryError: of 8 GiB); see"),
         (OSError(12, "Cannot allocate memory"), 1, "error: out of memory (OSError: [Errno 12] Cannot allocate"),
         (OSError("libx.so: failed to map"), 1, "error: a library cannot be loaded (OSError: libx.so: failed to map)"),
