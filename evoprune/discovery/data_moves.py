@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
 from evoprune.discovery.parameter_sources import labels_of_sources
 from evoprune.discovery.tracing import Call, Tracer
+from evoprune.space.tensors import size_of
 
 Shadow = Tensor | list[Tensor] | None
 """Labels of the first output, or of each output; None if no element belongs to a feature map."""
@@ -37,13 +38,51 @@ def move(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> Shadow:
         shadow = tracer.shadow(value)
         return labels_of_sources(tracer, value, maps) if maps is not None and is_constant(shadow) else shadow
 
-    if call.name in ("view", "_unsafe_view", "_reshape_alias"):  # the shadow has its own memory layout
+    if call.name in VIEWS:  # the shadow has its own memory layout
         moved = tracer.shadow(tensors[0]).reshape(call.output.shape)
+        maps = _heads(tracer, moved)
     else:
         moved = call.overload(*tree_map(shadow_of, args), **tree_map(shadow_of, kwargs))
     if call.name == "stack" and maps is not None:
         maps += maps >= call.inputs.get("dim", 0) % call.output.ndim
-    return [_line_up(tracer, shadow, maps) for shadow in ([moved] if isinstance(moved, Tensor) else moved)]
+    shadows = [_line_up(tracer, shadow, maps) for shadow in ([moved] if isinstance(moved, Tensor) else moved)]
+    if call.name in VIEWS:
+        _add_sizes(tracer, tracer.labels.resolve(shadows[0]), maps)
+    return shadows
+
+
+def _heads(tracer: Tracer, shadow: Tensor) -> int | None:
+    """The dimension of heads after a view that splits maps into heads and the places inside them; None without heads.
+
+    The running module has to say how many heads there are, because a hard-coded number could not be changed.
+    """
+    dims = varying_dims(shadow)
+    if len(dims) < 2:
+        return None
+    sizes = (size_of(tracer.modules.get(tracer.running_module), attribute) for attribute in HEADS)
+    if any(heads is not None and heads > 1 and shadow.shape[dims[-2]] % heads == 0 for heads in sizes):
+        return dims[-2]
+    return None
+
+
+def _add_sizes(tracer: Tracer, shadow: Tensor, heads: int | None) -> None:
+    """Records attributes of the running module that hold the number of heads or maps of a view. shadow: resolved."""
+    module = tracer.modules.get(tracer.running_module)
+    for dim in varying_dims(shadow):
+        labels = labels_along(shadow, dim)
+        for attribute in HEADS if dim == heads else WIDTHS:
+            count = size_of(module, attribute)
+            if count and count > 1 and (len(labels) == count or (dim == heads and len(labels) % count == 0)):
+                tracer.add_size(attribute, labels[:count], needed=dim == heads)
+
+
+VIEWS = ("view", "_unsafe_view", "_reshape_alias")
+
+HEADS = ("num_heads", "heads", "n_heads", "nheads", "nhead", "n_head", "num_attention_heads", "num_kv_heads")
+"""Usual names of attributes that hold the number of heads of attention."""
+
+WIDTHS = ("attn_dim", "inner_dim", "all_head_size", "hidden_dim", "hidden_size", "embed_dim", "d_model", "dim", "kv_dim")
+"""Usual names of attributes that hold a number of maps."""
 
 
 def _maps_in_a_row(tracer: Tracer, call: Call) -> int | None:

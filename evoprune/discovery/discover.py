@@ -170,15 +170,23 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
         tensors=_tensor_infos(model),
         frozen=(*grouping.frozen, *(Frozen(name, reason) for name, reason in whole_modules.items()), *unrun),
         fixed_macs=tracer.fixed_macs,
-    ).with_outside_tensors(
-        make(grouping.genes(labels.resolve(maps).numpy()))
-        for make, maps in (branches.tracer.outside_tensors | tracer.outside_tensors).values()
     )
+    found = (*(branches.tracer.outside_tensors | tracer.outside_tensors).values(), *tracer.products)
+    records = [make(grouping.genes(labels.resolve(maps).numpy())) for make, maps in found]
+    widths = [
+        make(grouping.genes(labels.resolve(maps).numpy()))
+        for make, maps in (branches.tracer.widths | tracer.widths).values()
+    ]
     forwards: list[Forward] = [partial(outputs_of, inputs=inputs)]
     if branches.forward is not None:
         forwards.append(branches.forward)
     tolerance = TOLERANCE if tracer.exact and branches.tracer.exact else TOLERANCE_SINGLE
-    return prove(network, space, forwards, tolerance)
+    plain = prove(network, space.with_outside_tensors(records), forwards, tolerance)
+    if plain.space.maps == space.maps or not any((record.gene >= 0).any() for record in widths):
+        return plain
+    # Groups that failed may have failed because an attribute holds their width.
+    wide = prove(network, space.with_outside_tensors([*records, *widths]), forwards, tolerance)
+    return wide if wide.space.maps > plain.space.maps else plain
 
 
 def _layers(tracer: Tracer, branches: Tracer) -> tuple[Layer, ...]:

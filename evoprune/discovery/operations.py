@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from evoprune.discovery.attention_rules import batched_product
 from evoprune.discovery.data_moves import (
     Shadow,
     channel_shuffle,
@@ -270,6 +271,7 @@ OPERATIONS = _table(
     (fresh, "new_empty new_zeros new_ones new_full empty_like zeros_like ones_like full_like"),
     (copy_into, "copy"),
     (duplicate, "clone _to_copy contiguous"),
+    (batched_product, "bmm baddbmm"),
     (embedding, "embedding"),
     (packing, "_pack_padded_sequence"),
 )  # fmt: skip

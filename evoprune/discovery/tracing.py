@@ -34,6 +34,10 @@ def tensors_of(values: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)] + [tensor for part in nested for tensor in part]
 
 
+MakeRecord = Callable[[np.ndarray], OutsideTensors]
+"""Makes the record of a place outside of tensors from the genes of its maps, int32 (maps,)."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of an operation.
@@ -82,6 +86,8 @@ class Tracer(TorchDispatchMode):
             its children returned.
         outside_tensors: Key of each place outside of tensors where maps matter -> maker of its record from the genes of
             its maps, and the labels of its maps.
+        widths: The same for attributes that the forward may compute with.
+        products: The same for matrix products of maps, which a record each time counts.
         sources: Tensor without labels -> parameters whose elements it holds (`discovery.parameter_sources`).
     """
 
@@ -99,11 +105,13 @@ class Tracer(TorchDispatchMode):
         self.read: set[str] = set()
         self.seen: dict[str, list[Tensor]] = {"": []}
         self.modules = dict(model.named_modules())
-        self._batch = batch
+        self.batch = batch
         self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
         self._transposed = WeakTensorKeyDictionary()  # transposed view of a weight -> its name
         self._shadows = WeakTensorKeyDictionary()  # tensor -> labels of its elements
         self.outside_tensors: dict[tuple[str | int, ...], tuple[MakeRecord, Tensor]] = {}
+        self.widths: dict[tuple[str | int, ...], tuple[MakeRecord, Tensor]] = {}
+        self.products: list[tuple[MakeRecord, Tensor]] = []
         self._calls: Counter[tuple[str, str]] = Counter()
         self._frozen_if_read = WeakTensorKeyDictionary()  # tensor -> labels, and a reason
         self.sources = WeakTensorKeyDictionary()  # tensor without labels -> parameters whose elements it holds
@@ -161,7 +169,7 @@ class Tracer(TorchDispatchMode):
             self.follow(self, call, args, kwargs)
             self._see(outputs)
             if self._uses == uses and (formula := flop_registry.get(func.overloadpacket)):
-                self.fixed_macs += formula(*args, **kwargs, out_val=outputs[0]) // 2 // self._batch
+                self.fixed_macs += formula(*args, **kwargs, out_val=outputs[0]) // 2 // self.batch
         return result
 
     def freeze_outputs(self, outputs: Any) -> None:
@@ -224,16 +232,23 @@ class Tracer(TorchDispatchMode):
         self._calls[place] += 1
         return self._calls[place] - 1
 
-    def add_size(self, attribute: str, labels: Tensor) -> None:
+    def add_size(self, attribute: str, labels: Tensor, needed: bool = True) -> None:
         """Records an attribute of the running module that holds a number of maps, if it is that of these.
 
         Args:
             attribute: Its name; the module need not have it.
             labels: int64 (maps,).
+            needed: Whether the forward certainly computes with it.
         """
         module = self.running_module
         if size_of(self.modules.get(module), attribute) == len(labels):
-            self.outside_tensors["size", module, attribute] = partial(Size, module, attribute), labels
+            places = self.outside_tensors if needed else self.widths
+            places["size", module, attribute] = partial(Size, module, attribute), labels
+
+    def add_product(self, make: MakeRecord, labels: Tensor) -> None:
+        """Records a matrix product of maps, and that its multiply-accumulates are counted there."""
+        self._uses += 1
+        self.products.append((make, labels))
 
     def freeze_module(self, reason: str) -> None:
         """Records the running module as one that stays whole."""
@@ -296,7 +311,7 @@ class Tracer(TorchDispatchMode):
             weight=weight,
             kind=kind,
             shape=tuple(shape),
-            positions=before + positions // self._batch,
+            positions=before + positions // self.batch,
             **layout,
         )
 
@@ -319,9 +334,6 @@ _EXACT = frozenset(
     for dtype in vars(torch).values()
     if isinstance(dtype, torch.dtype) and (dtype == torch.float64 or not dtype.is_floating_point)
 )
-
-MakeRecord = Callable[[np.ndarray], OutsideTensors]
-"""Makes the record of a place outside of tensors from the genes of its maps, int32 (maps,)."""
 
 Follow = Callable[[Tracer, Call, tuple, dict], None]
 

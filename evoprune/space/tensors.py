@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from evoprune.errors import SearchSpaceError, first_line
+from evoprune.space.narrow_attention import NarrowMultiheadAttention, fit_attention
 from evoprune.space.outside_tensors import kept
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome
@@ -208,6 +209,9 @@ def _update_module(module: nn.Module) -> None:
         module.num_parameters = module.weight.shape[0]
     elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
         module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.MultiheadAttention):
+        if type(module) in (nn.MultiheadAttention, NarrowMultiheadAttention):
+            fit_attention(module)
     elif isinstance(module, nn.RNNBase):
         module.input_size = module.get_parameter("weight_ih_l0").shape[1]
     elif isinstance(module, nn.RNNCellBase):
