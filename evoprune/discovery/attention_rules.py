@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from evoprune.discovery.data_moves import Shadow, unknown
-from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
+from evoprune.discovery.labels import is_constant, labels_along, varying_dims
 from evoprune.discovery.tracing import Call, Tracer
 from evoprune.space.outside_tensors import Product
 
@@ -53,6 +53,10 @@ def _add_product(tracer: Tracer, macs: int, labels: Tensor, batched: bool) -> No
     """
     images = tracer.batch if batched else 1
     of_first = labels[: len(labels) // images]
-    if len(labels) % images or macs % (tracer.batch * max(len(of_first), 1)) or not bool((labels.reshape(images, -1) == of_first).all()):
+    if (
+        len(labels) % images
+        or macs % (tracer.batch * max(len(of_first), 1))
+        or not bool((labels.reshape(images, -1) == of_first).all())
+    ):
         return  # counted as a product that never changes
     tracer.add_product(partial(Product, macs // tracer.batch // len(of_first)), of_first)

@@ -81,7 +81,17 @@ VIEWS = ("view", "_unsafe_view", "_reshape_alias")
 HEADS = ("num_heads", "heads", "n_heads", "nheads", "nhead", "n_head", "num_attention_heads", "num_kv_heads")
 """Usual names of attributes that hold the number of heads of attention."""
 
-WIDTHS = ("attn_dim", "inner_dim", "all_head_size", "hidden_dim", "hidden_size", "embed_dim", "d_model", "dim", "kv_dim")
+WIDTHS = (
+    "attn_dim",
+    "inner_dim",
+    "all_head_size",
+    "hidden_dim",
+    "hidden_size",
+    "embed_dim",
+    "d_model",
+    "dim",
+    "kv_dim",
+)
 """Usual names of attributes that hold a number of maps."""
 
 

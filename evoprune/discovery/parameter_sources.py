@@ -65,7 +65,8 @@ def sources_of(tracer: Tracer, tensor: Tensor) -> tuple[Source, ...]:
     """The parameters that a tensor without labels is made of."""
     if tensor not in tracer.sources:
         name = tracer.name(tensor)
-        if name is None or sum(size > 1 for size in tensor.shape) < 2:
+        several = sum(size > 1 for size in tensor.shape) > 1
+        if name is None or not several or not tensor.is_floating_point():  # tables of positions are no maps
             return ()
         tracer.sources[tensor] = (_whole(name, tensor.shape),)
     return tracer.sources[tensor]

@@ -40,7 +40,8 @@ class NarrowMultiheadAttention(nn.MultiheadAttention):
             outputs = weights @ values
         else:
             outputs = F.scaled_dot_product_attention(queries, keys, values, mask, dropout)
-        outputs = self.out_proj(outputs.transpose(1, 2).flatten(2))
+        # the weights alone, as in PyTorch's attention, so that the same modules are called in both
+        outputs = F.linear(outputs.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
         if not batched:
@@ -80,7 +81,7 @@ def _as_numbers(mask: Tensor, query: Tensor, added: int) -> Tensor:
 
 
 def fit_attention(module: nn.MultiheadAttention) -> None:
-    """Sets the sizes of multi-head attention to those of its tensors, in place, and the class that computes with them."""
+    """Sets the sizes of multi-head attention to those of its tensors, and the class that can compute with them."""
     width, inner = module.out_proj.weight.shape
     first: Any = module.in_proj_weight if module.in_proj_weight is not None else module.q_proj_weight
     keys: Any = first if module.in_proj_weight is not None else module.k_proj_weight

@@ -83,7 +83,7 @@ def gram_statistics(
     """Takes the statistics of all layers that read removable maps, in forward passes of the unpruned network.
 
     Layers without statistics are not compensated: transposed convolutions, and layers that are not Conv or Linear
-    modules.
+    modules, or whose weights are used without calling them (the output of PyTorch's multi-head attention).
 
     Args:
         model: The unpruned network; it is put into eval mode.
@@ -112,7 +112,7 @@ def gram_statistics(
     finally:
         for handle in handles:
             handle.remove()
-    return {weight: total.statistics(weight, normed) for weight, total in sums.items()}
+    return {weight: total.statistics(weight, normed) for weight, total in sums.items() if total.ran}
 
 
 def _within(layers: Sequence[Layer], images: int, most_bytes: int | None) -> list[Layer]:
@@ -181,6 +181,11 @@ class _GramAccumulator:
             self._products = products if self._products is None else self._products.add_(products)
         self._sum = total if self._sum is None else self._sum.add_(total)
         self._count += columns.shape[2]
+
+    @property
+    def ran(self) -> bool:
+        """Whether there was any input."""
+        return self._count > 0
 
     def statistics(self, weight: str, normed: bool) -> LayerStatistics:
         """The layer's statistics. normed: whether the network has batch norms."""

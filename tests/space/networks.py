@@ -163,7 +163,7 @@ CASES: Mapping[str, Case] = {
     "channel attention": Case(ChannelAttention, (12,), {"stem.0": "read as pixels"}),
     "hard-coded view": Case(HardCodedView, (16,), {"stem": "does not run without"}),
     "zero-padded shortcut": Case(ZeroPaddedShortcut, (8, 12), {"second.0": "constant"}),
-    "self-attention": Case(SelfAttention, (12,), {"stem.0": "does not run without"}),
+    "self-attention": Case(SelfAttention, (8, 2, 12)),
     "data-dependent reshape": Case(DataDependent, (12,), {"stem.0": "picks single maps"}),
     "signals": Case(signals, (8, 10), shapes=((2, 3, 16),)),
     "volumes": Case(volumes, (8, 10), shapes=((2, 1, 6, 6, 6),)),
