@@ -16,6 +16,8 @@ from evoprune.data.input_format import InputFormat
 from evoprune.data.load import Data, load_data
 from evoprune.discovery.proof import relative_difference
 from evoprune.errors import ConfigError, DataError, ExportError, RunFolderError, first_line
+from evoprune.pipeline.configured import configured_task
+from evoprune.plugins.guard import is_own
 from evoprune.record.csv_tables import write_csv
 from evoprune.record.files import write_bytes, write_tensors
 from evoprune.record.folder import RunFolder
@@ -24,8 +26,9 @@ from evoprune.record.runs import Run, load_run
 from evoprune.surgery import export_formats as export
 from evoprune.surgery.lowering.lower import Lowered, lower_compacted
 from evoprune.surgery.lowering.stopwatch import seconds_a_call
-from evoprune.tasks.classification import Classification
 from evoprune.tasks.judging import count_errors_of
+from evoprune.tasks.task import Task
+from evoprune.tasks.trees import Tree
 
 FORMATS = ("onnx", "torch")
 TABLE = "exports.csv"
@@ -176,8 +179,11 @@ def _images(run: Run, trusted: Mapping[str, object], normalisation: bool, int8: 
         if int8:
             raise DataError(f"--quantize needs the calibration images, which cannot be read ({error})") from error
         _log.warning("files are checked on random images, and no MCR is measured: %s", error)
-        return _Images(inputs, None, normalisation)
-    return _Images(inputs if inputs.mean is not None else data.input_format, data, normalisation)
+        return _Images(inputs, None, normalisation, None)
+    known = inputs if inputs.mean is not None else data.input_format
+    has_targets = data.validation.targets is not None
+    task = configured_task(run.config).fitted(data.validation.targets) if has_targets else None
+    return _Images(known, data, normalisation, task)
 
 
 def _data(run: Run, trusted: Mapping[str, object]) -> Data:
@@ -188,19 +194,22 @@ def _data(run: Run, trusted: Mapping[str, object]) -> Data:
         refuse_untrusted(run.config, path, trusted, unused)
     except ConfigError as error:
         raise DataError(str(error)) from error
-    return load_data(load_config(path, trusted).data, run.config.seed)
+    if is_own(run.config.task):
+        raise DataError(f"task: {run.config.task} is code, which reading a run does not import")
+    return load_data(load_config(path, trusted).data, run.config.seed, configured_task(run.config))
 
 
 @dataclass(frozen=True, eq=False)
 class _Images:
     """Images that files are checked on. inputs: with mean and std. data: None if it cannot be read.
 
-    normalisation: whether exported networks normalise pixels themselves.
+    normalisation: whether exported networks normalise pixels themselves. task: None if there are no targets.
     """
 
     inputs: InputFormat
     data: Data | None
     normalisation: bool
+    task: Task | None
 
     @cached_property
     def pixels(self) -> Tensor:
@@ -319,9 +328,10 @@ class _Exporter:
         """A file's row. expected: the survivor's logits. inputs_of: what the network in the file reads, of pixels."""
         outputs = _outputs(network, inputs_of(self.images.pixels))
         mcr_validation = mcr_test = math.nan
-        if (data := self.images.data) is not None:
-            mcr_validation = _mcr(outputs, data.validation.targets)
-            mcr_test = _mcr(_outputs(network, inputs_of(data.test.pixels())), data.test.targets)
+        data, task = self.images.data, self.images.task
+        if data is not None and task is not None:
+            mcr_validation = _mcr(task, outputs, data.validation.targets)
+            mcr_test = _mcr(task, _outputs(network, inputs_of(data.test.pixels())), data.test.targets)
         return ExportRow(
             key=key,
             format=format,
@@ -334,8 +344,8 @@ class _Exporter:
         )
 
 
-def _mcr(logits: Tensor, labels: Tensor) -> float:
-    return count_errors_of(Classification(), logits, labels) / len(labels)
+def _mcr(task: Task, outputs: Tensor, targets: Tree) -> float:
+    return count_errors_of(task, outputs, targets) / len(outputs)
 
 
 def _same(row: ExportRow) -> ExportRow:

@@ -30,7 +30,7 @@ from evoprune.record.folder import RunFolder
 from evoprune.record.json_files import read_execution
 from evoprune.scoring.batching import gram_bytes, measured_execution
 from evoprune.scoring.losses import Examples
-from evoprune.scoring.problem import errors_as_scored, make_problem
+from evoprune.scoring.problem import errors_as_scored, make_problem, outputs_as_scored
 from evoprune.scoring.scorer import Problem
 from evoprune.search.algorithm import Algorithm
 from evoprune.search.algorithms import make_algorithm
@@ -103,6 +103,10 @@ def problem_of(
     """
     calibration, _ = data.calibration.tensors()
     images, targets = data.validation.tensors()
+    if task is not None and not task.reads_targets:
+        # otherwise, the share of errors that recalibration makes would be added to what is allowed
+        whole, parts = (model, space) if reference is None else (reference.model, reference.space)
+        targets = task.answers(outputs_as_scored(whole, parts, calibration, images, device))
     baseline_errors, balanced = None, config.search.metric == "balanced"
     if reference is not None:
         baseline_errors = errors_as_scored(

@@ -84,6 +84,14 @@ def make_problem(
     )
 
 
+def outputs_as_scored(
+    model: nn.Module, space: SearchSpace, calibration: Tensor, images: Tensor, device: torch.device
+) -> Tree:
+    """The outputs of the whole network as it is scored, with its batch norm recalibrated as any candidate's."""
+    problem = Problem(model, space, calibration, images, None, len(images), statistics=None)
+    return Scorer(problem, device).outputs(space.full())
+
+
 def errors_as_scored(
     model: nn.Module,
     space: SearchSpace,
@@ -96,6 +104,5 @@ def errors_as_scored(
 ) -> float:
     """The errors of the whole network as it is scored; arguments as of `make_problem`."""
     task = task or Classification()
-    problem = Problem(model, space, calibration, images, targets, len(images), statistics=None, task=task)
-    outputs = Scorer(problem, device).outputs(space.full())
+    outputs = outputs_as_scored(model, space, calibration, images, device)
     return count_errors_of(task, outputs, targets, class_weights(task, targets) if balanced else None)

@@ -22,7 +22,8 @@ class Task(ABC):
     Attributes:
         most_divergence: the divergence of an example whose outputs are not finite, and the largest of any other.
         fixed_by_moves: whether targets stay right if an image is cropped or flipped, as in `data.augment`.
-        reads_targets: whether targets of the data are used; otherwise `answers` of the unpruned network always are.
+        reads_targets: whether targets of the data are used; otherwise `answers` of the unpruned network always are, and
+            a search compares with those of the unpruned network as it is scored, so that it has no errors.
 
     Example:
         >>> class Angles(ep.Task):
