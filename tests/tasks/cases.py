@@ -47,7 +47,8 @@ class Heads(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, object]:
         maps = self.trunk(images)
-        return {"boxes": self.boxes(maps), "scores": (self.scores(maps), maps.mean((1, 2, 3)))}
+        scores = self.scores(maps)
+        return {"boxes": self.boxes(maps), "scores": (scores, scores.mean((1, 2, 3)))}
 
 
 @dataclass(frozen=True)
