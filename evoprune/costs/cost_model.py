@@ -54,7 +54,7 @@ class CostModel(ABC):
         """
 
     def measure(self, model: nn.Module, space: SearchSpace, image: Tensor) -> Any:
-        """What `of` needs and this machine must measure, once a run; by default nothing.
+        """The measurements of this machine that `of` needs, once a run; by default none.
 
         It is kept in the run folder, so that a resumed search judges candidates as before.
 

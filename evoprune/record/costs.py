@@ -20,7 +20,7 @@ from evoprune.space.search_space import SearchSpace
 
 @dataclass(frozen=True)
 class CostInfo:
-    """What progress, tables and plots show of a cost.
+    """The parts of a cost that progress, tables and plots show.
 
     Attributes:
         name: as in `macs`.

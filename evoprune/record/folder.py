@@ -105,7 +105,7 @@ class RunFolder:
 
     @property
     def cost(self) -> Path:
-        """What reading the run needs of a cost of the user's own, if the search minimises one."""
+        """The data of a cost of the user's own that reading the run needs, if the search minimises one."""
         return self._inside("cost.json")
 
     @property

@@ -1,4 +1,4 @@
-"""How far a run is, in words."""
+"""The progress of a run, in words."""
 
 from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
@@ -8,7 +8,7 @@ FINISHED, DAMAGED = "finished", "damaged"
 
 
 def status_of(folder: RunFolder, config: Config) -> str:
-    """How far the run in a folder is.
+    """The progress of the run in a folder.
 
     Args:
         folder: the run folder.

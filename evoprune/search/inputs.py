@@ -15,7 +15,7 @@ from evoprune.space.search_space import SearchSpace
 
 @dataclass(frozen=True, eq=False)
 class SearchInputs:
-    """What an algorithm is made from.
+    """The inputs that an algorithm is made from.
 
     Attributes:
         space: search space of the genomes.

@@ -92,7 +92,7 @@ class OwnAlgorithm(Algorithm):
         self._own.front = list(self.front)
 
     def _misfit(self, genome: Any) -> str | None:
-        """What is wrong with a genome; None if nothing is."""
+        """The fault of a genome; None if it has none."""
         if not isinstance(genome, np.ndarray) or genome.dtype != np.uint8 or genome.shape != (self._space.genes,):
             found = f"{genome.dtype} {genome.shape}" if isinstance(genome, np.ndarray) else f"a {_type(genome)}"
             return f"returned a genome that is {found}, not uint8 ({self._space.genes},)"

@@ -1,4 +1,4 @@
-"""How well the result of training is foreseen: shapes of equal cost, measured before, early in and after training.
+"""Predictions of the result of training: shapes of equal cost, measured before, early in and after training.
 
 The shapes are those that a study's methods chose. All of them train on the same batches, and a row is written at each
 point of the schedule. `proxy_agreement` compares what was known early with the result.
