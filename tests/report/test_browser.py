@@ -47,7 +47,15 @@ def opened(browser: Browser, path: Path, width: int = 1280, scheme: str = "light
     return page, wrong
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (400, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(400, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_it_loads_without_errors_and_fits(browser: Browser, report: Path, width: int, scheme: str) -> None:
     page, wrong = opened(browser, report, width, scheme)
     assert wrong == []
