@@ -116,7 +116,7 @@ def with_kernel_genes(space: SearchSpace, options: SpaceConfig) -> SearchSpace:
     Raises:
         SearchSpaceError: If a block is larger than a layer, or a stride does not fit a kernel.
     """
-    convolutions = [layer for layer in space.layers if "convolution" in layer.kind]
+    convolutions = [layer for layer in space.layers if "convolution" in layer.kind and not layer.computed]
     layers = [
         KernelLayer(
             layer.name,

@@ -134,6 +134,8 @@ def training_branches(model: nn.Module) -> Iterator[None]:
 def follow_network(tracer: Tracer, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
     """Follows one forward pass with a tracer. Returns the outputs, which are frozen."""
     freeze_hidden_units(tracer, network)
+    for tensor in tensors_of(inputs):
+        tracer.data[tensor] = True
     with _decomposed_attention(), tracer.following(network):
         outputs = network(*inputs)
         tracer.freeze_outputs(outputs)

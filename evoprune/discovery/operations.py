@@ -24,6 +24,7 @@ from evoprune.discovery.data_moves import (
     unfolding,
     unknown,
 )
+from evoprune.discovery.filters import bind_filter, filter_of, follow_filters
 from evoprune.discovery.labels import CONSTANT, is_constant, labels_along, varying_dims
 from evoprune.discovery.parameter_sources import bind_sources, follow_sources, sources_of
 from evoprune.discovery.recurrent import packing
@@ -34,7 +35,8 @@ from evoprune.space.reductions import REDUCTIONS, SOFTMAX
 
 def follow(tracer: Tracer, call: Call, args: tuple, kwargs: dict) -> None:
     """Applies the rule of a call: sets the shadows of its outputs, and merges or freezes labels."""
-    _follow_labels(tracer, call, args, kwargs)
+    if not follow_filters(tracer, call, args, kwargs):
+        _follow_labels(tracer, call, args, kwargs)
     follow_sources(tracer, call, args, kwargs)
 
 
@@ -72,27 +74,54 @@ def convolution(tracer: Tracer, call: Call) -> Shadow:
     transposed = call.inputs["transposed"]
     columns = tracer.along(images, 1)
     name = tracer.name(weight)
-    if name is None:
-        kind = "complex" if tracer.has_complex_weights() else "computed"
-        tracer.freeze(columns, f"it is read by a convolution whose weights are {kind}")
-        tracer.freeze_module(f"its weights are {kind}")
-        return None
     outputs = call.output.shape[1]
-    owned = isinstance(tracer.owner(name), nn.modules.conv._ConvNd)
+    module = tracer.owner(name) if name is not None else tracer.modules[tracer.running_module]
     widths = columns.numel() // groups, outputs // groups
-    whole_groups = owned and groups > 1 and groups >= sum(width for width in widths if width > 1)
-    rows = _grouped_labels(tracer, name, weight, columns, groups, outputs, transposed, whole_groups)
-    tracer.attach(call.inputs.get("bias"), rows)
-    pixels = images if transposed else call.output
+    whole_groups = groups > 1 and (
+        groups >= sum(width for width in widths if width > 1)
+        if isinstance(module, nn.modules.conv._ConvNd)
+        else groups == columns.numel()  # a number of groups of its own may be the number of maps
+    )
+    rows = _grouped_labels(tracer, name or COMPUTED, weight, columns, groups, outputs, transposed, whole_groups)
     layout = {
         "groups": groups,
         "out_dim": 1 if transposed else 0,
         "in_dim": 0 if transposed else 1,
         "channels_per_group": weight.shape[0] // groups if whole_groups else 0,
     }
-    kind = "transposed convolution" if transposed else "convolution"
-    tracer.add_uses(name, kind, pixels.numel() // pixels.shape[1], weight.shape, layout)
+    kind, layer = "transposed convolution" if transposed else "convolution", ""
+    if name is None:
+        axes = tracer.labels.axes
+        given = {dim: axes.pop((COMPUTED, dim)) for dim in (0, 1) if (COMPUTED, dim) in axes}
+        made_of = bind_filter(tracer, weight, given)
+        if made_of is None and not (whole_groups and _is_one_filter(tracer, weight)):
+            _freeze_convolution(tracer, columns)
+            return None
+        if made_of is not None:
+            name, layer, kind = made_of.weight, made_of.layer, f"{made_of.kind} {kind}"
+            if made_of.kind == "normalised":
+                tracer.note_normalised(1, columns, rows)
+    tracer.attach(call.inputs.get("bias"), rows)
+    pixels = images if transposed else call.output
+    if name is not None:
+        tracer.add_uses(name, kind, pixels.numel() // pixels.shape[1], weight.shape, layout, layer)
     return rows.reshape(1, -1, *[1] * (call.output.ndim - 2)).expand(call.output.shape)
+
+
+COMPUTED = "computed filter"
+"""The name under which a filter has labels until they are those of its parameters."""
+
+
+def _is_one_filter(tracer: Tracer, weight: Tensor) -> bool:
+    """Whether a computed depthwise filter is the same for all maps, and so lasts for any number of them."""
+    return weight not in tracer.data and not {0, 1} & filter_of(tracer, weight).labels.keys()
+
+
+def _freeze_convolution(tracer: Tracer, columns: Tensor) -> None:
+    """A convolution whose weights are of an unknown origin: its inputs stay whole."""
+    kind = "complex" if tracer.has_complex_weights() else "computed"
+    tracer.freeze(columns, f"it is read by a convolution whose weights are {kind}")
+    tracer.freeze_module(f"its weights are {kind}")
 
 
 def _grouped_labels(
@@ -133,7 +162,7 @@ def matrix_product(tracer: Tracer, call: Call) -> Shadow:
     right: Tensor = call.inputs["mat2"]
     parameter = tracer.matrix(right)
     if parameter is None:
-        return unknown(tracer, call)
+        return _computed_matrix_product(tracer, call, left, right)
     name, out_dim, in_dim = parameter
     tracer.bind(name, in_dim, tracer.along(left, 1))
     rows = tracer.output_labels(name, out_dim, right.shape[1])
@@ -142,6 +171,22 @@ def matrix_product(tracer: Tracer, call: Call) -> Shadow:
     shape = right.shape if out_dim == 1 else right.shape[::-1]
     tracer.add_uses(name, "linear", left.shape[0], shape, {"out_dim": out_dim, "in_dim": in_dim})
     return rows.expand(call.output.shape)
+
+
+def _computed_matrix_product(tracer: Tracer, call: Call, left: Tensor, right: Tensor) -> Shadow:
+    """A linear layer whose weights are computed from parameters."""
+    columns, rows = tracer.along(left, 1), tracer.labels.new(right.shape[1])
+    made_of = bind_filter(tracer, right, {0: columns, 1: rows}) if filter_of(tracer, right).parts else None
+    if made_of is None:
+        return unknown(tracer, call)
+    if made_of.kind == "normalised":
+        tracer.note_normalised(-1, columns, rows)
+    if call.name == "addmm":
+        tracer.attach(call.inputs["self"], rows)
+    shape = right.shape[::-1] if made_of.flipped else right.shape
+    layout = {"out_dim": 0, "in_dim": 1} if made_of.flipped else {"out_dim": 1, "in_dim": 0}
+    tracer.add_uses(made_of.weight, f"{made_of.kind} linear", left.shape[0], shape, layout, made_of.layer)
+    return tracer.labels.resolve(rows).expand(call.output.shape)
 
 
 def batch_norm(tracer: Tracer, call: Call) -> Shadow:

@@ -7,7 +7,7 @@ its inputs, so a missing rule makes a search space smaller, never wrong.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import partial
@@ -89,6 +89,8 @@ class Tracer(TorchDispatchMode):
         widths: The same for attributes that the forward may compute with.
         products: The same for matrix products of maps, which a record each time counts.
         sources: Tensor without labels -> parameters whose elements it holds (`discovery.parameter_sources`).
+        data: Tensors that depend on the network's inputs.
+        filters: Tensors that are made of parameters alone (`discovery.filters.Filter`).
     """
 
     def __init__(self, model: nn.Module, labels: MapLabels, batch: int, follow: "Follow"):
@@ -104,6 +106,11 @@ class Tracer(TorchDispatchMode):
         self.whole_modules: dict[str, str] = {}
         self.read: set[str] = set()
         self.seen: dict[str, list[Tensor]] = {"": []}
+        self.data = WeakTensorKeyDictionary()
+        self.filters = WeakTensorKeyDictionary()
+        self._parts: dict[tuple[str, int], Tensor] = {}  # labels of parameters that filters are made of, not bound yet
+        self._tensors = dict((*model.named_parameters(), *model.named_buffers()))
+        self._normalised: dict[str, list[tuple[int, Tensor, Tensor]]] = {}
         self.modules = dict(model.named_modules())
         self.batch = batch
         self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
@@ -134,6 +141,7 @@ class Tracer(TorchDispatchMode):
             return hook
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self._check_normalised(args, output)
             self._where.pop()
             self._see(tensors_of(output))
 
@@ -177,6 +185,41 @@ class Tracer(TorchDispatchMode):
         for tensor in tensors_of(outputs):
             self._freeze_read(tensor)
             self.labels.freeze(self.shadow(tensor), "it is an output of the network")
+
+    def shape(self, name: str) -> torch.Size:
+        """The shape of a parameter or buffer."""
+        return self._tensors[name].shape
+
+    def is_parameter(self, name: str) -> bool:
+        """Whether a name is that of a parameter, not of a buffer."""
+        return isinstance(self._tensors[name], nn.Parameter)
+
+    def part_labels(self, name: str, dim: int, size: int) -> Tensor:
+        """The labels of a parameter that filters are made of, along one dimension: int64 (size,)."""
+        if (name, dim) in self.labels.axes:
+            return self.labels.resolve(self.labels.axes[name, dim])
+        if (name, dim) not in self._parts:
+            self._parts[name, dim] = self.labels.new(size)
+        return self.labels.resolve(self._parts[name, dim])
+
+    def bind_parts(self, names: Iterable[str]) -> None:
+        """Binds parameters to the labels that they have as parts of a filter."""
+        for place in [place for place in self._parts if place[0] in names]:
+            self.labels.bind(*place, self._parts.pop(place), "")
+
+    def note_normalised(self, dim: int, inputs: Tensor, outputs: Tensor) -> None:
+        """Notes that the running module normalises the filter that reads `inputs` and makes `outputs` along `dim`."""
+        self._normalised.setdefault(self.running_module, []).append((dim, inputs, outputs))
+
+    def _check_normalised(self, args: tuple[Any, ...], output: Any) -> None:
+        """Freezes a normalised filter unless its maps are those of the module's first argument and of its output."""
+        for dim, inputs, outputs in self._normalised.pop(self.running_module, ()):
+            for labels, value in ((inputs, args[0] if args else None), (outputs, output)):
+                if not (isinstance(value, Tensor) and self._has_maps(value, dim, labels)):
+                    self.freeze(torch.cat((inputs, outputs)), "its filter is normalised among other computations")
+
+    def _has_maps(self, tensor: Tensor, dim: int, labels: Tensor) -> bool:
+        return torch.equal(self.labels.resolve(labels), self.labels.resolve(self.along(tensor, dim)))
 
     def _see(self, tensors: list[Tensor]) -> None:
         """Notes the labels of tensors for the running module."""
@@ -223,7 +266,7 @@ class Tracer(TorchDispatchMode):
 
     @property
     def running_module(self) -> str:
-        """The name of the module whose forward runs."""
+        """The name of the module whose forward runs; empty for the network itself."""
         return self._where[-1] if self._where else ""
 
     def count_call(self, operation: str) -> int:
@@ -300,11 +343,22 @@ class Tracer(TorchDispatchMode):
             self.labels.bind(weight, dim, self.labels.new(count), "")
         return self.labels.resolve(self.labels.axes[weight, dim])
 
-    def add_uses(self, weight: str, kind: str, positions: int, shape: torch.Size, layout: dict[str, int]) -> None:
-        """Adds `positions` uses of a weight (over the whole batch) to its layer. layout: further fields of `Layer`."""
+    def add_uses(
+        self, weight: str, kind: str, positions: int, shape: torch.Size, layout: dict[str, int], layer: str = ""
+    ) -> None:
+        """Adds `positions` uses of a weight (over the whole batch) to its layer.
+
+        Args:
+            weight: Name of the weight.
+            kind: Of the layer.
+            positions: Number of uses.
+            shape: Of the weight.
+            layout: Further fields of `Layer`.
+            layer: Name of the layer; by default, that of the weight's module.
+        """
         self._uses += 1
         known = self.layers.get(weight)
-        name = weight.removesuffix(".weight")
+        name = layer or weight.removesuffix(".weight")
         before = known.positions if known else 0
         self.layers[weight] = Layer(
             name=name,

@@ -64,7 +64,8 @@ class Layer:
     Attributes:
         name: Name of the module (or of the weight, if it is a plain parameter).
         weight: Name of the weight.
-        kind: `convolution`, `transposed convolution` or `linear`.
+        kind: `convolution`, `transposed convolution` or `linear`; after `computed`, if the filter is computed from the
+            weight, or `normalised`, if the filter depends on all its rows or columns.
         shape: Shape of the weight.
         positions: Number of places per image at which the weight is applied: MACs = elements x positions.
         groups: Groups of a grouped convolution.
@@ -83,6 +84,16 @@ class Layer:
     out_dim: int = 0
     in_dim: int = 1
     channels_per_group: int = 0
+
+    @property
+    def computed(self) -> bool:
+        """Whether the filter is computed from the weight, so that its values are not the weight's."""
+        return self.kind.startswith("computed ") or self.normalised
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the filter is computed over the maps that stay."""
+        return self.kind.startswith("normalised ")
 
     @property
     def taps(self) -> int:

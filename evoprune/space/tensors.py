@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from evoprune.errors import SearchSpaceError, first_line
+from evoprune.space.filters import over_kept
 from evoprune.space.narrow_attention import NarrowMultiheadAttention, fit_attention
 from evoprune.space.outside_tensors import kept
 from evoprune.space.phenotype import Phenotype
-from evoprune.space.plan import Genome
+from evoprune.space.plan import Genome, Layer
 from evoprune.space.reductions import reduce_over_kept
 from evoprune.space.search_space import SearchSpace
 
@@ -75,7 +77,25 @@ def zero(model: nn.Module, space: SearchSpace, genome: Genome) -> None:
         if not norm.channels_per_group and (norm.weight, 0) in phenotype.kept:
             hook = NormOverKept(torch.from_numpy(phenotype.kept[norm.weight, 0]), norm.dim)
             model.get_submodule(norm.module).register_forward_hook(hook)
-    reduce_over_kept(model, space, phenotype)
+    for layer in space.layers:
+        if layer.normalised and any(name.startswith(f"{layer.name}.") for name, _ in phenotype.kept):
+            module = model.get_submodule(layer.name)
+            module.register_forward_hook(over_kept(layer, _cut_module(module, layer, phenotype), phenotype))
+    reduce_over_kept(model, space, phenotype)  # after the others, whose hooks then run inside of their modules
+
+
+def _cut_module(module: nn.Module, layer: Layer, phenotype: Phenotype) -> nn.Module:
+    """A copy of a layer's module without the removed positions."""
+    small, prefix = copied(module), f"{layer.name}."
+    tensors = {f"{prefix}{name}": tensor for name, tensor in named_tensors(small)}
+    cut = _cut_out(tensors, {place: kept for place, kept in phenotype.kept.items() if place[0] in tensors})
+    replace_tensors(small, {name.removeprefix(prefix): tensor for name, tensor in cut.items()})
+    weight = (tensors | cut)[layer.weight]
+    _update_groups(small, layer, weight)
+    for child in small.modules():
+        _update_module(child)
+    _update_computed(small, weight)
+    return small
 
 
 def zeroed_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Phenotype) -> dict[str, Tensor]:
@@ -106,8 +126,14 @@ def cut_tensors(tensors: Mapping[str, Tensor], space: SearchSpace, phenotype: Ph
         space: The search space.
         phenotype: A phenotype of this space.
     """
-    result = _masked(tensors, space, phenotype)
-    for (name, dim), index in phenotype.kept.items():
+    masked = _masked(tensors, space, phenotype)
+    return masked | _cut_out({**tensors, **masked}, phenotype.kept)
+
+
+def _cut_out(tensors: Mapping[str, Tensor], kept: Mapping[tuple[str, int], np.ndarray]) -> dict[str, Tensor]:
+    """The tensors that lose positions, without those."""
+    result: dict[str, Tensor] = {}
+    for (name, dim), index in kept.items():
         tensor = result.get(name, tensors[name]).detach()
         result[name] = tensor.index_select(dim, torch.from_numpy(index).to(tensor.device))
     return result
@@ -168,16 +194,42 @@ def update_sizes(model: nn.Module, space: SearchSpace, phenotype: Phenotype | No
         module = model.get_submodule(size.module)
         value = getattr(module, size.attribute)
         setattr(module, size.attribute, count if isinstance(value, int) else type(value)([count]))
+    tensors, modules = dict(named_tensors(model)), dict(model.named_modules())
     for layer in space.layers:
         if layer.channels_per_group:
-            module, attribute = _owner(model, layer.weight)
-            module.groups = getattr(module, attribute).shape[0] // layer.channels_per_group
+            owner, _ = _owner(model, layer.weight)
+            _update_groups(modules.get(layer.name, owner), layer, tensors[layer.weight])
     for norm in space.norms:
         if norm.channels_per_group:
             module, attribute = _owner(model, norm.weight)
             module.num_groups = getattr(module, attribute).shape[0] // norm.channels_per_group
     for module in model.modules():
         _update_module(module)
+    for layer in space.layers:
+        if layer.computed:
+            _update_computed(modules.get(layer.name), tensors[layer.weight])
+
+
+def _update_groups(module: Any, layer: Layer, weight: Tensor) -> None:
+    """Sets the number of groups of a layer whose groups are genes, if its module has one."""
+    if hasattr(module, "groups"):
+        module.groups = weight.shape[0] // layer.channels_per_group if layer.channels_per_group else module.groups
+
+
+def _update_computed(module: Any, weight: Tensor) -> None:
+    """Sets the sizes of a layer's module by the weight that its filter is computed from in the next forward pass."""
+    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        _update_sizes_of(module, weight)
+
+
+def _update_sizes_of(module: Any, weight: Tensor) -> None:
+    """Sets the sizes of a convolution or linear layer by its weight."""
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+    else:
+        module.out_features, module.in_features = weight.shape
 
 
 def size_of(module: nn.Module | None, attribute: str) -> int | None:
@@ -189,14 +241,8 @@ def size_of(module: nn.Module | None, attribute: str) -> int | None:
 
 
 def _update_module(module: nn.Module) -> None:
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        module.in_channels = module.weight.shape[0]
-        module.out_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        module.out_channels = module.weight.shape[0]
-        module.in_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
+    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        _update_sizes_of(module, module.weight)
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         vector = module.weight if module.weight is not None else module.running_mean
         if vector is not None:

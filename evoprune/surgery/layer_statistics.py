@@ -147,6 +147,7 @@ def compensated_layers(model: nn.Module, space: SearchSpace) -> list[Layer]:
         layer
         for layer in space.layers
         if layer.weight in losing
+        and not layer.computed
         and layer.weight == f"{layer.name}.weight"
         and isinstance(modules.get(layer.name), nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
     ]

@@ -76,6 +76,7 @@ def _solvable(small: nn.Module, space: SearchSpace) -> list[Layer]:
         layer
         for layer in space.layers
         if layer.weight == f"{layer.name}.weight"
+        and not layer.computed
         and not layer.channels_per_group
         and isinstance(modules.get(layer.name), nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
     ]
