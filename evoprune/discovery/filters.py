@@ -3,7 +3,7 @@
 A computed filter has labels along its dimensions, as a parameter has; they are those of the parameters that it is made
 of, which lose rows and columns together. If a rule takes the elements of a row or column together (weight
 standardisation, weight norm), the filter is *normalised*: it depends on the maps that stay, so that the module which
-holds the parameters and convolves is computed over those maps alone (`space.filters`).
+holds the parameters and convolves is computed over those maps alone (`space.normalised_filters`).
 
 References:
     Qiao et al. 2019, eq. 5 (weight standardisation); Salimans and Kingma 2016, eq. 2 (weight norm); Miyato et al. 2018,
@@ -118,11 +118,8 @@ def _moved(tracer: Tracer, call: Call, holder: Tensor, args: tuple, kwargs: dict
         for other in dims[1:]:  # all taps of a map go together
             tracer.labels.merge(moved, moved.narrow(other, 0, 1), "")
             moved = tracer.labels.resolve(moved)
-        if dims:
-            here = labels_along(moved, dims[0])
-            known = labels.get(dims[0])
-            if known is None or len(known.unique()) < len(here.unique()):  # maps rather than the taps of their kernels
-                labels[dims[0]] = here
+        if dims:  # maps rather than the taps of their kernels, which come later
+            labels.setdefault(dims[0], labels_along(moved, dims[0]))
     return replace(found, labels=labels)
 
 

@@ -63,7 +63,8 @@ def layer_norm(tracer: Tracer, call: Call) -> Shadow:
     if all(dim < shadow.ndim - count for dim in dims):
         return [shadow]
     name = tracer.name(weight)
-    if count == 1 and isinstance(tracer.owner(name), nn.LayerNorm) and name is not None:
+    owned = name is not None and isinstance(tracer.owner(name), nn.LayerNorm)
+    if count == 1 and owned and name is not None and _is_norm_alone(tracer, name):
         tracer.add_norm(name)
         tracer.attach(weight, tracer.along(values, -1))
         tracer.attach(call.inputs["bias"], tracer.along(values, -1))
@@ -72,6 +73,11 @@ def layer_norm(tracer: Tracer, call: Call) -> Shadow:
     for scale in (weight, call.inputs["bias"]):
         _attach(tracer, scale, dims[0] - (shadow.ndim - count), labels_along(shadow, dims[0]))
     return [tracer.shadow(values)]
+
+
+def _is_norm_alone(tracer: Tracer, name: str) -> bool:
+    """Whether the module of a norm's scale has no other one in it, such as the activation that follows."""
+    return not any(True for _ in (tracer.owner(name) or nn.Identity()).children())
 
 
 def _attach(tracer: Tracer, scale: Tensor | None, dim: int, labels: Tensor) -> None:
@@ -97,7 +103,7 @@ def group_norm(tracer: Tracer, call: Call) -> Shadow:
     constant = "it shares a normalisation's group with something constant"
     tracer.labels.merge(blocks, blocks[:, :1] if whole_groups else blocks[:1], constant)
     maps = tracer.along(values, 1)
-    if owned and name is not None:
+    if owned and name is not None and (whole_groups or _is_norm_alone(tracer, name)):
         tracer.add_norm(name, blocks.shape[1] if whole_groups else 0)
     elif 1 in varying_dims(tracer.shadow(values)):
         over_maps(tracer, call, 1, earlier)

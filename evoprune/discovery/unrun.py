@@ -2,14 +2,17 @@
 
 An early exit, a router, or a branch that an argument chooses leaves parts of a network aside. They are not followed, so
 nothing is known of what they read. Data comes to a module through the forward of the one that holds it; so all maps
-that this forward has seen, in a number that fits the part's parameters, stay whole.
+that this forward has seen, in a number that fits the part's parameters, stay whole. A part that the code of this
+forward does not name (the head of a network whose forward was replaced) cannot run, and keeps nothing.
 """
 
 import math
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from evoprune.discovery.forward_code import may_name
 from evoprune.discovery.labels import MapLabels, varying_dims
 from evoprune.discovery.tracing import Tracer
 from evoprune.space.plan import Frozen
@@ -33,7 +36,10 @@ def freeze_around_unrun(labels: MapLabels, network: nn.Module, tracers: Sequence
     unread = [name for name, _ in network.named_parameters() if name not in read]
     parts = dict.fromkeys(_part_and_holder(name, read, seen.keys()) for name in unread)
     for part, holder in parts:
-        _freeze_fitting(labels, seen[holder], _sizes(network, part), f"{part}, which did not run, may read it")
+        attribute = part.removeprefix(f"{holder}.").partition(".")[0]
+        if may_name(network.get_submodule(holder), attribute):
+            reason = f"{part}, which did not run, may read it"
+            _freeze_fitting(labels, seen[holder], _sizes(network, part), reason)
     return tuple(Frozen(part, DID_NOT_RUN) for part, _ in parts)
 
 
@@ -48,27 +54,34 @@ def _part_and_holder(parameter: str, read: Set[str], ran: Set[str]) -> tuple[str
     return parameter, ".".join(path[:holder])
 
 
-def _sizes(network: nn.Module, part: str) -> set[int]:
-    """Numbers of maps that a part may read or make: sizes of its parameters, in all groups of a convolution."""
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of maps that a part may make, and that it may read."""
 
-    def sizes() -> Iterator[int]:
-        for name, parameter in network.named_parameters():
-            if name == part or name.startswith(f"{part}."):
-                groups = getattr(network.get_submodule(name.rpartition(".")[0]), "groups", 1)
-                yield from parameter.shape[:1]
-                yield from (size * times for size in parameter.shape[1:2] for times in {1, groups})
-
-    return {size for size in sizes() if size > 1}
+    made: set[int]
+    read: set[int]
 
 
-def _freeze_fitting(labels: MapLabels, shadows: Sequence[Tensor], sizes: set[int], reason: str) -> None:
+def _sizes(network: nn.Module, part: str) -> _Sizes:
+    """The sizes of a part's parameters, in all groups of a convolution."""
+    sizes = _Sizes(set(), set())
+    for name, parameter in network.named_parameters():
+        if name == part or name.startswith(f"{part}."):
+            groups = getattr(network.get_submodule(name.rpartition(".")[0]), "groups", 1)
+            sizes.made.update(parameter.shape[:1])
+            if parameter.ndim > 1:
+                sizes.read.update(size * times for size in parameter.shape[:2] for times in (1, groups))
+    return sizes
+
+
+def _freeze_fitting(labels: MapLabels, shadows: Sequence[Tensor], sizes: _Sizes, reason: str) -> None:
     """Freezes tensors whose maps, pixels and maps together, or maps beside those of another one, have such a size."""
     maps = {id(shadow): _number_of_maps(labels.resolve(shadow)) for shadow in shadows}
     widths = set(maps.values()) - {0}
     for shadow in shadows:
         width = maps[id(shadow)]
-        fits = {width, math.prod(shadow.shape[1:]), *(width + other for other in widths)}
-        if width and fits & sizes:
+        read = {width, math.prod(shadow.shape[1:]), *(width + other for other in widths)}
+        if width and (width in sizes.made or read & sizes.read):
             labels.freeze(shadow, reason)
 
 

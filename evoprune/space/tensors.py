@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from evoprune.errors import SearchSpaceError, first_line
-from evoprune.space.filters import over_kept
 from evoprune.space.narrow_attention import NarrowMultiheadAttention, fit_attention
+from evoprune.space.normalised_filters import over_kept
 from evoprune.space.outside_tensors import kept
 from evoprune.space.phenotype import Phenotype
 from evoprune.space.plan import Genome, Layer

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evoprune.discovery.discover import search_space
+from evoprune.config.schema import SpaceConfig
+from evoprune.discovery.discover import explore, search_space
 from evoprune.surgery.apply import compact, mask
 from evoprune.surgery.lowering.lower import lower
 
@@ -98,6 +99,44 @@ def test_the_other_branch_still_runs(network: nn.Module, unrun: str, groups: lis
     small, masked = compact(network, space, genome), mask(network, space, genome)
     for images in (EXAMPLE, OTHER):
         assert torch.allclose(small(images), masked(images), atol=1e-5)
+
+
+class Replaced(nn.Module):
+    """A forward that leaves the head and a layer aside for good: its code does not name them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 4, 1)
+        self.unused, self.offset = nn.Conv2d(8, 6, 3), nn.Parameter(torch.zeros(6, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).relu()).relu()
+
+
+class ByMethod(Replaced):
+    def features(self, x: Tensor) -> Tensor:
+        a = self.a(x).relu()
+        return (self.b(a) if x.numel() else self.otherwise(a)).relu()
+
+    def otherwise(self, a: Tensor) -> Tensor:
+        return self.unused(a)
+
+
+class ByName(Replaced):
+    def features(self, x: Tensor) -> Tensor:
+        return getattr(self, "b" if x.numel() else "unused")(self.a(x).relu()).relu()
+
+
+@pytest.mark.parametrize(("kind", "groups"), [(Replaced, ["a", "b"]), (ByMethod, []), (ByName, [])])
+def test_what_the_forward_does_not_name_keeps_nothing(kind: type[Replaced], groups: list[str]) -> None:
+    proof = explore(kind().eval(), EXAMPLE, SpaceConfig())
+    assert [group.name for group in proof.space.groups] == groups
+    reasons = {part.name: part.reason for part in proof.space.frozen}
+    assert reasons["unused"] == reasons["offset"] == "it did not run on the example input"
+    assert reasons.get("a") == (None if groups else "unused, which did not run, may read it")
 
 
 def test_a_parameter_that_no_forward_reads() -> None:
