@@ -116,9 +116,25 @@ def survivor_rows(survivors: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...
     return [_baseline_row(survivors[0]), *(_survivor_row(record) for record in survivors)]
 
 
-def survivors_table(console: Console, survivors: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Survivors against the baseline; survivors: one mapping of the survivors frame's columns each."""
-    return table(console, _SURVIVOR_HEADS, survivor_rows(survivors))
+def survivors_table(
+    console: Console, survivors: Sequence[Mapping[str, Any]], other_cost: tuple[str, float] | None = None
+) -> RenderableType:
+    """Survivors against the baseline.
+
+    Args:
+        console: prints the table.
+        survivors: one mapping of the survivors frame's columns each.
+        other_cost: the column of the cost that the search minimised, and its value for the unpruned network, if it is
+            none of those that every table has.
+    """
+    heads: tuple[str, ...] = _SURVIVOR_HEADS
+    rows = survivor_rows(survivors)
+    if other_cost is not None:
+        column, whole = other_cost
+        costs = [whole, *(record.get(column) for record in survivors)]
+        heads = (*heads, column.replace("_", " "))
+        rows = [(*row, "-" if _missing(cost) else f"{cost:.4g}") for row, cost in zip(rows, costs, strict=True)]
+    return table(console, heads, rows)
 
 
 def layers_table(console: Console, layers: Iterable[_LayerRow], genes: int, macs: int, params: int) -> RenderableType:

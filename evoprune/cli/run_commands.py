@@ -144,7 +144,7 @@ def _print_survivors(result: "Run") -> None:
     console = console_of_output()
     records = [{str(key): value for key, value in row.items()} for row in result.survivors.to_dict("records")]
     if records:
-        console.print(survivors_table(console, records))
+        console.print(survivors_table(console, records, result.other_cost))
     else:
         console.print("no candidate stayed within search.tolerance; raise it or search for longer")
     root = result.root

@@ -14,7 +14,24 @@ LIBRARIES = (TORCHVISION, TIMM)
 """Prefixes of networks that are those of an installed library, not code of the user's."""
 
 AlgorithmName = Literal["widths", "nsga2", "genetic", "particle_filter", "random", "ranking"]
-Augmentation = Literal["crop", "flip"]
+Augmentation = Literal[
+    "crop",
+    "flip",
+    "AugMix",
+    "AutoAugment",
+    "RandAugment",
+    "RandomAutocontrast",
+    "RandomEqualize",
+    "RandomErasing",
+    "RandomGrayscale",
+    "RandomInvert",
+    "RandomPerspective",
+    "RandomPhotometricDistort",
+    "RandomVerticalFlip",
+    "TrivialAugmentWide",
+]
+"""All but the first two are transforms of torchvision.transforms.v2."""
+
 Backend = Literal["ray", "serial"]
 Compensation = Literal["gram", "none"]
 SurvivorCompensation = Literal["sequential", "search"]

@@ -3,7 +3,7 @@
 Each field carries its description, its unit, the rule that error messages give, and its marks.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -69,8 +69,9 @@ class DataConfig(Section):
     augment: tuple[Augmentation, ...] = value(
         (),
         "augmentation of the training images; crop: random crops after padding by an eighth of the height (2 pixels "
-        "at 28, 4 at 32); flip: left to right",
-        "a list of any of crop, flip",
+        "at 28, 4 at 32); flip: left to right; the others: transforms of torchvision.transforms.v2 with their default "
+        "arguments, for pixels from 0 to 1",
+        f"a list of any of {', '.join(get_args(Augmentation))}",
     )
     image_size: int | None = whole(
         None, "height and width to which images of an imagefolder are resized; null: not resized", "pixels", most=10_000

@@ -1,11 +1,16 @@
 """Random changes of training images, vectorised over the batch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from evoprune.errors import DataError, type_and_first_line
+
+_ROUNDING = 1e-3
 
 
 def random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -42,8 +47,48 @@ AUGMENTATIONS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = Mappi
 )
 
 
-def augmented(images: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Applies the augmentations of the given names in AUGMENTATIONS in turn. images: float (b, c, h, w)."""
+def augmented(images: Tensor, names: Sequence[str], generator: torch.Generator, mean: Tensor, std: Tensor) -> Tensor:
+    """Applies augmentations in turn.
+
+    Args:
+        images: float (b, c, h, w), normalised.
+        names: of `config.choices.Augmentation`. Those that are not in AUGMENTATIONS draw from the global generator.
+        generator: draws for those in AUGMENTATIONS.
+        mean, std: float (c,), of the normalisation.
+
+    Raises:
+        DataError: a transform of torchvision's cannot be applied to these images.
+    """
     for name in names:
-        images = AUGMENTATIONS[name](images, generator)
+        if name in AUGMENTATIONS:
+            images = AUGMENTATIONS[name](images, generator)
+        else:
+            images = _transformed(images, name, mean[:, None, None], std[:, None, None])
     return images
+
+
+def _transformed(images: Tensor, name: str, mean: Tensor, std: Tensor) -> Tensor:
+    """Applies a transform of torchvision's to each image on its own; mean, std: (c, 1, 1)."""
+    pixels = images * std + mean
+    if pixels.min() < -_ROUNDING or pixels.max() > 1 + _ROUNDING:
+        raise DataError(
+            f"data.augment: {name} needs images with pixels from 0 to 1 (or bytes), not from {float(pixels.min()):g} "
+            f"to {float(pixels.max()):g}; scale them, or leave it out"
+        )
+    transform = _torchvision_transform(name)
+    try:
+        changed = torch.stack([transform(image) for image in pixels.clamp(0, 1)])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"data.augment: {name} cannot be applied to images (c, h, w) = {tuple(images.shape[1:])} "
+            f"({type_and_first_line(error)}); leave it out"
+        ) from error
+    return (changed - mean) / std
+
+
+@cache
+def _torchvision_transform(name: str) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import v2
+
+    transform: Callable[[Tensor], Tensor] = getattr(v2, name)()
+    return transform

@@ -13,6 +13,7 @@ import pandas as pd
 from evoprune.config.choices import LIBRARIES
 from evoprune.config.loading import round_configs
 from evoprune.config.schema import Config
+from evoprune.costs.costs_by_name import COUNTED
 from evoprune.data.input_format import InputFormat
 from evoprune.errors import RunFolderError
 from evoprune.record import files
@@ -136,6 +137,13 @@ class Run:
     def baseline_point(self) -> tuple[float, float] | None:
         """Cost (in the unit of search.cost) and MCR of the unpruned network, as scored; None before it is."""
         return (self.corner.cost, self.corner.mcr - self._tolerance) if self.corner else None
+
+    @property
+    def other_cost(self) -> tuple[str, float] | None:
+        """The column of `search.cost`, and the unpruned network's value; None for MACs, parameters and bytes."""
+        if self.cost.column in COUNTED or self.corner is None:
+            return None
+        return self.cost.column, self.corner.cost
 
     def genome(self, key: str) -> np.ndarray:
         """The genome of a candidate.

@@ -117,7 +117,7 @@ def fit(
         device: computes.
         recipe: optimiser, learning rate and update of every step; None: `SGD`.
         average_decay: decay of the moving average of the weights that states have; 0: none.
-        augment: names in `AUGMENTATIONS`.
+        augment: names of augmentations.
         task: has the loss; None: classification.
         distillation: its teacher was made for the same split.
         masks: bool, by the parameter's name. Weights whose mask is False are zero and stay zero, as do their gradients
@@ -191,7 +191,9 @@ def _train_epoch(job: _Job, epoch: int) -> float:
         for step, indices in enumerate(batches, start=(epoch - 1) * steps_an_epoch):
             rate = job.recipe.learning_rate(step, job.train.epochs * steps_an_epoch, job.train)
             images, targets = job.split.batch(indices)
-            changed = job.recipe.augmented(augmented(images, job.augment, generator), generator)
+            changed = job.recipe.augmented(
+                augmented(images, job.augment, generator, job.split.mean, job.split.std), generator
+            )
             unchanged = not job.augment and changed is images
             loss = _train_step(job, indices, changed, targets, rate, step, same_every_epoch=unchanged)
             total += len(indices) * loss

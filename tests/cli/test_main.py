@@ -46,6 +46,7 @@ class Frame:
 class StubRun:
     root: Path
     survivors: Frame
+    other_cost: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Report:
     macs: int = 253_440
     params: int = 23_466
     frozen: tuple[Part, ...] = (Part("3", "it gives the classes"),)
+    reasons: tuple[object, ...] = ()
 
 
 @dataclass

@@ -126,7 +126,8 @@ BAD = {
     ),
     "no choice": (
         "name: a\nsearch: {cost: flops}",
-        'x.yaml: search.cost must be one of macs, params, bytes, latency_ms, not "flops"',
+        "x.yaml: search.cost must be one of macs, params, bytes, latency_ms, or module:attribute for one of your own, "
+        'not "flops"',
     ),
     "no worker": (
         "name: a\nworkers: {count: 0}",
@@ -138,7 +139,9 @@ BAD = {
     ),
     "augmentation": (
         "name: a\ndata: {augment: [crop, flop]}",
-        'x.yaml: data.augment must be a list of any of crop, flip, not ["crop", "flop"]',
+        "x.yaml: data.augment must be a list of any of crop, flip, AugMix, AutoAugment, RandAugment, "
+        "RandomAutocontrast, RandomEqualize, RandomErasing, RandomGrayscale, RandomInvert, RandomPerspective, "
+        'RandomPhotometricDistort, RandomVerticalFlip, TrivialAugmentWide, not ["crop", "flop"]',
     ),
     "device": (
         "name: a\ndevice: gpu",

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
 import evoprune as ep
 from evoprune.cli.main import app
+from evoprune.cli.printed_tables import survivors_table
 from evoprune.errors import ConfigError, PluginError
 from evoprune.record.folder import RunFolder
 from tests import tiny_runs
@@ -50,10 +52,23 @@ def test_the_cost_has_its_column_in_tables_plots_and_report(own_run: ep.Run) -> 
     assert (run.survivors["measured_energy"] < whole / 1000).all()
     report = RunFolder(run.root).report.read_text()
     assert "low measured_energy" in report
-    assert "measured energy (nJ)" in report
+    assert "<th>measured energy (nJ)</th>" in report
+    energy = run.survivors["measured_energy"].iloc[0]
+    assert f'<td data-value="{energy}">{energy:.2f}</td>' in report
     assert "measured_energy" in ep.load_runs(run.root)
     watched = CliRunner().invoke(app, ["watch", str(run.root)])
     assert "best measured_energy" in watched.output
+
+
+def test_the_survivors_that_are_printed_have_the_cost(own_run: ep.Run) -> None:
+    console = Console(width=200)
+    with console.capture() as printed:
+        console.print(survivors_table(console, own_run.survivors.to_dict("records"), own_run.other_cost))  # type: ignore[arg-type]
+    heads, _, baseline, survivor, *_ = printed.get().splitlines()[1:]
+    assert own_run.corner is not None
+    assert baseline.split()[-1] == f"{own_run.corner.cost:.4g}"
+    assert survivor.split()[-1] == f"{own_run.survivors['measured_energy'].iloc[0]:.4g}"
+    assert "energy" in heads
 
 
 def test_workers_on_ray_give_the_same(own_run: ep.Run, tmp_path: Path, shared_ray: SharedRay) -> None:
