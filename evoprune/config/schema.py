@@ -235,7 +235,7 @@ class RetrainConfig(Section):
     recipe: RecipeChoice = plugin(
         "sgd",
         "optimiser and learning rates; sgd: stochastic gradient descent with Nesterov momentum; adamw: AdamW; both "
-        "with a linear warm-up, then half a cosine",
+        "with a linear warm-up, then half a cosine; module:attribute: an ep.Recipe of your own",
         RecipeChoice,
     )
     ema: float = value(

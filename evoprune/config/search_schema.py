@@ -80,7 +80,8 @@ class SearchConfig(Section):
         "widths",
         "widths: evolves the number of maps per group and refines single maps; nsga2: evolves the front of MCR and "
         "cost over single maps; genetic: the same with one objective; particle_filter, random: as by Anwar and Sung; "
-        "ranking: no search, the criterion decides at each target, or as far as the tolerance allows",
+        "ranking: no search, the criterion decides at each target, or as far as the tolerance allows; "
+        "module:attribute: an ep.Algorithm of your own",
         AlgorithmChoice,
     )
     population: int = whole(24, "number of candidates per generation", "candidates", least=4, most=100_000)
@@ -108,7 +109,7 @@ class SearchConfig(Section):
     cost: CostChoice = plugin(
         "macs",
         "cost that is minimised; latency_ms: latency of one image, predicted from layers that are timed on this "
-        "machine",
+        "machine; module:attribute: an ep.CostModel of your own",
         CostChoice,
         marks=(Mark.SAME_IN_STUDY,),
     )
@@ -130,7 +131,8 @@ class SearchConfig(Section):
         "auto",
         "importance criterion, by which the first candidates and mutations prefer parts to keep; those that need "
         "images use the calibration images and their labels; elimination: the error that compensation leaves; oracle: "
-        "the change of the loss when a map is removed; auto: elimination, or l1 if elimination cannot be computed",
+        "the change of the loss when a map is removed; auto: elimination, or l1 if elimination cannot be computed; "
+        "module:attribute: a function or an ep.Criterion of your own",
         CriterionChoice,
     )
     scope: Scope = choice(

@@ -13,6 +13,7 @@ from evoprune.criteria.importance import (
     LayerValues,
     Normalisation,
     WeightScores,
+    filter_values,
     kernel_values,
     magnitude,
     mask_shares,
@@ -44,6 +45,10 @@ class CriterionContext:
         statistics: of the layers' inputs, if they are known already.
         most_gram_bytes: memory that such statistics may take if they are not; None: no bound.
         task: has the loss.
+
+    Example:
+        >>> def random_values(context):
+        ...     return context.rng.random(context.space.maps)
     """
 
     model: nn.Module
@@ -133,11 +138,24 @@ class Criterion(ABC):
 
 
 class WeightCriterion(Criterion):
-    """A criterion that values single weights; kernels and stride masks are valued by their weights."""
+    """A criterion that values single weights; maps, kernels and stride masks are valued by their weights.
+
+    Example:
+        >>> class Saliency(ep.WeightCriterion):
+        ...     '''|weight x gradient|.'''
+        ...     needs_labels = True
+        ...     def weights(self, context):
+        ...         state = context.model.state_dict()
+        ...         return {name: (state[name] * gradient).abs() for name, gradient in context.gradients().items()}
+    """
 
     @abstractmethod
     def weights(self, context: CriterionContext) -> WeightScores:
         """Values of every weight of every layer."""
+
+    def maps(self, context: CriterionContext) -> list[LayerValues]:
+        """As `Criterion.maps`: by default, the mean over the weights that make a map."""
+        return filter_values(context.space, self.weights(context))
 
     def kernels(self, context: CriterionContext) -> list[np.ndarray]:
         """As `Criterion.kernels`: the mean over a kernel's weights."""

@@ -26,6 +26,9 @@ class LayerValues:
     Attributes:
         gene: int64 (n,), gene of each map, each one once.
         values: float64 (n,).
+
+    Example:
+        >>> ep.LayerValues(np.arange(group.start, group.start + group.size), np.random.rand(group.size))
     """
 
     gene: np.ndarray

@@ -1,7 +1,7 @@
 """The criterion l1."""
 
 from evoprune.criteria.criterion import CriterionContext, WeightCriterion
-from evoprune.criteria.importance import LayerValues, WeightScores, filter_l1, magnitude
+from evoprune.criteria.importance import WeightScores, magnitude
 from evoprune.plugins.kinds import criterion
 
 
@@ -14,10 +14,6 @@ class L1(WeightCriterion):
     """
 
     normalisation = "largest"
-
-    def maps(self, context: CriterionContext) -> list[LayerValues]:
-        """As `Criterion.maps`."""
-        return filter_l1(context.model, context.space)
 
     def weights(self, context: CriterionContext) -> WeightScores:
         """As `WeightCriterion.weights`."""

@@ -76,10 +76,14 @@ def recipe(name: str) -> Callable[[Plugin], Plugin]:
 
 
 def task(name: str) -> Callable[[Plugin], Plugin]:
-    """Registers a task, which says what the outputs of a network are worth.
+    """Registers a task, which says what the outputs of a network are worth: a subclass of `Task`.
 
     Args:
         name: lowercase letters, digits, '_' and '-'.
+
+    Example:
+        >>> @ep.task("angles")
+        ... class Angles(ep.Task): ...
     """
     return TASKS.register(name)
 

@@ -24,6 +24,12 @@ class SearchInputs:
         preferences: which parts rather stay, by `search.criterion`.
         settings: section `search` of the config: population, generations, rates.
         rng: all random draws come from it. Its state is part of the algorithm's.
+
+    Example:
+        >>> class HalfOfTheMaps(ep.Algorithm):
+        ...     def __init__(self, inputs: ep.SearchInputs):
+        ...         super().__init__(inputs.objective)
+        ...         self.space, self.rng = inputs.space, inputs.rng
     """
 
     space: SearchSpace

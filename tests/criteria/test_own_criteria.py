@@ -9,7 +9,7 @@ from torch import nn
 
 from evoprune.config.choices import CriterionName
 from evoprune.criteria.criterion import CriterionContext
-from evoprune.criteria.importance_by_name import CRITERIA, map_importance
+from evoprune.criteria.importance_by_name import CRITERIA, map_importance, weight_importance
 from evoprune.criteria.preferences import preferences_of
 from evoprune.errors import PluginError
 from tests.criteria.contexts import criterion_context
@@ -74,3 +74,10 @@ def test_a_mistake_names_the_criterion_and_the_call(context: CriterionContext, n
     with pytest.raises(PluginError, match=message) as caught:
         preferences_of(f"{OWN}:{name}", context)
     assert "\n" not in str(caught.value)
+
+
+def test_single_weights_are_enough(context: CriterionContext) -> None:
+    """Maps have the mean over their weights, and weights are those of taylor."""
+    scores = weight_importance("taylor", context)
+    expected = [scores[name].flatten(1).mean(1).numpy() for name in ("0.0.weight", "1.0.weight")]
+    assert map_importance(f"{OWN}:Saliency", context) == pytest.approx(np.concatenate(expected))

@@ -82,3 +82,13 @@ class Another:
 
 
 NOT_CALLABLE = 5
+
+
+class Saliency(ep.WeightCriterion):
+    """|weight x gradient| of the mean loss; as the criterion taylor for single weights."""
+
+    needs_labels = True
+
+    def weights(self, context: ep.CriterionContext) -> Any:
+        state = context.model.state_dict()
+        return {name: (state[name] * gradient).abs() for name, gradient in context.gradients().items()}
