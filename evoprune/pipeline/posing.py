@@ -40,6 +40,9 @@ from evoprune.tasks.task import Task
 from evoprune.training.devices import resolve_device
 from evoprune.workers.protocol import Workers
 
+MOST_REFERENCE_BYTES = 2**31
+"""Outputs of the unpruned network on all validation images are kept up to this size, if the search can do without."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -126,6 +129,7 @@ def problem_of(
         baseline_errors=baseline_errors,
         task=task,
         balanced=balanced,
+        reference_bytes=None if config.search.judged_by == "divergence" else MOST_REFERENCE_BYTES,
     )
     if compensate and (left_out := uncompensated(space, problem.statistics or {})):
         logger.warning(

@@ -1,6 +1,8 @@
 """Makes the problem that workers hold from a baseline and its data."""
 
+import logging
 from dataclasses import replace
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,9 @@ from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.tasks.classification import Classification
 from evoprune.tasks.judging import class_weights, count_errors_of
 from evoprune.tasks.task import Task
-from evoprune.tasks.trees import Tree, select
+from evoprune.tasks.trees import Tree, concatenated, moved, select, split, tensors_in
+
+logger = logging.getLogger(__name__)
 
 
 def make_problem(
@@ -34,6 +38,7 @@ def make_problem(
     baseline_errors: float | None = None,
     task: Task | None = None,
     balanced: bool = False,
+    reference_bytes: int | None = None,
 ) -> Problem:
     """The problem of finding smaller networks within a tolerance of this baseline.
 
@@ -53,6 +58,8 @@ def make_problem(
             batch norm recalibrated as any candidate's.
         task: Judges outputs; None: classification.
         balanced: Whether all classes count alike, however many images they have.
+        reference_bytes: Memory that the baseline's outputs may take; if they take more, no divergence is measured.
+            None: no limit.
     """
     statistics = gram_statistics(model.to(device), space, calibration.to(device), gram_bytes) if compensate else None
     model.cpu()
@@ -69,19 +76,50 @@ def make_problem(
         execution=execution or Execution(),
         task=task,
     )
-    outputs = Scorer(problem, device).outputs(space.full())
-    order = torch.argsort(task.margins(outputs, targets), stable=True)
     weights = class_weights(task, targets) if balanced else None
+    margins, errors, reference = _judged(problem, device, weights, reference_bytes)
+    order = torch.argsort(margins, stable=True)
     if baseline_errors is None:
-        baseline_errors = count_errors_of(task, outputs, targets, weights)
+        baseline_errors = errors
     return replace(
         problem,
         images=images[order],
         targets=select(targets, order),
-        reference=task.reference(select(outputs, order)),
+        reference=select(reference, order),
         allowed_errors=allowed_errors(baseline_errors, len(images), tolerance),
         weights=None if weights is None else weights[order],
     )
+
+
+def _judged(
+    problem: Problem, device: torch.device, weights: Tensor | None, most_bytes: int | None
+) -> tuple[Tensor, float, Tree]:
+    """The baseline's margins, (m,), the sum of its errors, and its reference, None if it took more bytes than allowed.
+
+    It is judged batch by batch, because all outputs of a network that gives maps may not fit into memory.
+    """
+    task, size = problem.task, problem.execution.batch_size
+    forward, cpu = Scorer(problem, device).forward(problem.space.full()), torch.device("cpu")
+    margins: list[Tensor] = []
+    references: list[Tree] | None = []
+    errors: float = 0
+    factors = repeat(None) if weights is None else weights.split(size)
+    batches = zip(problem.images.split(size), split(problem.targets, size), factors, strict=False)
+    for images, targets, factor in batches:
+        outputs = moved(forward(images.to(device)), cpu)
+        margins.append(task.margins(outputs, targets))
+        errors += count_errors_of(task, outputs, targets, factor)
+        if references is not None:
+            references.append(task.reference(outputs))
+            taken = sum(tensor.nbytes for tensor in tensors_in(references[0])) * len(problem.images) / len(images)
+            if most_bytes is not None and taken > most_bytes:
+                logger.warning(
+                    "no divergence from the unpruned network is measured: its outputs take %.1f GiB; lower "
+                    "data.validation for it",
+                    taken / 2**30,
+                )
+                references = None
+    return torch.cat(margins), errors, None if references is None else concatenated(references)
 
 
 def outputs_as_scored(

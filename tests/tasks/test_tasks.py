@@ -448,3 +448,34 @@ def test_without_labels_and_logits_the_networks_outputs_are_the_targets(
     assert run.config.task == "like_teacher"
     assert "its own outputs are the targets" in caplog.text
     assert not run.survivors.empty
+
+
+def test_references_that_are_too_large_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """48 images of 2 x 64 numbers of 8 bytes; the scores are the same but for the divergence."""
+    case = CASES["segmentation"]
+    posed, size = problem(case, tolerance=1.0), 48 * 2 * 64 * 8
+    task, targets = fitted(case)
+
+    def with_bytes(most: int) -> Problem:
+        return make_problem(
+            posed.model,
+            posed.space,
+            posed.calibration,
+            IMAGES.double(),
+            targets,
+            tolerance=1.0,
+            compensate=True,
+            device=CPU,
+            task=task,
+            reference_bytes=most,
+        )
+
+    assert with_bytes(size).reference is not None
+    assert caplog.messages == []
+    without = with_bytes(size - 1)
+    assert without.reference is None
+    assert "no divergence from the unpruned network is measured" in caplog.text
+    genome = genomes(posed)[2]
+    one, other = (Scorer(each, CPU).score(genome).score for each in (posed, without))
+    assert (one.errors, one.images_seen) == (other.errors, other.images_seen)
+    assert other.divergence is None
