@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from evoprune.errors import PluginError, UserError, type_and_first_line
+from evoprune.errors import Interrupted, PluginError, TrainingError, WorkerError, type_and_first_line
 from evoprune.plugins.user_code import working_directory_importable
 
 Plugin = TypeVar("Plugin")
@@ -28,9 +28,8 @@ def plugin_call(key: str, reference: str, call: str) -> Iterator[None]:
         call: the method that is called, for the message.
 
     Raises:
-        PluginError: the user's code raised an exception, `SystemExit` included.
-        UserError: as it is.
-        KeyboardInterrupt: as it is.
+        PluginError: the user's code raised an exception, `SystemExit` included. Errors of workers and of training that
+            passed through it, and interruptions, stay as they are.
     """
     if not is_own(reference):
         yield
@@ -38,7 +37,7 @@ def plugin_call(key: str, reference: str, call: str) -> Iterator[None]:
     try:
         with working_directory_importable():
             yield
-    except (UserError, KeyboardInterrupt):
+    except (PluginError, WorkerError, TrainingError, Interrupted, KeyboardInterrupt):
         raise
     except BaseException as error:
         raise plugin_error(key, reference, call, f"failed ({type_and_first_line(error)})") from error

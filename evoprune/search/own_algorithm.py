@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evoprune.errors import PluginError
+from evoprune.errors import PluginError, SearchSpaceError, first_line
 from evoprune.plugins.guard import plugin_call, plugin_error
 from evoprune.plugins.kinds import ALGORITHMS
 from evoprune.scoring.candidate import Candidate
@@ -99,6 +99,10 @@ class OwnAlgorithm(Algorithm):
         if (bad := np.flatnonzero(genome >= self._space.cardinality)).size:
             gene = int(bad[0])
             return f"returned {genome[gene]} for gene {gene}, which must be below {self._space.cardinality[gene]}"
+        try:
+            self._space.check(genome)
+        except SearchSpaceError as error:
+            return f"returned a genome that the space refuses ({first_line(error)}); space.repair mends it"
         return None
 
     def _calling(self, call: str) -> Any:

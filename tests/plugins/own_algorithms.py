@@ -73,6 +73,16 @@ class Larger(HillClimbing):
         return [np.full_like(genome, 7) if number else genome for number, genome in enumerate(super().ask(count))]
 
 
+class Nothing(HillClimbing):
+    def ask(self, count: int) -> list[np.ndarray]:
+        return [np.zeros_like(genome) if number else genome for number, genome in enumerate(super().ask(count))]
+
+
+class OwnComplaint(HillClimbing):
+    def ask(self, count: int) -> list[np.ndarray]:
+        raise ep.UserError("too cold")
+
+
 class NotWhole(HillClimbing):
     def ask(self, count: int) -> list[np.ndarray]:
         return super().ask(count)[::-1]

@@ -315,6 +315,11 @@ def test_names_are_those_of_the_config() -> None:
         ("Floats", r":Floats: ask returned a genome that is float64 \(30,\), not uint8 \(30,\)"),
         ("Longer", r":Longer: ask returned a genome that is uint8 \(31,\), not uint8 \(30,\)"),
         ("Larger", r":Larger: ask returned 7 for gene 0, which must be below 2"),
+        (
+            "Nothing",
+            r":Nothing: ask returned a genome that the space refuses \(group 0 must keep at least 1 .*\); space",
+        ),
+        ("OwnComplaint", r"^search\.algorithm: .*:OwnComplaint: ask failed \(UserError: too cold\); correct it"),
         ("Lists", r":Lists: ask returned a genome that is a list, not uint8 \(30,\)"),
         ("NothingAsked", r":NothingAsked: ask failed \(TypeError"),
         ("NotWhole", r":NotWhole: ask must return the unpruned network, space\.full\(\), as the very first genome"),
