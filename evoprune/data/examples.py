@@ -32,10 +32,10 @@ def read_examples(source: Any, name: str, task: Task | None = None) -> tuple[Ten
     Raises:
         DataError: if the source is none of these, holds nothing, has images of several shapes, or fails.
     """
-    if _is_array(source):
-        return _tensor(source), None
+    if is_array(source):
+        return to_tensor(source), None
     if _is_pair(source):
-        return _tensor(source[0]), map_leaves(_tensor, source[1])
+        return to_tensor(source[0]), map_leaves(to_tensor, source[1])
     kind = type(source).__name__
     if isinstance(source, str | Mapping | nn.Module):
         raise DataError(
@@ -44,16 +44,16 @@ def read_examples(source: Any, name: str, task: Task | None = None) -> tuple[Ten
     task = task or Classification()
     with user_code(f"{name} cannot be read from the {kind}", "give (images, labels) as tensors", DataError):
         batches = [task.inputs_and_targets(batch) for batch in _batches(source)]
-    if not batches or not all(_is_array(images) and _are_arrays(targets) for images, targets in batches):
+    if not batches or not all(is_array(images) and are_arrays(targets) for images, targets in batches):
         raise DataError(
             f"{name} must be a pair of tensors (images, labels), or a Dataset or DataLoader of such pairs, "
             f"not {'an empty ' if not batches and isinstance(source, Iterable) else 'of type '}{kind}"
         )
-    images = [_tensor(part) for part, _ in batches]
+    images = [to_tensor(part) for part, _ in batches]
     shapes = sorted({tuple(part.shape[1:]) for part in images})
     if len(shapes) > 1:
         raise DataError(f"{name} must have images of one shape, not {shapes[0]} and {shapes[1]}; resize them")
-    targets = [map_leaves(_tensor, part) for _, part in batches if part is not None]
+    targets = [map_leaves(to_tensor, part) for _, part in batches if part is not None]
     try:
         return torch.cat(images), concatenated(targets) if len(targets) == len(images) else None
     except (ValueError, RuntimeError) as error:
@@ -67,14 +67,13 @@ def _batches(source: Any) -> Iterable[Any]:
     if isinstance(source, DataLoader):
         return _in_order(source)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, Sequence):
-        return (_batch_of_one(source[index]) for index in range(len(source)))
+        return (batch_of_one(source[index]) for index in range(len(source)))
     return source if isinstance(source, Iterable) else ()
 
 
 def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     """The loader; if it draws all of its data set in a random order, one without that order."""
-    sampler = loader.sampler
-    if not isinstance(sampler, RandomSampler) or sampler.replacement or len(sampler) != len(sampler.data_source):
+    if not draws_all(loader):
         return loader
     return DataLoader(
         loader.dataset,
@@ -85,13 +84,19 @@ def _in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     )
 
 
-def _batch_of_one(item: Any) -> Any:
+def draws_all(loader: "DataLoader[Any]") -> bool:
+    """Whether a loader draws each item of its data set once, in a random order."""
+    sampler = loader.sampler
+    return isinstance(sampler, RandomSampler) and not sampler.replacement and len(sampler) == len(sampler.data_source)
+
+
+def batch_of_one(item: Any) -> Any:
     """An item of a data set as a batch: Pillow's images become arrays, with channels first, and numbers tensors."""
     return map_leaves(_as_batch, item)
 
 
 def _as_batch(value: Any) -> Any:
-    if _is_array(value):
+    if is_array(value):
         return value[None]
     if isinstance(value, bool | int | float | np.generic):
         return torch.as_tensor(value)[None]
@@ -103,21 +108,23 @@ def _as_batch(value: Any) -> Any:
 
 def _is_pair(value: Any) -> bool:
     """Whether a value is a pair of images and targets; a list of two batches of images is none."""
-    if not isinstance(value, tuple | list) or len(value) != 2 or not _is_array(value[0]) or value[1] is None:
+    if not isinstance(value, tuple | list) or len(value) != 2 or not is_array(value[0]) or value[1] is None:
         return False
-    return _are_arrays(value[1]) and (isinstance(value, tuple) or getattr(value[1], "ndim", 1) == 1)
+    return are_arrays(value[1]) and (isinstance(value, tuple) or getattr(value[1], "ndim", 1) == 1)
 
 
-def _are_arrays(tree: Any) -> bool:
+def are_arrays(tree: Any) -> bool:
     """Whether all leaves of a tree are arrays; None has none."""
-    return all(_is_array(leaf) for leaf in leaves_of(tree))
+    return all(is_array(leaf) for leaf in leaves_of(tree))
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether a value is a tensor with numbers, or an array of them."""
     return (isinstance(value, Tensor) and not value.is_meta) or (
         isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
     )
 
 
-def _tensor(value: Any) -> Tensor:
+def to_tensor(value: Any) -> Tensor:
+    """A tensor or an array as a tensor on the CPU, without gradient."""
     return torch.as_tensor(value if isinstance(value, Tensor) else np.ascontiguousarray(value)).detach().cpu()

@@ -30,6 +30,14 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def held(self) -> bool:
+        """Whether the images are in memory, so that reading takes no time."""
+
+    @property
+    def same_every_time(self) -> bool:
+        """Whether an image is the same each time that it is read."""
+
     def read(self, indices: Tensor) -> Tensor:
         """The images at positions int64 (b,): uint8, or float32 if they were given as floats, (b, c, h, w)."""
 
@@ -51,6 +59,16 @@ class ImageArray:
         """(c, h, w) of one image."""
         _, channels, height, width = self.pixels.shape
         return channels, height, width
+
+    @property
+    def held(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def same_every_time(self) -> bool:
+        """True."""
+        return True
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -75,6 +93,16 @@ class ImageFiles:
     root: Path
     paths: tuple[Path, ...]
     shape: tuple[int, int, int]
+
+    @property
+    def held(self) -> bool:
+        """False: reading takes time."""
+        return False
+
+    @property
+    def same_every_time(self) -> bool:
+        """True."""
+        return True
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -179,9 +207,9 @@ def as_float(pixels: Tensor) -> Tensor:
 
 
 def chunks_to_inspect(images: Images) -> tuple[Tensor, ...]:
-    """The positions of all images, int64 (n,), at most 1,000 a piece; of more than 5,000 files, 5,000 evenly spaced."""
+    """The positions of all images, int64 (n,), at most 1,000 a piece; of more than 5,000 outside of memory, 5,000."""
     chosen = torch.arange(len(images))
-    if isinstance(images, ImageFiles) and len(images) > _FILES_TO_INSPECT:
+    if not images.held and len(images) > _FILES_TO_INSPECT:
         chosen = torch.linspace(0, len(images) - 1, _FILES_TO_INSPECT).long()
     return chosen.split(_CHUNK) if len(chosen) else ()
 

@@ -1,6 +1,7 @@
 """The splits of a data set: disjoint, seeded, and balanced over the classes."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evoprune.data.dataset_images import DatasetImages
 from evoprune.data.images import Images, as_float, tensor_identity
 from evoprune.tasks.trees import Tree, select, tensors_in
 
@@ -32,9 +34,22 @@ class Split:
 
     def batch(self, indices: Tensor | Indices) -> tuple[Tensor, Tree]:
         """The images and targets at `indices` (b,): float32 (b, c, h, w), and a tree of tensors (b, ...)."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        pixels = as_float(self.images.read(chosen))
-        return (pixels - self.mean[:, None, None]) / self.std[:, None, None], select(self.targets, chosen)
+        [found] = self.batches([torch.as_tensor(indices, dtype=torch.int64)])
+        return found
+
+    def batches(self, positions: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tree]]:
+        """The images and targets at each of these positions, int64 (b,), in turn, as `batch` gives them.
+
+        Images that are not in memory may be read ahead by other processes. A data set that changes its images each time
+        gives the targets that go with them.
+        """
+        if isinstance(self.images, DatasetImages):
+            read = self.images.read_ahead(positions)
+        else:
+            read = ((self.images.read(chosen), None) for chosen in positions)
+        for chosen, (pixels, targets) in zip(positions, read, strict=True):
+            normalised = (as_float(pixels) - self.mean[:, None, None]) / self.std[:, None, None]
+            yield normalised, select(self.targets, chosen) if targets is None else targets
 
     def pixels(self) -> Tensor:
         """All images before they are normalised: float32 (n, c, h, w), 0..1 if they are stored as bytes."""

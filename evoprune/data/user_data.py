@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.data.checks import find_bad_pixels
+from evoprune.data.dataset_images import DatasetImages, read_lazily
 from evoprune.data.datasets import LabelledImages, RawData
 from evoprune.data.examples import read_examples
-from evoprune.data.images import ImageArray
+from evoprune.data.images import ImageArray, Images
 from evoprune.errors import DataError
 from evoprune.plugins.user_code import import_callable, user_code
 from evoprune.tasks.task import Task
@@ -37,11 +38,12 @@ def user_data(reference: str, task: Task) -> RawData:
     with user_code(f"{place} failed", "it is called without arguments", DataError):
         returned = make()
         values = list(returned) if isinstance(returned, Sequence) else []
-        parts = []
+        parts: list[tuple[NDArray[Any] | DatasetImages, Tree]] = []
         if len(values) == len(_ARRAYS):
             parts = [(_to_array(values[i]), map_leaves(_to_tensor, values[i + 1])) for i in (0, 2)]
     if len(values) == 2:
-        parts = [_read(values[0], f"{place}: train", task), _read(values[1], f"{place}: test", task)]
+        names = ("train", "test")
+        parts = [_read(value, f"{place}: {name}", task) for value, name in zip(values, names, strict=True)]
     if not parts:
         found = f"{len(returned)} values" if isinstance(returned, Sequence) else f"a {type(returned).__name__}"
         raise DataError(f"{place} must return {', '.join(_ARRAYS)}, or a pair of data sets, not {found}")
@@ -54,7 +56,10 @@ def user_data(reference: str, task: Task) -> RawData:
     return RawData(train, test, classes=None)
 
 
-def _read(dataset: Any, name: str, task: Task) -> tuple[NDArray[Any], Tree]:
+def _read(dataset: Any, name: str, task: Task) -> tuple[NDArray[Any] | DatasetImages, Tree]:
+    lazily = read_lazily(dataset, name, task, as_floats=False)
+    if lazily is not None:
+        return lazily
     images, targets = read_examples(dataset, name, task)
     return images.numpy(), targets
 
@@ -67,14 +72,13 @@ def _to_tensor(value: Any) -> Tensor:
     return value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
 
 
-def _images(images: NDArray[Any], place: str, name: str) -> ImageArray:
+def _images(images: NDArray[Any] | DatasetImages, place: str, name: str) -> Images:
+    if isinstance(images, DatasetImages):
+        _check_shape((len(images), *images.shape), place, name)
+        return images
     if images.ndim == 3:
         images = images[:, None]
-    if images.ndim != 4 or images.shape[1] > images.shape[3] or _likely_channels_last(images.shape):
-        raise DataError(
-            f"{place}: {name} must be (n, h, w) or (n, c, h, w), not {images.shape}; "
-            "bring channels forward with images.transpose(0, 3, 1, 2)"
-        )
+    _check_shape(images.shape, place, name)
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{place}: {name} must be uint8 or floats, not {images.dtype}; convert them")
     kept = ImageArray(torch.from_numpy(np.array(images, np.uint8 if images.dtype == np.uint8 else np.float32)))
@@ -85,6 +89,14 @@ def _images(images: NDArray[Any], place: str, name: str) -> ImageArray:
             f"infinite (the first is image {bad.first}, counted from 0); repair or remove them"
         )
     return kept
+
+
+def _check_shape(shape: tuple[int, ...], place: str, name: str) -> None:
+    if len(shape) != 4 or shape[1] > shape[3] or _likely_channels_last(shape):
+        raise DataError(
+            f"{place}: {name} must be (n, h, w) or (n, c, h, w), not {shape}; "
+            "bring channels forward with images.transpose(0, 3, 1, 2)"
+        )
 
 
 def _likely_channels_last(shape: Sequence[int]) -> bool:

@@ -85,9 +85,11 @@ def evolve(
 ) -> Run:
     """Searches a trained network for smaller ones, and retrains the survivors.
 
-    Each of `validation`, `calibration` and `train` may be a pair of tensors, a Dataset or a DataLoader; all of it is
-    read into memory, with the images as the network reads them. There is no test set: `mcr_test` is missing in the
-    tables.
+    Each of `validation`, `calibration` and `train` may be a pair of tensors, a Dataset or a DataLoader, with images as
+    the network reads them; a task picks images and targets out of batches of any structure
+    (`ep.Task.inputs_and_targets`). All of it is read into memory, but for training images that take more than 2 GiB,
+    which are read when they are needed if their data set has `__getitem__`. There is no test set: `mcr_test` is missing
+    in the tables.
 
     Args:
         model: a trained network; copied, never changed. Without a `task`, it gives logits (n, classes).
@@ -145,7 +147,7 @@ def evolve(
     if trains and given.train is None:
         raise ConfigError("search.rounds: retrain.epochs must be 0 without training images; give them as train=")
     check_network(network, "model", trains=trains)
-    outputs = outputs_for_one(network, given.validation[0][:1])
+    outputs = outputs_for_one(network, given.validation[0].read(torch.arange(1)))
     data = given.splits(output_count(outputs))
     check_data(data, judge, outputs)
     check_settings(rounds, data, judge, outputs)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from evoprune.data.dataset_images import read_lazily
 from evoprune.data.examples import read_examples
-from evoprune.data.images import ImageArray
+from evoprune.data.images import ImageArray, Images
 from evoprune.data.load import Data
 from evoprune.data.splits import Split
 from evoprune.errors import DataError
@@ -19,12 +20,15 @@ from evoprune.tasks.trees import Tree, example_count, select
 Examples = Tensor | tuple[Tensor, Tree] | Dataset[Any] | Iterable[Any]
 """Images (n, c, h, w); images and targets; or a Dataset or DataLoader of them (`read_examples`)."""
 
-_Part = tuple[Tensor, Tree]
+_Part = tuple[Images, Tree]
 
 
 @dataclass(frozen=True, eq=False)
 class GivenData:
-    """The images given to `evolve`, read and of one shape, each with their targets, or with None."""
+    """The images given to `evolve`, each with their targets, or with None.
+
+    They are in memory, but for training images that take more than `HELD_BYTES`.
+    """
 
     validation: _Part
     calibration: _Part
@@ -36,7 +40,7 @@ class GivenData:
         read = cls(
             _read(validation, "validation", task),
             _read(calibration, "calibration", task),
-            None if train is None else _read(train, "train", task),
+            None if train is None else _read_train(train, task),
         )
         if len(read.calibration[0]) < 2:
             raise DataError(
@@ -65,22 +69,21 @@ class GivenData:
             DataError: if images differ in shape.
         """
         images, targets = self.validation
-        shape = tuple(images.shape[1:])
+        shape = images.shape
         for name, (others, _) in (("calibration", self.calibration), ("train", self.train or self.validation)):
-            if others.shape[1:] != shape:
+            if others.shape != shape:
                 raise DataError(
-                    f"{name} images must have the shape of the validation images, {shape}, not "
-                    f"{tuple(others.shape[1:])}; preprocess both alike"
+                    f"{name} images must have the shape of the validation images, {shape}, not {others.shape}; "
+                    "preprocess both alike"
                 )
-        none = images[:0], select(targets, slice(0))
-        channels, height, width = shape
+        none = images.select(torch.arange(0)), select(targets, slice(0))
         return Data(
             train=_split(*(self.train or none)),
             calibration=_split(*self.calibration),
             validation=_split(*self.validation),
             test=_split(*none),
             classes=outputs,
-            image_shape=(channels, height, width),
+            image_shape=shape,
         )
 
 
@@ -92,7 +95,13 @@ def _read(source: Examples, name: str, task: Task) -> _Part:
             f"{name} must be images (n, channels, h, w), or a Dataset or DataLoader of them, not of shape "
             f"{tuple(images.shape)} and {images.dtype}"
         )
-    return images, targets
+    return ImageArray(images.float()), targets
+
+
+def _read_train(source: Examples, task: Task) -> _Part:
+    """As `_read`; the images of a data set that is too large for the memory are read on demand."""
+    lazily = read_lazily(source, "train", task, as_floats=True)
+    return _read(source, "train", task) if lazily is None else lazily
 
 
 def _checked(part: _Part, name: str, task: Task) -> _Part:
@@ -108,7 +117,7 @@ def _checked(part: _Part, name: str, task: Task) -> _Part:
     return images, targets
 
 
-def _split(images: Tensor, targets: Tree) -> Split:
+def _split(images: Images, targets: Tree) -> Split:
     """Images without normalisation, because they are given as the network reads them."""
-    channels = images.shape[1]
-    return Split(ImageArray(images.float()), targets, torch.zeros(channels), torch.ones(channels))
+    channels = images.shape[0]
+    return Split(images, targets, torch.zeros(channels), torch.ones(channels))

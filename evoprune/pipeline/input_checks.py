@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from evoprune.config.schema import Config
 from evoprune.criteria.importance_by_name import find_criterion
 from evoprune.data.checks import check_split
-from evoprune.data.images import ImageFiles
 from evoprune.data.load import Data
 from evoprune.discovery.unrun import DID_NOT_RUN
 from evoprune.errors import ConfigError, DataError, NetworkError, type_and_first_line
@@ -54,8 +53,8 @@ def check_data(data: Data, task: Task, outputs: Tree) -> None:
         classes = max(2, output_count(outputs)) if labels is not None else 0
         # few calibration images of many classes are usual, and enough for statistics of layers
         few = name == "calibration" and len(split) < classes
-        # files have no NaN, and are read here only if the search reads all of them anyway
-        pixels = name in ("calibration", "validation") or not isinstance(split.images, ImageFiles)
+        # files have no NaN, data sets that are read lazily were checked; the search reads the others all anyway
+        pixels = name in ("calibration", "validation") or split.images.held
         counted = None if few or labels is None else classes
         for warning in check_split(split, name, counted, labels=labels, pixels=pixels):
             logger.warning("%s", warning)

@@ -1,7 +1,6 @@
 """The base class of tasks: a task alone knows the worth of a network's outputs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from evoprune.errors import DataError
-from evoprune.tasks.trees import Tree, example_count, map_tensors, tensors_in
+from evoprune.tasks.trees import Tree, children_of, example_count, map_tensors, tensors_in
+
+_IMAGES = ("image", "img", "images", "pixel_values")
+_TARGETS = ("label", "labels", "target", "targets", "mask")
+"""Usual names of the parts of a batch, as in the data sets of Hugging Face."""
 
 
 class Task(ABC):
@@ -163,22 +166,29 @@ class Task(ABC):
         """
 
     def inputs_and_targets(self, batch: Any) -> tuple[Any, Tree | None]:
-        """The images and the targets in a batch of a data set: the two parts of a pair, or images alone.
+        """The images and the targets in a batch of a data set.
+
+        By default, they are the two parts of a pair, images alone, or the two values of a mapping or data class with
+        usual names (`image`, `img`, `images` or `pixel_values`; `label`, `labels`, `target`, `targets` or `mask`).
 
         Args:
             batch: as the data set or loader gives it.
 
         Raises:
-            DataError: it is neither images nor a pair.
+            DataError: it is none of these.
         """
         if isinstance(batch, tuple | list) and len(batch) == 2:
             return batch[0], batch[1]
-        if isinstance(batch, tuple | list | Mapping):
-            raise DataError(
-                f"a batch must be images, or a pair (images, targets), not a {type(batch).__name__} of {len(batch)}; "
-                "give a task whose inputs_and_targets picks them out"
-            )
-        return batch, None
+        parts = children_of(batch)
+        if parts is None:
+            return batch, None
+        images, targets = ([name for name in names if name in parts] for names in (_IMAGES, _TARGETS))
+        if len(images) == 1 and len(targets) <= 1:
+            return parts[images[0]], parts[targets[0]] if targets else None
+        raise DataError(
+            f"a batch must be images, or a pair (images, targets), not a {type(batch).__name__} of {len(parts)} "
+            f"({', '.join(map(str, parts))}); give a task whose inputs_and_targets picks them out"
+        )
 
 
 def mean_squares(outputs: Tree, others: Tree, scales: tuple[float, ...] = ()) -> Tensor:

@@ -188,13 +188,13 @@ def _train_epoch(job: _Job, epoch: int) -> float:
     total = 0.0
     job.model.train()
     with global_seed(mixed_seed(job.seed, epoch, 1), job.device):  # dropout draws from the global generator
-        for step, indices in enumerate(batches, start=(epoch - 1) * steps_an_epoch):
+        read = zip(batches, job.split.batches(batches), strict=True)
+        for step, (indices, (images, targets)) in enumerate(read, start=(epoch - 1) * steps_an_epoch):
             rate = job.recipe.learning_rate(step, job.train.epochs * steps_an_epoch, job.train)
-            images, targets = job.split.batch(indices)
             changed = job.recipe.augmented(
                 augmented(images, job.augment, generator, job.split.mean, job.split.std), generator
             )
-            unchanged = not job.augment and changed is images
+            unchanged = not job.augment and changed is images and job.split.images.same_every_time
             loss = _train_step(job, indices, changed, targets, rate, step, same_every_epoch=unchanged)
             total += len(indices) * loss
     if not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
