@@ -151,10 +151,11 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
     """
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     check_devices(model, example)
-    network, inputs, expected = proof_copy(model, example)
+    subject = proof_copy(model, example)
+    network, inputs = subject.network(), subject.inputs
     labels = MapLabels()
     tracer = Tracer(network, labels, batch_size(inputs), follow)
-    check_outputs(expected, follow_network(tracer, network, inputs))
+    check_outputs(subject.outputs, follow_network(tracer, network, inputs))
     branches = follow_branches(tracer, network, inputs)
     labels = labels.with_new_axes(branches.tracer.labels)
     layers = _layers(tracer, branches.tracer)
@@ -181,11 +182,15 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
     if branches.forward is not None:
         forwards.append(branches.forward)
     tolerance = TOLERANCE if tracer.exact and branches.tracer.exact else TOLERANCE_SINGLE
-    plain = prove(network, space.with_outside_tensors(records), forwards, tolerance)
+    for followed in (tracer, branches.tracer):
+        followed.forget_network()
+    del network  # it takes twice the memory of the stored one
+    proved = partial(prove, subject.stored, forwards=forwards, tolerance=tolerance, dtype=subject.dtype)
+    plain = proved(space.with_outside_tensors(records))
     if plain.space.maps == space.maps or not any((record.gene >= 0).any() for record in widths):
         return plain
     # Groups that failed may have failed because an attribute holds their width.
-    wide = prove(network, space.with_outside_tensors([*records, *widths]), forwards, tolerance)
+    wide = proved(space.with_outside_tensors([*records, *widths]))
     return wide if wide.space.maps > plain.space.maps else plain
 
 

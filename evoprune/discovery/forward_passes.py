@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from evoprune.discovery.recurrent import freeze_hidden_units
 from evoprune.discovery.tracing import Tracer, tensors_of
 from evoprune.errors import SearchSpaceError, first_line
 from evoprune.networks.seeding import global_seed
-from evoprune.space.tensors import copied, named_tensors
+from evoprune.space.tensors import change_type, copied, in_type, named_tensors, replace_tensors
 
 
 def check_devices(model: nn.Module, example: tuple[Any, ...]) -> None:
@@ -35,25 +35,45 @@ def check_devices(model: nn.Module, example: tuple[Any, ...]) -> None:
             )
 
 
-def proof_copy(model: nn.Module, example: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...], Any]:
-    """A copy of the network on the CPU in eval mode: in float64 if it runs so, else in float32, else as it is.
+@dataclass(frozen=True, eq=False)
+class ProofCopy:
+    """A copy of a network on the CPU in eval mode, and the type that it is proved in.
 
-    Returns:
-        The copy, its inputs, and its outputs for them.
+    Attributes:
+        stored: The copy in its own type, in which it takes less memory; it has the parameters of the network.
+        dtype: The type of floating-point tensors in the proof; None: their own.
+        inputs: In this type.
+        outputs: Of the copy in this type.
+    """
+
+    stored: nn.Module
+    dtype: torch.dtype | None
+    inputs: tuple[Any, ...]
+    outputs: Any
+
+    def network(self) -> nn.Module:
+        """The copy in the type of the proof."""
+        network = copied(self.stored, share_parameters=True)
+        change_type(network, self.dtype)
+        return network
+
+
+def proof_copy(model: nn.Module, example: tuple[Any, ...]) -> ProofCopy:
+    """A copy of the network that is proved in float64 if it runs so, else in float32, else as it is.
 
     Raises:
         SearchSpaceError: If the forward fails in each of these types.
     """
     problem: Exception | None = None
+    stored = copied(model, share_parameters=all(tensor.device.type == "cpu" for tensor in model.parameters()))
+    stored = stored.cpu().eval()
+    _perturb_uniform_tensors(stored)
+    given = tree_map(lambda value: value.detach().cpu() if isinstance(value, Tensor) else value, example)
     for dtype in (torch.float64, torch.float32, None):
-        network = copied(model).cpu().eval()
-        inputs = tree_map(lambda value: value.detach().cpu() if isinstance(value, Tensor) else value, example)
-        if dtype is not None:
-            network = network._apply(partial(_in_type, dtype))
-            inputs = tree_map(partial(_in_type, dtype), inputs)
-        _perturb_uniform_tensors(network)
+        inputs = tree_map(partial(in_type, dtype), given)
+        candidate = ProofCopy(stored, dtype, inputs, None)
         try:
-            return network, inputs, outputs_of(network, inputs)
+            return replace(candidate, outputs=outputs_of(candidate.network(), inputs))
         except Exception as error:  # any exception of the user's forward, reported below
             problem = error
     assert problem is not None
@@ -71,25 +91,18 @@ def forward_failure(problem: Exception, example: tuple[Any, ...]) -> SearchSpace
     )
 
 
-def _in_type(dtype: torch.dtype, value: Any) -> Any:
-    """A floating-point tensor in this type, a complex one with parts of this type, anything else as it is."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value.to(dtype)
-    return value.to(dtype.to_complex()) if isinstance(value, Tensor) and value.is_complex() else value
-
-
 def _perturb_uniform_tensors(network: nn.Module) -> None:
     """Adds noise to tensors with all elements equal (heads of zeros, scales of one): they would prove nothing."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for tensor in (*network.parameters(), *network.buffers()):
-            if not tensor.is_floating_point() or tensor.numel() < 2 or tensor.min() != tensor.max():
-                continue
-            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
-            if tensor.ndim > 1:
-                tensor.add_((noise - 0.5) * (12 / tensor[0].numel()) ** 0.5)
-            else:
-                tensor.add_(0.2 * noise)
+    perturbed = {}
+    for name, tensor in named_tensors(network):
+        if not tensor.is_floating_point() or tensor.numel() < 2 or tensor.min() != tensor.max():
+            continue
+        noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+        wide = tensor.ndim > 1
+        change = (noise - 0.5) * (12 / tensor[0].numel()) ** 0.5 if wide else 0.2 * noise
+        perturbed[name] = tensor.detach() + change
+    replace_tensors(network, perturbed)
 
 
 def outputs_of(network: nn.Module, inputs: tuple[Any, ...]) -> Any:

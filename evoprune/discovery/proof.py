@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from evoprune.discovery.tracing import tensors_of
 from evoprune.errors import first_line
 from evoprune.space.plan import Genome, Group
 from evoprune.space.search_space import SearchSpace
-from evoprune.space.tensors import copied, cut, zero
+from evoprune.space.tensors import change_type, copied, cut, zero
 
 TOLERANCE = 1e-8
 """Largest difference relative to the output's scale that rounding explains if everything is float64."""
@@ -38,6 +39,7 @@ def prove(
     forwards: Sequence[Forward],
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Proof:
     """Freezes the groups for which masked and cut outputs differ, or the cut network does not run.
 
@@ -50,9 +52,10 @@ def prove(
         forwards: All ways to run the network for which outputs must agree.
         tolerance: Largest relative difference that passes.
         seed: Of the probes.
+        dtype: The type of floating-point tensors in the probes; None: the model's.
     """
     rng = np.random.default_rng(seed)
-    probes = _Probes(model, tuple(forwards), tolerance, rng)
+    probes = _Probes(model, tuple(forwards), tolerance, rng, dtype)
     space = _without(space, probes.failing(space, random_width))
     if failed := probes.failing(space, least_width):
         space = space.with_minimum(frozenset(failed), 2)
@@ -111,6 +114,7 @@ class _Probes:
     forwards: tuple[Forward, ...]
     tolerance: float
     rng: np.random.Generator
+    dtype: torch.dtype | None
     worst: float = 0.0
 
     def failing(self, space: SearchSpace, width: Width, groups: Sequence[Group] | None = None) -> dict[str, str]:
@@ -142,24 +146,25 @@ class _Probes:
 
     def failure(self, space: SearchSpace, genome: Genome) -> "_Failure | None":
         """The failure of a probe, if masked and cut outputs differ; otherwise notes how little they do."""
-        network = copied(self.model, share_parameters=True)
-        try:
-            cut(network, space, genome)  # first, because a plan that does not run ends here
-            outputs = [forward(network) for forward in self.forwards]
-            expected = self._outputs(zero, space, genome)
-        except Exception as error:  # any exception of the user's forward
-            reason = f"the network does not run without some of its maps: {first_line(error)}"
-            return _Failure(reason, _groups_in(space, _module_that_raised(error, network)))
+        outputs = self._outputs(cut, space, genome)  # first, because a plan that does not run ends here
+        expected = outputs if isinstance(outputs, _Failure) else self._outputs(zero, space, genome)
+        if isinstance(expected, _Failure):
+            return expected
         difference = relative_difference(expected, outputs)
         if not difference <= self.tolerance:
             return _Failure(f"masked and cut outputs differ by {difference:.1e} of their scale")
         self.worst = max(self.worst, difference)
         return None
 
-    def _outputs(self, change: Change, space: SearchSpace, genome: Genome) -> list[Any]:
+    def _outputs(self, change: Change, space: SearchSpace, genome: Genome) -> "list[Any] | _Failure":
         network = copied(self.model, share_parameters=True)
-        change(network, space, genome)
-        return [forward(network) for forward in self.forwards]
+        try:
+            change(network, space, genome)
+            change_type(network, self.dtype)
+            return [forward(network) for forward in self.forwards]
+        except Exception as error:  # any exception of the user's forward
+            reason = f"the network does not run without some of its maps: {first_line(error)}"
+            return _Failure(reason, _groups_in(space, _module_that_raised(error, network)))
 
 
 def _module_that_raised(error: Exception, network: nn.Module) -> str | None:

@@ -180,6 +180,10 @@ class Tracer(TorchDispatchMode):
                 self.fixed_macs += formula(*args, **kwargs, out_val=outputs[0]) // 2 // self.batch
         return result
 
+    def forget_network(self) -> None:
+        """Lets go of the followed network."""
+        self.modules, self._tensors = {}, {}
+
     def freeze_outputs(self, outputs: Any) -> None:
         """Freezes everything that the network returns."""
         for tensor in tensors_of(outputs):

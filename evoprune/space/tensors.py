@@ -48,6 +48,22 @@ def copied(model: nn.Module, share_parameters: bool = False) -> nn.Module:
         ) from error
 
 
+def change_type(model: nn.Module, dtype: torch.dtype | None) -> None:
+    """Gives a network tensors of its own, floating-point and complex ones of this type; None: of the same type."""
+    changed = {name: in_type(dtype, tensor.detach()) for name, tensor in named_tensors(model)}
+    same = {name for name, tensor in named_tensors(model) if changed[name].data_ptr() == tensor.data_ptr()}
+    replace_tensors(model, {name: tensor.clone() if name in same else tensor for name, tensor in changed.items()})
+
+
+def in_type(dtype: torch.dtype | None, value: Any) -> Any:
+    """A floating-point tensor in this type, a complex one with parts of this type, anything else as it is."""
+    if dtype is None or not isinstance(value, Tensor):
+        return value
+    if value.is_floating_point():
+        return value.to(dtype)
+    return value.to(dtype.to_complex()) if value.is_complex() else value
+
+
 def check_changeable(model: nn.Module) -> None:
     """Raises SearchSpaceError for TorchScript, whose forward is fixed, and for lazy layers without shapes."""
     for name, module in model.named_modules():

@@ -72,6 +72,23 @@ def test_a_network_that_is_not_deterministic() -> None:
     assert "deterministic" in refuse(Noisy(conv_bn(3, 8), head(8)).eval(), torch.randn(2, 3, 8, 8))
 
 
+class Clipped(nn.Sequential):
+    """A forward that changes its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for parameter in self.parameters():
+            parameter.data.clamp_(-0.01, 0.01)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_network_stays_as_it_was(dtype: torch.dtype) -> None:
+    model = Clipped(conv_bn(3, 8), head(8)).eval().to(dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    search_space(model, torch.randn(2, 3, 8, 8))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 class Endless(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) / 0
