@@ -59,8 +59,9 @@ class ItemReader:
             num_workers=self.workers,
         )
         reading = iter(loader)
+        place = f"{self.name} cannot be read from the {type(self.dataset).__name__}"
         for _ in positions:
-            with user_code(f"{self.name} cannot be read", "repair the data set, or give tensors", DataError):
+            with user_code(place, "repair the data set, or give (images, labels) as tensors", DataError):
                 images, targets = self.task.inputs_and_targets(next(reading))
             yield self._checked(images, targets)
 

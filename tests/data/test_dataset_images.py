@@ -168,7 +168,7 @@ def item(index: int, special: Any) -> Any:
         (lambda index: IMAGES[index] + torch.rand(()), "images without targets must be the same each time"),
         (
             lambda index: item(index, None) if index < 5 else 1 / 0,
-            r"train cannot be read \(ZeroDivisionError: division by zero\); repair",
+            r"train cannot be read from the Items \(ZeroDivisionError: division by zero\); repair",
         ),
     ],
 )
