@@ -22,6 +22,7 @@ from evoprune.errors import DataError
 from evoprune.plugins.guard import is_own
 from evoprune.plugins.kinds import DATASETS
 from evoprune.tasks.classification import Classification
+from evoprune.tasks.judging import task_call
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import example_count, select
 
@@ -189,7 +190,8 @@ def _checked(name: str, raw: RawData, task: Task) -> RawData:
 def _with_targets_of(task: Task, part: LabelledImages, name: str) -> LabelledImages:
     if part.targets is None or not task.reads_targets:
         return LabelledImages(part.images, None)
-    return LabelledImages(part.images, task.checked_targets(part.targets, name))
+    with task_call(task, "checked_targets"):
+        return LabelledImages(part.images, task.checked_targets(part.targets, name))
 
 
 def _check_labels(name: str, part_name: str, labels: Tensor, classes: int) -> None:

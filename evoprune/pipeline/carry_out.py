@@ -29,6 +29,7 @@ from evoprune.record.lock import locked
 from evoprune.record.runs import Run
 from evoprune.record.tensorboard import with_scalars
 from evoprune.space.search_space import SearchSpace
+from evoprune.tasks.judging import task_call
 from evoprune.tasks.task import Task
 from evoprune.training.fit import FitState
 from evoprune.workers.protocol import WorkerPool
@@ -130,7 +131,9 @@ def _carry_out_rounds(experiment: Experiment, folder: RunFolder, progress: Progr
 def _with_targets(context: RoundContext, model: nn.Module) -> RoundContext:
     """The context with targets for all data, by the unpruned network if there are none, and with the fitted task."""
     data = with_own_answers(context.data, model, context.task, context.device)
-    return replace(context, data=data, task=context.task.fitted(data.validation.targets))
+    with task_call(context.task, "fitted"):
+        task = context.task.fitted(data.validation.targets)
+    return replace(context, data=data, task=task)
 
 
 def _carry_out_stages(context: RoundContext, model: nn.Module, pool: WorkerPool) -> None:

@@ -14,6 +14,7 @@ from evoprune.data.images import ImageArray, Images
 from evoprune.data.load import Data
 from evoprune.data.splits import Split
 from evoprune.errors import DataError
+from evoprune.tasks.judging import task_call
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree, example_count, select
 
@@ -109,7 +110,8 @@ def _checked(part: _Part, name: str, task: Task) -> _Part:
     images, targets = part
     if targets is None or not task.reads_targets:
         return images, None
-    targets = task.checked_targets(targets, name)
+    with task_call(task, "checked_targets"):
+        targets = task.checked_targets(targets, name)
     if example_count(targets) != len(images):
         raise DataError(
             f"{name} must have a label or target for each image, not {example_count(targets)} for {len(images)}"

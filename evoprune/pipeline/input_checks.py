@@ -19,7 +19,7 @@ from evoprune.networks.modes import eval_mode
 from evoprune.scoring.scorer import Problem
 from evoprune.space.plan import Plan
 from evoprune.space.tensors import check_changeable
-from evoprune.tasks.judging import class_weights
+from evoprune.tasks.judging import class_weights, task_call
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree, tensors_in
 
@@ -38,7 +38,8 @@ def check_data(data: Data, task: Task, outputs: Tree) -> None:
         DataError: names the split with pixels that are NaN or infinite, or with targets that do not fit the network;
             or the network does not fit the task.
     """
-    task.check_outputs(outputs, None, "")
+    with task_call(task, "check_outputs"):
+        task.check_outputs(outputs, None, "")
     splits = {
         "train": data.train,
         "calibration": data.calibration,
@@ -48,8 +49,10 @@ def check_data(data: Data, task: Task, outputs: Tree) -> None:
     for name, split in splits.items():
         labels = None
         if split.targets is not None and len(split):
-            task.check_outputs(outputs, split.targets, name)
-            labels = task.classes_of(split.targets)
+            with task_call(task, "check_outputs"):
+                task.check_outputs(outputs, split.targets, name)
+            with task_call(task, "classes_of"):
+                labels = task.classes_of(split.targets)
         classes = max(2, output_count(outputs)) if labels is not None else 0
         # few calibration images of many classes are usual, and enough for statistics of layers
         few = name == "calibration" and len(split) < classes
@@ -59,7 +62,8 @@ def check_data(data: Data, task: Task, outputs: Tree) -> None:
         for warning in check_split(split, name, counted, labels=labels, pixels=pixels):
             logger.warning("%s", warning)
     if data.validation.targets is not None:
-        task.fitted(data.validation.targets)
+        with task_call(task, "fitted"):
+            task.fitted(data.validation.targets)
 
 
 def check_settings(rounds: Sequence[Config], data: Data, task: Task, outputs: Tree) -> None:

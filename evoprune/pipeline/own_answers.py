@@ -9,6 +9,7 @@ from torch import nn
 from evoprune.data.load import Data
 from evoprune.data.splits import Split
 from evoprune.networks.modes import eval_mode
+from evoprune.tasks.judging import task_call
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import concatenated, moved
 
@@ -48,7 +49,7 @@ def _answered(split: Split, model: nn.Module, task: Task, device: torch.device) 
     if split.targets is not None or not len(split):
         return split
     model.to(device)
-    with torch.no_grad(), eval_mode(model):
+    with torch.no_grad(), eval_mode(model), task_call(task, "answers"):
         batches = (split.batch(indices)[0] for indices in torch.arange(len(split)).split(_BATCH))
         answers = [moved(task.answers(model(images.to(device))), torch.device("cpu")) for images in batches]
     model.cpu()

@@ -15,7 +15,7 @@ from evoprune.scoring.scorer import Problem, Scorer
 from evoprune.space.search_space import SearchSpace
 from evoprune.surgery.layer_statistics import gram_statistics
 from evoprune.tasks.classification import Classification
-from evoprune.tasks.judging import class_weights, count_errors_of
+from evoprune.tasks.judging import class_weights, count_errors_of, margins_of, task_call
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree, concatenated, moved, select, split, tensors_in
 
@@ -107,10 +107,11 @@ def _judged(
     batches = zip(problem.images.split(size), split(problem.targets, size), factors, strict=False)
     for images, targets, factor in batches:
         outputs = moved(forward(images.to(device)), cpu)
-        margins.append(task.margins(outputs, targets))
         errors += count_errors_of(task, outputs, targets, factor)
+        margins.append(margins_of(task, outputs, targets))
         if references is not None:
-            references.append(task.reference(outputs))
+            with task_call(task, "reference"):
+                references.append(task.reference(outputs))
             taken = sum(tensor.nbytes for tensor in tensors_in(references[0])) * len(problem.images) / len(images)
             if most_bytes is not None and taken > most_bytes:
                 logger.warning(

@@ -9,10 +9,27 @@ from torch import Tensor
 from evoprune.errors import ConfigError, UserError, type_and_first_line
 from evoprune.plugins.guard import is_own, plugin_error
 from evoprune.tasks.task import Task, task_name
-from evoprune.tasks.trees import Tree, finite, map_tensors
+from evoprune.tasks.trees import Tree, example_count, finite, map_tensors
 
 _STEPS = 2.0**24
 """Shares are counted in this many steps, so that sums of them are exact in any order."""
+
+
+@contextmanager
+def task_call(task: Task, method: str) -> Iterator[None]:
+    """Inside it, a method of a task is called: an exception of the user's own task becomes one that names the call.
+
+    Raises:
+        PluginError: the user's task raised an exception. Those of built-in tasks, and lack of memory, pass as they are.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not is_own(task_name(task)) or "allocate memory" in str(error):
+            raise
+        raise plugin_error("task", task_name(task), f"{method}()", f"failed ({type_and_first_line(error)})") from error
 
 
 def errors_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
@@ -30,7 +47,7 @@ def errors_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
         PluginError: names the task, if it fails or returns anything else than shares.
     """
     sound = finite(outputs)
-    with _named(task, "errors"):
+    with task_call(task, "errors"):
         found = task.errors(outputs, targets)
     _check(task, "errors", found, len(sound))
     if found.dtype == torch.bool:
@@ -64,7 +81,7 @@ def count_errors_of(task: Task, outputs: Tree, targets: Tree, weights: Tensor | 
 
 def loss_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
     """The training loss, a scalar with its gradient. Raises PluginError that names the task, if it fails."""
-    with _named(task, "loss"):
+    with task_call(task, "loss"):
         loss = task.loss(outputs, targets)
     if not isinstance(loss, Tensor) or loss.ndim:
         found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
@@ -75,7 +92,7 @@ def loss_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
 
 def summed_loss_of(task: Task, outputs: Tree, targets: Tree) -> float:
     """The loss, summed over the examples in float64. Raises PluginError that names the task, if it fails."""
-    with _named(task, "loss"):
+    with task_call(task, "loss"):
         return float(task.summed_loss(map_tensors(_as_double, outputs), targets))
 
 
@@ -97,6 +114,14 @@ def class_weights(task: Task, targets: Tree) -> Tensor:
     return len(classes) / (int((counts > 0).sum()) * counts[classes].double())
 
 
+def margins_of(task: Task, outputs: Tree, targets: Tree) -> Tensor:
+    """The margin of each example, float (n,). Raises PluginError that names the task, as `errors_of`."""
+    with task_call(task, "margins"):
+        found = task.margins(outputs, targets)
+    _check(task, "margins", found, example_count(outputs))
+    return found
+
+
 def divergences_of(task: Task, outputs: Tree, reference: Tree) -> Tensor:
     """The divergence of each example from the unpruned network.
 
@@ -113,7 +138,7 @@ def divergences_of(task: Task, outputs: Tree, reference: Tree) -> Tensor:
     """
     most = task.most_divergence
     sound = finite(outputs)
-    with _named(task, "divergence"):
+    with task_call(task, "divergence"):
         found = task.divergence(outputs, reference)
     _check(task, "divergence", found, len(sound))
     return found.detach().double().masked_fill(~sound, most).nan_to_num(most, most).clamp(0, most)
@@ -132,16 +157,3 @@ def _check(task: Task, method: str, found: object, examples: int) -> None:
         shape = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         problem = f"must give a number for each example, a tensor ({examples},), not {shape}"
         raise plugin_error("task", task_name(task), f"{method}()", problem)
-
-
-@contextmanager
-def _named(task: Task, method: str) -> Iterator[None]:
-    """Inside it, an exception of the user's task names the task; lack of memory stays as it is."""
-    try:
-        yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if not is_own(task_name(task)) or "allocate memory" in str(error):
-            raise
-        raise plugin_error("task", task_name(task), f"{method}()", f"failed ({type_and_first_line(error)})") from error

@@ -16,7 +16,7 @@ _TARGETS = ("label", "labels", "target", "targets", "mask")
 
 
 class Task(ABC):
-    """The worth of a network's outputs: their loss, their errors, and how far they are from the unpruned network's.
+    """The worth of a network's outputs: their loss, their errors, and their distance from the unpruned network's.
 
     Outputs and targets are tensors, or tuples, lists or dicts of tensors, whose first dimension is the example. A
     subclass defines `loss` and `errors`; the other methods have defaults for any outputs. It is constructed with
@@ -69,11 +69,11 @@ class Task(ABC):
         return self.loss(outputs, targets) * example_count(outputs)
 
     def reference(self, outputs: Tree) -> Tree:
-        """What `divergence` and `answers` read of the unpruned network's outputs of n examples; by default, all."""
+        """The part of the unpruned network's outputs that `divergence` and `answers` read; by default, all."""
         return outputs
 
     def divergence(self, outputs: Tree, reference: Tree) -> Tensor:
-        """How far each example's outputs are from the unpruned network's.
+        """The distance of each example's outputs from the unpruned network's.
 
         Args:
             outputs: of n examples.
@@ -114,7 +114,7 @@ class Task(ABC):
         return type(self).answers is not Task.answers
 
     def margins(self, outputs: Tree, targets: Tree) -> Tensor:
-        """How safe each example is from an error: float (n,). Those of the least margin are scored first."""
+        """The distance of each example from an error: float (n,). Those of the least margin are scored first."""
         return -self.errors(outputs, targets).double()
 
     def curvature_root(self, outputs: Tree, signs: Tree) -> Tree:

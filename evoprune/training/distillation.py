@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.data.splits import Split
+from evoprune.tasks.judging import task_call
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree, as_floats, concatenated, moved, select, tensors_in
 from evoprune.training.layout import lay_out
@@ -80,5 +81,6 @@ class Distillation:
 
     def loss(self, task: Task, targets_loss: Tensor, outputs: Tree, taught: Tree) -> Tensor:
         """(1 - weight) * targets_loss + weight * the task's distillation loss."""
-        towards_teacher = task.distillation_loss(outputs, taught, self.temperature)
+        with task_call(task, "distillation_loss"):
+            towards_teacher = task.distillation_loss(outputs, taught, self.temperature)
         return (1 - self.weight) * targets_loss + self.weight * towards_teacher

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from evoprune.data.splits import Split
 from evoprune.networks.modes import eval_mode
 from evoprune.tasks.classification import Classification
-from evoprune.tasks.judging import class_weights, count_errors_of, summed_loss_of
+from evoprune.tasks.judging import class_weights, count_errors_of, summed_loss_of, task_call
 from evoprune.tasks.task import Task
 from evoprune.tasks.trees import Tree, finite, moved, split
 from evoprune.training.layout import lay_out
@@ -97,7 +97,9 @@ def _labels_and_answers(task: Task, outputs: Tree, targets: Tree) -> Tensor | No
     labels = task.classes_of(targets) if task.has_answers else None
     if labels is None:
         return None
-    answers = task.answers(outputs).masked_fill(~finite(outputs), -1)
+    with task_call(task, "answers"):
+        answers = task.answers(outputs)
+    answers = answers.masked_fill(~finite(outputs), -1)
     return torch.stack([labels, answers]).cpu()
 
 

@@ -26,6 +26,16 @@ class Failing(Brightness):
         raise KeyError("first line\nsecond")
 
 
+class FailingLater(Brightness):
+    """Its errors fail once pruned networks come, which are farther from the targets than the unpruned one."""
+
+    def errors(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        found = super().errors(outputs, targets)
+        if float(found.mean()) > 0.75:
+            raise KeyError("too far")
+        return found
+
+
 class Shapeless(Brightness):
     """Its errors are of one number."""
 

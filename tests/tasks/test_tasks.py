@@ -32,7 +32,7 @@ from evoprune.tasks.tasks_by_name import (
 from evoprune.tasks.trees import Tree, map_tensors, select, tensors_in
 from tests.shared_ray import SharedRay
 from tests.tasks.cases import CASES, IMAGES, Case
-from tests.tasks.own_task import Brightness, Failing, Negative, Shapeless, Undefined
+from tests.tasks.own_task import Brightness, Failing, FailingLater, Negative, Shapeless, Undefined
 
 CPU = torch.device("cpu")
 SERIAL = ep.WorkersConfig(backend="serial")
@@ -384,6 +384,33 @@ def test_a_mistake_of_the_users_task_names_it(task: ep.Task, message: str) -> No
     targets = CASES["own"].targets
     with pytest.raises(PluginError, match=message):
         errors_of(task, outputs_of(CASES["own"]), targets)
+
+
+@pytest.mark.parametrize("backend", ["serial", "ray"])
+def test_a_task_that_fails_in_a_search_ends_the_run_which_goes_on_with_a_better_one(
+    backend: Any, tmp_path: Path, shared_ray: SharedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unpruned network's bias is the mean of the targets; a network without most of its maps is far from them."""
+    if backend == "ray":
+        shared_ray.start()
+    workers = ep.WorkersConfig(backend=backend, count="auto" if backend == "serial" else 2)
+    case = replace(CASES["own"], task=FailingLater())
+    network = case.made()
+    norm = network.get_submodule("norm1")
+    assert isinstance(norm, torch.nn.BatchNorm2d)
+    norm.momentum = None  # its statistics are those of the calibration images, as in scores
+    network.train()(IMAGES[24:])
+    network.eval()
+    with torch.no_grad():
+        network.get_parameter("out.weight").fill_(3.0)  # all outputs are sums of what the maps hold
+        network.get_parameter("out.bias").fill_(0.5 - float(network(IMAGES).mean()))
+    case = replace(case, network=lambda: network)
+    with pytest.raises(PluginError, match=r"task: tests\.tasks\.own_task:FailingLater: errors\(\) failed \(KeyError: "):
+        evolved(case, tmp_path / "run", workers)
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    monkeypatch.setattr(FailingLater, "errors", Brightness.errors)
+    if backend == "serial":  # actors have imported the class that fails
+        assert evolved(case, tmp_path / "run", workers).candidates["generation"].max() == 2
 
 
 def test_a_task_is_described_as_a_config_names_it() -> None:
