@@ -73,7 +73,7 @@ def _add_sizes(tracer: Tracer, shadow: Tensor, heads: int | None) -> None:
         for attribute in HEADS if dim == heads else WIDTHS:
             count = size_of(module, attribute)
             if count and count > 1 and (len(labels) == count or (dim == heads and len(labels) % count == 0)):
-                tracer.add_size(attribute, labels[:count], needed=dim == heads)
+                tracer.outside.add_size(tracer.running_module, attribute, labels[:count], needed=dim == heads)
 
 
 VIEWS = ("view", "_unsafe_view", "_reshape_alias")

@@ -172,11 +172,11 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
         frozen=(*grouping.frozen, *(Frozen(name, reason) for name, reason in whole_modules.items()), *unrun),
         fixed_macs=tracer.fixed_macs,
     )
-    found = (*(branches.tracer.outside_tensors | tracer.outside_tensors).values(), *tracer.products)
-    records = [make(grouping.genes(labels.resolve(maps).numpy())) for make, maps in found]
+    places = tracer.outside.with_branches(branches.tracer.outside)
+    records = [make(grouping.genes(labels.resolve(maps).numpy())) for make, maps in places]
     widths = [
         make(grouping.genes(labels.resolve(maps).numpy()))
-        for make, maps in (branches.tracer.widths | tracer.widths).values()
+        for make, maps in (branches.tracer.outside.other_sizes | tracer.outside.other_sizes).values()
     ]
     forwards: list[Forward] = [partial(outputs_of, inputs=inputs)]
     if branches.forward is not None:

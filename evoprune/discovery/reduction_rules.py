@@ -5,7 +5,6 @@ by which a masked network computes it as the compacted one does.
 """
 
 import math
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from evoprune.discovery.data_moves import Shadow
 from evoprune.discovery.labels import labels_along, varying_dims
 from evoprune.discovery.tracing import Call, Tracer
-from evoprune.space.outside_tensors import Reduction
 from evoprune.space.reductions import SOFTMAX
 
 TOGETHER = "takes all its maps together"
@@ -123,9 +121,8 @@ def over_maps(tracer: Tracer, call: Call, dim: int, earlier: int) -> None:
     """
     labels = labels_along(tracer.shadow(call.tensors[0]), dim)
     module = tracer.running_module
-    make = partial(Reduction, module, call.name, earlier, dim)
-    tracer.outside_tensors["reduction", module, call.name, earlier] = make, _one_per_map(labels)
-    tracer.add_size("normalized_shape", labels)
+    tracer.outside.add_reduction(module, call.name, earlier, dim, _one_per_map(labels))
+    tracer.outside.add_size(module, "normalized_shape", labels)
 
 
 def _one_per_map(labels: Tensor) -> Tensor:

@@ -6,14 +6,11 @@ convolutions and linear layers read labels along one dimension and write new one
 its inputs, so a missing rule makes a search space smaller, never wrong.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,9 +19,8 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from evoprune.discovery.labels import CONSTANT, MapLabels, labels_along, stored_once, varying_dims
-from evoprune.space.outside_tensors import OutsideTensors, Size
+from evoprune.discovery.outside_places import MakeRecord, OutsidePlaces
 from evoprune.space.plan import Layer, Norm
-from evoprune.space.tensors import size_of
 
 
 def tensors_of(values: Any) -> list[Tensor]:
@@ -32,10 +28,6 @@ def tensors_of(values: Any) -> list[Tensor]:
     leaves = tree_leaves(values)
     nested = (tensors_of(vars(leaf)) for leaf in leaves if is_dataclass(leaf) and not isinstance(leaf, type))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)] + [tensor for part in nested for tensor in part]
-
-
-MakeRecord = Callable[[np.ndarray], OutsideTensors]
-"""Makes the record of a place outside of tensors from the genes of its maps, int32 (maps,)."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +76,7 @@ class Tracer(TorchDispatchMode):
         read: Names of the parameters and buffers that an operation has read.
         seen: Module that ran -> labels of the tensors that its own forward saw: its inputs, and what its operations and
             its children returned.
-        outside_tensors: Key of each place outside of tensors where maps matter -> maker of its record from the genes of
-            its maps, and the labels of its maps.
-        widths: The same for attributes that the forward may compute with.
-        products: The same for matrix products of maps, which a record each time counts.
+        outside: Places outside of tensors where maps matter.
         sources: Tensor without labels -> parameters whose elements it holds (`discovery.parameter_sources`).
         data: Tensors that depend on the network's inputs.
         filters: Tensors that are made of parameters alone (`discovery.filters.Filter`).
@@ -116,10 +105,7 @@ class Tracer(TorchDispatchMode):
         self._names = WeakTensorKeyDictionary()  # parameter or buffer -> name
         self._transposed = WeakTensorKeyDictionary()  # transposed view of a weight -> its name
         self._shadows = WeakTensorKeyDictionary()  # tensor -> labels of its elements
-        self.outside_tensors: dict[tuple[str | int, ...], tuple[MakeRecord, Tensor]] = {}
-        self.widths: dict[tuple[str | int, ...], tuple[MakeRecord, Tensor]] = {}
-        self.products: list[tuple[MakeRecord, Tensor]] = []
-        self._calls: Counter[tuple[str, str]] = Counter()
+        self.outside = OutsidePlaces(self.modules)
         self._frozen_if_read = WeakTensorKeyDictionary()  # tensor -> labels, and a reason
         self.sources = WeakTensorKeyDictionary()  # tensor without labels -> parameters whose elements it holds
         self._where: list[str] = []
@@ -275,27 +261,12 @@ class Tracer(TorchDispatchMode):
 
     def count_call(self, operation: str) -> int:
         """Counts a call of an operation by the running module. Returns the number of calls before it."""
-        place = self.running_module, operation
-        self._calls[place] += 1
-        return self._calls[place] - 1
-
-    def add_size(self, attribute: str, labels: Tensor, needed: bool = True) -> None:
-        """Records an attribute of the running module that holds a number of maps, if it is that of these.
-
-        Args:
-            attribute: Its name; the module need not have it.
-            labels: int64 (maps,).
-            needed: Whether the forward certainly computes with it.
-        """
-        module = self.running_module
-        if size_of(self.modules.get(module), attribute) == len(labels):
-            places = self.outside_tensors if needed else self.widths
-            places["size", module, attribute] = partial(Size, module, attribute), labels
+        return self.outside.count_call(self.running_module, operation)
 
     def add_product(self, make: MakeRecord, labels: Tensor) -> None:
         """Records a matrix product of maps, and that its multiply-accumulates are counted there."""
         self._uses += 1
-        self.products.append((make, labels))
+        self.outside.products.append((make, labels))
 
     def freeze_module(self, reason: str) -> None:
         """Records the running module as one that stays whole."""
