@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from evoprune.discovery.attention_rules import batched_product
 from evoprune.discovery.data_moves import (
+    WIDTHS,
     Shadow,
     channel_shuffle,
     copy_into,
@@ -83,6 +84,9 @@ def convolution(tracer: Tracer, call: Call) -> Shadow:
         else groups == columns.numel()  # a number of groups of its own may be the number of maps
     )
     rows = _grouped_labels(tracer, name or COMPUTED, weight, columns, groups, outputs, transposed, whole_groups)
+    if whole_groups and not isinstance(module, nn.modules.conv._ConvNd):
+        for attribute in ("groups", "channels", *WIDTHS):  # the number of groups may be one of them
+            tracer.outside.add_size(tracer.running_module, attribute, columns, needed=False)
     layout = {
         "groups": groups,
         "out_dim": 1 if transposed else 0,

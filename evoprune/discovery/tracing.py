@@ -168,7 +168,8 @@ class Tracer(TorchDispatchMode):
 
     def forget_network(self) -> None:
         """Lets go of the followed network."""
-        self.modules, self._tensors = {}, {}
+        self.modules.clear()
+        self._tensors.clear()
 
     def freeze_outputs(self, outputs: Any) -> None:
         """Freezes everything that the network returns."""
