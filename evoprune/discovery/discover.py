@@ -6,7 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from evoprune.config.choices import StrideSharing
 from evoprune.config.loading import validated
@@ -21,6 +23,7 @@ from evoprune.discovery.forward_passes import (
     proof_copy,
 )
 from evoprune.discovery.grouping import freeze_kept_layers, group
+from evoprune.discovery.influence import UNSEEN, unseen_groups
 from evoprune.discovery.labels import MapLabels
 from evoprune.discovery.operations import follow
 from evoprune.discovery.proof import TOLERANCE, TOLERANCE_SINGLE, Forward, Proof, prove
@@ -28,8 +31,10 @@ from evoprune.discovery.tracing import Tracer
 from evoprune.discovery.unrun import freeze_around_unrun
 from evoprune.errors import SearchSpaceError
 from evoprune.space.kernel_genes import KernelLayer, kernel_genes, stride_genes
+from evoprune.space.outside_tensors import OutsideTensors
 from evoprune.space.plan import Frozen, Layer, TensorInfo
 from evoprune.space.search_space import SearchSpace
+from evoprune.space.tensors import in_type
 
 
 def search_space(
@@ -185,13 +190,25 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
     for followed in (tracer, branches.tracer):
         followed.forget_network()
     del network  # it takes twice the memory of the stored one
-    proved = partial(prove, subject.stored, forwards=forwards, tolerance=tolerance, dtype=subject.dtype)
-    plain = proved(space.with_outside_tensors(records))
-    if plain.space.maps == space.maps or not any((record.gene >= 0).any() for record in widths):
+    unseen = unseen_groups(subject.network_in(torch.float32), space, tree_map(partial(in_type, torch.float32), inputs))
+
+    def proved(records: Sequence[OutsideTensors]) -> Proof:
+        """The proved plan with these records; groups of which a proof would see nothing stay whole."""
+        plan = space.with_outside_tensors(records)
+        plan = plan.without(unseen, UNSEEN) if unseen else plan
+        return prove(subject.stored, plan, forwards, tolerance, dtype=subject.dtype)
+
+    plain = proved(records)
+    if not any((record.gene >= 0).any() for record in widths) or _failed_none(plain.space, space, unseen):
         return plain
     # Groups that failed may have failed because an attribute holds their width.
-    wide = proved(space.with_outside_tensors([*records, *widths]))
+    wide = proved([*records, *widths])
     return wide if wide.space.maps > plain.space.maps else plain
+
+
+def _failed_none(proved: SearchSpace, space: SearchSpace, unseen: frozenset[str]) -> bool:
+    """Whether all groups but the unseen ones passed the proof."""
+    return proved.maps == sum(group.size for group in space.groups if group.name not in unseen)
 
 
 def _layers(tracer: Tracer, branches: Tracer) -> tuple[Layer, ...]:

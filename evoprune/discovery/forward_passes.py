@@ -53,8 +53,12 @@ class ProofCopy:
 
     def network(self) -> nn.Module:
         """The copy in the type of the proof."""
+        return self.network_in(self.dtype)
+
+    def network_in(self, dtype: torch.dtype | None) -> nn.Module:
+        """The copy in a type; None: its own types."""
         network = copied(self.stored, share_parameters=True)
-        change_type(network, self.dtype)
+        change_type(network, dtype)
         return network
 
 
