@@ -200,7 +200,15 @@ def test_at_least_sixty_mistakes_are_tested() -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistakes(settings: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(
+    settings: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    if any(setting.startswith("workers.address=") for setting in settings):
+        request.getfixturevalue("no_ray")  # a process that is connected already stays so
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "download", refuse)
     config = tiny_runs.config_file(tmp_path)

@@ -1,5 +1,6 @@
 """`evoprune help config` says everything there is to say about every key."""
 
+import pytest
 from typer.testing import CliRunner
 
 import evoprune.config.help
@@ -22,7 +23,8 @@ def test_defaults_are_the_configs_and_read_as_yaml() -> None:
     assert {key: ",".join(value) if isinstance(value, list) else value for key, value in shown.items()} == default
 
 
-def test_the_command_prints_a_line_a_key() -> None:
+def test_the_command_prints_a_line_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     result = CliRunner().invoke(app, ["help", "config"])
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()[2:]]

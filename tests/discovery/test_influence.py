@@ -48,9 +48,10 @@ def test_groups_that_the_outputs_show_are_proved() -> None:
 
 @pytest.mark.parametrize(("scale", "unseen"), [(1e-6, False), (1e-12, True)])
 def test_influence_is_the_change_of_the_outputs_over_their_scale(scale: float, unseen: bool) -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
+    last = nn.Linear(4, 2)
     with torch.no_grad():
-        model[1].weight.fill_(scale)
-        model[1].bias.fill_(1.0)
+        last.weight.fill_(scale)
+        last.bias.fill_(1.0)
+    model = nn.Sequential(nn.Linear(3, 4), last).eval()
     plan = ep.search_space(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval(), torch.ones(1, 3))
     assert unseen_groups(model, plan, (torch.ones(1, 3),)) == (frozenset({"0"}) if unseen else frozenset())
