@@ -22,7 +22,7 @@ class AgreementRow:
     Attributes:
         network: name of the network in the study.
         proxy: what is known of a shape before its training ends.
-        spent_units: training that a shape takes before the proxy is known, in units.
+        passes: over the training images, before the proxy is known.
         shapes: number of shapes.
         spearman: rank correlation with the cross entropy on test images after the whole schedule. Proxies of several
             quantities are linear regressions, each shape predicted from the others.
@@ -31,7 +31,7 @@ class AgreementRow:
 
     network: str
     proxy: str
-    spent_units: float
+    passes: float
     shapes: int
     spearman: float
     regret: float
@@ -55,10 +55,10 @@ def agreements(table: Path) -> list[AgreementRow]:
                 f"{table} has {len(shapes)} shapes of {network}; {LEAST_SHAPES} are the fewest to compare"
             )
         result = shapes["result"].to_numpy()
-        for proxy, (values, units) in proxies_of(shapes).items():
+        for proxy, (values, passes) in proxies_of(shapes).items():
             spearman = float(spearmanr(values, result).statistic)
             regret = float(result[int(np.argmin(values))] - result.min())
-            rows.append(AgreementRow(str(network), proxy, units, len(shapes), round(spearman, 3), round(regret, 5)))
+            rows.append(AgreementRow(str(network), proxy, passes, len(shapes), round(spearman, 3), round(regret, 5)))
     return rows
 
 
@@ -74,8 +74,9 @@ def shape_table(frame: pd.DataFrame) -> pd.DataFrame:
         frame: the rows of `bench_proxies` for one network.
 
     Returns:
-        Columns divergence and params, `short N` and `long N` for the validation cross entropy after N units of a
-        schedule that ends there and of the longest one, and `result`, the test cross entropy at the end of the longest.
+        Columns divergence and params, `short N` and `long N` for the validation cross entropy after N passes over the
+        training images, of a schedule that ends there and of the longest one, and `result`, the test cross entropy at
+        the end of the longest.
     """
     shapes = []
     for _, points in frame.groupby("key", sort=False):
@@ -86,14 +87,14 @@ def shape_table(frame: pd.DataFrame) -> pd.DataFrame:
             if row["units"] == longest:
                 shape["result"] = row["cross_entropy_test"]
             elif row["units"]:
-                # A shape's own MACs are within a thousandth of the target's: the column's name is the round number.
-                shape[f"{kind} {round(4 * float(row['units'])) / 4:g}"] = row["cross_entropy_validation"]
+                passes = round(4 * row["units"] * row["target"] / row["macs_ratio"]) / 4
+                shape[f"{kind} {passes:g}"] = row["cross_entropy_validation"]
         shapes.append(shape)
     return pd.DataFrame(shapes)
 
 
 def proxies_of(shapes: pd.DataFrame) -> Mapping[str, tuple[np.ndarray, float]]:
-    """The proxies of a table of shapes: name -> (predicted loss of each shape, units of training that it takes)."""
+    """The proxies of a table of shapes: name -> (predicted loss of each shape, passes over the training images)."""
     divergence, params = np.log(shapes["divergence"].to_numpy()), np.log(shapes["params"].to_numpy())
     result = shapes["result"].to_numpy()
     found = {
@@ -103,15 +104,14 @@ def proxies_of(shapes: pd.DataFrame) -> Mapping[str, tuple[np.ndarray, float]]:
         "divergence and log parameters": (left_one_out([divergence, params], result), 0.0),
     }
     for column in (name for name in shapes.columns if name.startswith(("short ", "long "))):
-        kind, units = column.split()
-        words = f"cross entropy after {units} units, " + (
-            "schedule ends there" if kind == "short" else "schedule goes on"
-        )
+        kind, passes = column.split()
+        schedule = "schedule ends there" if kind == "short" else "schedule goes on"
+        words = f"cross entropy after {passes} passes, {schedule}"
         early = shapes[column].to_numpy()
-        found[words] = (early, float(units))
+        found[words] = (early, float(passes))
         found[f"{words}; divergence and log parameters"] = (
             left_one_out([early, divergence, params], result),
-            float(units),
+            float(passes),
         )
     return found
 

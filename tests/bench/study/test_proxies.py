@@ -39,10 +39,10 @@ def test_agreements_by_hand(tmp_path: Path) -> None:
     rows = {row.proxy: row for row in agreements(table_of(tmp_path / "t.csv", 6))}
     assert rows["divergence"].spearman == -1
     assert rows["divergence"].regret == pytest.approx(0.5)  # it takes the last of six shapes
-    assert rows["cross entropy after 0.25 units, schedule ends there"].spearman == 1
-    assert rows["cross entropy after 0.25 units, schedule ends there"].regret == 0
-    assert rows["cross entropy after 0.25 units, schedule ends there"].spent_units == 0.25
-    assert rows["cross entropy after 0.25 units, schedule goes on"].spearman == -1
+    assert rows["cross entropy after 0.25 passes, schedule ends there"].spearman == 1
+    assert rows["cross entropy after 0.25 passes, schedule ends there"].regret == 0
+    assert rows["cross entropy after 0.25 passes, schedule ends there"].passes == 0.25
+    assert rows["cross entropy after 0.25 passes, schedule goes on"].spearman == -1
     assert rows["divergence and log parameters"].spearman == 1  # a regression finds the sign
     assert rows["more parameters"].spearman == -rows["fewer parameters"].spearman
 
