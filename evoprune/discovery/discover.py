@@ -1,6 +1,7 @@
 """Discovery of a search space: the network is followed once, its feature maps are grouped, and the plan is proved."""
 
 import fnmatch
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,6 +36,8 @@ from evoprune.space.outside_tensors import OutsideTensors
 from evoprune.space.plan import Frozen, Layer, TensorInfo
 from evoprune.space.search_space import SearchSpace
 from evoprune.space.tensors import in_type
+
+logger = logging.getLogger(__name__)
 
 
 def search_space(
@@ -191,24 +194,30 @@ def explore(model: nn.Module, example_input: Any, options: SpaceConfig) -> Proof
         followed.forget_network()
     del network  # it takes twice the memory of the stored one
     unseen = unseen_groups(subject.network_in(torch.float32), space, tree_map(partial(in_type, torch.float32), inputs))
+    if unseen.idle:
+        logger.warning(
+            "not proved, because the outputs on the example input do not depend on them: %s; give an example of real "
+            "images",
+            ", ".join(sorted(unseen.idle)),
+        )
 
     def proved(records: Sequence[OutsideTensors]) -> Proof:
-        """The proved plan with these records; groups of which a proof would see nothing stay whole."""
+        """The proved plan with these records; groups in which a fault could hide stay whole."""
         plan = space.with_outside_tensors(records)
-        plan = plan.without(unseen, UNSEEN) if unseen else plan
+        plan = plan.without(unseen.faint, UNSEEN) if unseen.faint else plan
         return prove(subject.stored, plan, forwards, tolerance, dtype=subject.dtype)
 
     plain = proved(records)
-    if not any((record.gene >= 0).any() for record in widths) or _failed_none(plain.space, space, unseen):
+    if not any((record.gene >= 0).any() for record in widths) or _failed_none(plain.space, space, unseen.faint):
         return plain
     # Groups that failed may have failed because an attribute holds their width.
     wide = proved([*records, *widths])
     return wide if wide.space.maps > plain.space.maps else plain
 
 
-def _failed_none(proved: SearchSpace, space: SearchSpace, unseen: frozenset[str]) -> bool:
-    """Whether all groups but the unseen ones passed the proof."""
-    return proved.maps == sum(group.size for group in space.groups if group.name not in unseen)
+def _failed_none(proved: SearchSpace, space: SearchSpace, faint: frozenset[str]) -> bool:
+    """Whether all groups but the faint ones passed the proof."""
+    return proved.maps == sum(group.size for group in space.groups if group.name not in faint)
 
 
 def _layers(tracer: Tracer, branches: Tracer) -> tuple[Layer, ...]:

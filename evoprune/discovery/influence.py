@@ -1,6 +1,7 @@
 """The influence of groups on the outputs: a proof sees nothing of a group on which the outputs do not depend."""
 
 from collections.abc import Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,25 @@ LEAST_INFLUENCE = 1e-9
 """Least change of the outputs, as a share of their scale, in which a proof surely sees a fault."""
 
 UNSEEN = (
-    "the outputs on the example input do not depend on it, or too little to prove it; give trained weights, or an "
-    "example of real images"
+    "the outputs on the example input depend too little on it to prove it; give trained weights, or an example of real "
+    "images"
 )
 
 
-def unseen_groups(network: nn.Module, space: SearchSpace, inputs: tuple[Any, ...]) -> frozenset[str]:
+@dataclass(frozen=True)
+class Unseen:
+    """Groups of which a proof on the example sees too little, by name.
+
+    Attributes:
+        faint: A change of them moves the outputs by less than `LEAST_INFLUENCE`, so that a fault could hide.
+        idle: The outputs do not depend on them at all on this example, as on an image of zeros.
+    """
+
+    faint: frozenset[str]
+    idle: frozenset[str]
+
+
+def unseen_groups(network: nn.Module, space: SearchSpace, inputs: tuple[Any, ...]) -> Unseen:
     """The groups on which the outputs depend too little, to first order, for a proof to see anything.
 
     Args:
@@ -29,7 +43,7 @@ def unseen_groups(network: nn.Module, space: SearchSpace, inputs: tuple[Any, ...
         inputs: Of the network, in its type.
 
     Returns:
-        Names of groups that take part in the pass; none if it has no gradients.
+        Of the groups that take part in the pass; none if it has no gradients.
     """
     shares = _shares(network, {axis.tensor for axis in space.axes}, inputs)
     influence, seen = np.zeros(space.maps), np.zeros(space.maps, dtype=bool)
@@ -41,10 +55,10 @@ def unseen_groups(network: nn.Module, space: SearchSpace, inputs: tuple[Any, ...
             positions = np.flatnonzero(axis.gene >= 0)
             np.maximum.at(influence, axis.gene[positions], change[positions])
             seen[axis.gene[positions]] = True
-    return frozenset(
-        group.name
-        for group in space.groups
-        if seen[group.genes].any() and influence[group.genes].max() < LEAST_INFLUENCE
+    largest = {group.name: influence[group.genes].max() for group in space.groups if seen[group.genes].any()}
+    return Unseen(
+        faint=frozenset(name for name, change in largest.items() if 0 < change < LEAST_INFLUENCE),
+        idle=frozenset(name for name, change in largest.items() if change == 0),
     )
 
 

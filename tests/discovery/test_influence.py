@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.discovery.influence import UNSEEN, unseen_groups
+from evoprune.discovery.influence import UNSEEN, Unseen, unseen_groups
+
+NONE: frozenset[str] = frozenset()
 
 
 class Reverse(nn.Module):
@@ -46,12 +48,26 @@ def test_groups_that_the_outputs_show_are_proved() -> None:
     assert "60" in {name for group in space.groups for name in group.layers}
 
 
-@pytest.mark.parametrize(("scale", "unseen"), [(1e-6, False), (1e-12, True)])
-def test_influence_is_the_change_of_the_outputs_over_their_scale(scale: float, unseen: bool) -> None:
+@pytest.mark.parametrize(
+    ("scale", "unseen"),
+    [(1e-6, Unseen(NONE, NONE)), (1e-12, Unseen(frozenset({"0"}), NONE)), (0.0, Unseen(NONE, frozenset({"0"})))],
+)
+def test_influence_is_the_change_of_the_outputs_over_their_scale(scale: float, unseen: Unseen) -> None:
     last = nn.Linear(4, 2)
     with torch.no_grad():
         last.weight.fill_(scale)
         last.bias.fill_(1.0)
     model = nn.Sequential(nn.Linear(3, 4), last).eval()
     plan = ep.search_space(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval(), torch.ones(1, 3))
-    assert unseen_groups(model, plan, (torch.ones(1, 3),)) == (frozenset({"0"}) if unseen else frozenset())
+    assert unseen_groups(model, plan, (torch.ones(1, 3),)) == unseen
+
+
+def test_an_example_that_shows_nothing_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Without biases, an image of zeros gives zeros; the plan is kept, and what the proof could not see is said."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 2, 3, bias=False)).eval()
+    assert len(ep.search_space(model, torch.zeros(1, 1, 8, 8)).groups) == 1
+    [message] = caplog.messages
+    assert message.startswith("not proved, because the outputs on the example input do not depend on them: 0; give")
+    caplog.clear()
+    ep.search_space(model, torch.ones(1, 1, 8, 8))
+    assert caplog.messages == []

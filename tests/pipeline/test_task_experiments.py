@@ -46,6 +46,13 @@ def test_segmentation(program: ModuleType, tmp_path: Path, capsys: pytest.Captur
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["segmentation"], indirect=True)
+def test_segmentation_with_a_network_of_a_library(program: ModuleType, tmp_path: Path) -> None:
+    run = program.main(tmp_path / "run", "FPN", **FEW)
+    assert run.survivors["macs_ratio"].iloc[0] < 1
+
+
 @pytest.mark.parametrize("program", ["unlabelled"], indirect=True)
 def test_unlabelled(program: ModuleType, tmp_path: Path) -> None:
     runs: dict[str, ep.Run] = program.main(tmp_path, **FEW)
