@@ -96,14 +96,19 @@ def forward_failure(problem: Exception, example: tuple[Any, ...]) -> SearchSpace
 
 
 def _perturb_uniform_tensors(network: nn.Module) -> None:
-    """Adds noise to tensors with all elements equal (heads of zeros, scales of one): they would prove nothing."""
+    """Adds noise to tensors with all elements equal (heads of zeros, scales of one): they would prove nothing.
+
+    Of single numbers, parameters of 0 alone are changed: gains of branches that are off before training.
+    """
     generator = torch.Generator().manual_seed(0)
     perturbed = {}
     for name, tensor in named_tensors(network):
-        if not tensor.is_floating_point() or tensor.numel() < 2 or tensor.min() != tensor.max():
+        if not tensor.is_floating_point() or not tensor.numel() or tensor.min() != tensor.max():
+            continue
+        if tensor.numel() == 1 and (tensor != 0 or not isinstance(tensor, nn.Parameter)):
             continue
         noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
-        wide = tensor.ndim > 1
+        wide = tensor.ndim > 1 and tensor.numel() > 1
         change = (noise - 0.5) * (12 / tensor[0].numel()) ** 0.5 if wide else 0.2 * noise
         perturbed[name] = tensor.detach() + change
     replace_tensors(network, perturbed)

@@ -71,3 +71,22 @@ def test_an_example_that_shows_nothing_is_named(caplog: pytest.LogCaptureFixture
     caplog.clear()
     ep.search_space(model, torch.ones(1, 1, 8, 8))
     assert caplog.messages == []
+
+
+class Gain(nn.Module):
+    """A residual branch whose gain is 0 before training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.back = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 4, 1)
+        self.gain, self.head = nn.Parameter(torch.zeros(())), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.gain * self.back(self.branch(x)))
+
+
+def test_a_branch_that_is_off_is_proved_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    space = ep.search_space(Gain().eval(), torch.ones(1, 1, 8, 8))
+    assert sorted(group.size for group in space.groups) == [4, 6]
+    assert caplog.messages == []
