@@ -161,7 +161,7 @@ class _Probes:
             return _Failure(f"masked and cut outputs differ by {difference:.1e} of their scale")
         if self.tolerance == TOLERANCE and difference > PLAIN_ROUNDING:
             # A network whose outputs hardly depend on its maps hides a wrong order below the tolerance.
-            perturbed = self._outputs(_zero_and_perturb, space, genome)
+            perturbed = self._outputs(zero, space, genome, perturb=True)
             noise = 0.0 if isinstance(perturbed, _Failure) else relative_difference(expected, perturbed)
             if difference > MOST_ROUNDING * noise:
                 return _Failure(
@@ -170,22 +170,20 @@ class _Probes:
         self.worst = max(self.worst, difference)
         return None
 
-    def _outputs(self, change: Change, space: SearchSpace, genome: Genome) -> "list[Any] | _Failure":
+    def _outputs(
+        self, change: Change, space: SearchSpace, genome: Genome, perturb: bool = False
+    ) -> "list[Any] | _Failure":
+        """The outputs of a changed copy. perturb: whether all its weights change in their last bit as well."""
         network = copied(self.model, share_parameters=True)
         try:
             change(network, space, genome)
             change_type(network, self.dtype)
-            if change is _zero_and_perturb:
+            if perturb:
                 _perturb_last_bits(network)
             return [forward(network) for forward in self.forwards]
         except Exception as error:  # any exception of the user's forward
             reason = f"the network does not run without some of its maps: {first_line(error)}"
             return _Failure(reason, _groups_in(space, _module_that_raised(error, network)))
-
-
-def _zero_and_perturb(network: nn.Module, space: SearchSpace, genome: Genome) -> None:
-    """Masks a network, whose last bits are perturbed once it is in the type of the proof."""
-    zero(network, space, genome)
 
 
 def _perturb_last_bits(network: nn.Module) -> None:
